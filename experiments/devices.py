@@ -1,0 +1,40 @@
+"""Which devices a script computes on, and where compiled programs are kept between runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from experiments.options import UsageError
+
+
+def key(seed: int):
+    """The root key of `seed`."""
+    import jax
+
+    return jax.random.key(seed)
+
+
+def start(num_devices: int, data_dir: str | None = None):
+    """The `num_devices` first devices (0: all); on a CPU they are virtual. Raises UsageError where there are fewer."""
+    import jax
+
+    if num_devices > 1:
+        jax.config.update("jax_num_cpu_devices", num_devices)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        from vae.datasets import default_data_dir
+
+        home = Path(data_dir) if data_dir else default_data_dir()
+        jax.config.update("jax_compilation_cache_dir", str(home / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    try:
+        available = jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise UsageError(
+            f"JAX_PLATFORMS={wanted}: no such device here ({type(error).__name__}: {str(error)[:200]}); install jax "
+            "for it (see README.md, Set-up), or unset JAX_PLATFORMS"
+        ) from error
+    if num_devices > len(available):
+        raise UsageError(f"--devices={num_devices} was asked for, but there are {len(available)}: {available}")
+    return available[: num_devices or None]

@@ -1,0 +1,69 @@
+"""Pictures of what a trained model makes.
+
+    python -m experiments.generate --workdir=runs/x
+    python -m experiments.generate --workdir=runs/x --indices=0,7,42 --morph=3,18
+    python -m experiments.generate --workdir=runs/x --embeddings=test
+
+Writes under <workdir>/figures: samples from the prior, reconstructions of the chosen test images, a morph from one
+test image to another (strip and GIF), traversals of the most active latent dimensions, the decoded manifold of two
+latent dimensions and the test set scattered in them. With --embeddings, q(z|x) of a split as .npz.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from absl import flags
+
+from experiments import options
+
+FLAGS = options.FLAGS
+
+
+def define_flags() -> None:
+    options.define_trained_run()
+    options.indices("indices", "0,1,2,3,4,5,6,7,8,9", "images of --split to reconstruct")
+    options.indices("morph", "0,1", "two images of --split, from the first to the second", count=2)
+    flags.DEFINE_enum("path", "spherical", ("spherical", "linear"), "of the morph through latent space")
+    options.number("num_steps", 15, "steps of the morph", least=2, most=200, integer=True)
+    options.number("num_images", 100, "samples from the prior", least=1, most=10_000, integer=True)
+    options.number("seed", 0, "of the samples", least=0, integer=True)
+    flags.DEFINE_enum("embeddings", None, ("train", "validation", "test"), "also write q(z|x) of this split as .npz")
+
+
+def main() -> int:
+    workdir = options.trained_workdir()
+    from experiments import devices, pictures
+    from vae import run
+
+    devices.start(1, FLAGS.data_dir)
+    loaded = run.load_run(workdir, FLAGS.checkpoint)
+    data, _ = options.evaluated_split(workdir, FLAGS.split)
+    for name in ("indices", "morph"):
+        options.check_indices(name, len(data.images), FLAGS.split)
+    key = devices.key(FLAGS.seed)
+    made = pictures.of_model(
+        key,
+        loaded,
+        data,
+        indices=[int(i) for i in FLAGS.indices],
+        num_images=FLAGS.num_images,
+    )
+    paths = pictures.save(workdir, made)
+    start, end = (int(i) for i in FLAGS.morph)
+    paths += pictures.morph(workdir, loaded, data, start, end, FLAGS.num_steps, FLAGS.path)
+    if FLAGS.embeddings:
+        split, _ = options.evaluated_split(workdir, FLAGS.embeddings)
+        paths.append(pictures.embeddings(workdir, loaded, split, FLAGS.embeddings))
+    for path in paths:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    options.main(main)

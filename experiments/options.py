@@ -1,0 +1,398 @@
+"""The flags, each defined once and checked when it is parsed; presets; and how a run's Config comes from them.
+
+Imports neither jax nor vae's heavy modules: `--helpshort` answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from vae import settings as names
+
+if TYPE_CHECKING:
+    from vae.datasets import Dataset, Split
+    from vae.run import Config
+
+FLAGS = flags.FLAGS
+
+# Each preset is a list of flags; one given on the command line wins over it.
+PRESETS: dict[str, dict[str, Any]] = {
+    # The job of the tutorials this project grew out of, with the bound written right.
+    "tutorial": {
+        "dataset": "mnist", "validation": 0, "binarization": "none", "network": "mlp", "hidden_sizes": ["256"],
+        "activation": "relu", "latent_dim": 2, "batch_size": 32, "epochs": 10, "learning_rate": 1e-3,
+    },
+    # The network of most first examples: 784-400-20 on grey MNIST.
+    "mlp400": {
+        "dataset": "mnist", "validation": 0, "binarization": "none", "network": "mlp", "hidden_sizes": ["400"],
+        "activation": "relu", "latent_dim": 20, "batch_size": 128, "epochs": 10, "learning_rate": 1e-3,
+    },
+    # One stochastic layer of Burda et al. (2016), on a fixed binarisation.
+    "burda2016_fixed": {
+        "dataset": "mnist", "binarization": "fixed", "network": "mlp", "hidden_sizes": ["200", "200"],
+        "activation": "tanh", "latent_dim": 50, "batch_size": 100, "learning_rate": 1e-3,
+    },
+    # Small enough for a laptop's battery: 8x8 digits, needs no download.
+    "digits": {
+        "dataset": "digits", "binarization": "none", "network": "mlp", "hidden_sizes": ["128"], "activation": "relu",
+        "latent_dim": 2, "batch_size": 32, "epochs": 20, "learning_rate": 1e-3,
+    },
+}  # fmt: skip
+
+# A flag that only some choice gives a meaning: (flag, the flag that decides, the values it is read with).
+ONLY_WITH = (
+    ("channels", "network", ("conv",)),
+    ("scale", "likelihood", ("normal",)),
+    ("stage_epochs", "schedule", ("stages",)),
+    ("stage_factors", "schedule", ("stages",)),
+)
+
+# These say how a run is watched and kept, not what it is: they may change when it is resumed.
+CHANGEABLE = ("epochs", "devices", "keep_last", "keep_best", "data_dir", "manual_dir")
+TRAINING_FLAGS: list[str] = []
+
+
+class UsageError(ValueError):
+    """Flags that do not go together; one line for the user."""
+
+
+def number(name: str, default: Any, help: str, *, above=None, least=None, below=None, most=None, integer=False) -> None:
+    """A finite number within bounds; absl's own bounds let NaN through."""
+    limits = [("above", above), ("at least", least), ("below", below), ("at most", most)]
+    rule = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
+    holds = {"above": float.__gt__, "at least": float.__ge__, "below": float.__lt__, "at most": float.__le__}
+
+    def check(value):
+        if value is None:
+            return True
+        if math.isfinite(value) and all(
+            holds[word](float(value), float(limit)) for word, limit in limits if limit is not None
+        ):
+            return True
+        raise flags.ValidationError(f"must be a finite number{' ' + rule if rule else ''}")
+
+    define = flags.DEFINE_integer if integer else flags.DEFINE_float
+    define(name, default, f"{help} ({rule})" if rule else help)
+    flags.register_validator(name, check)
+
+
+def numbers(name: str, default: list[str], help: str, *, integer: bool = False) -> None:
+    """A comma-separated list of positive numbers."""
+    flags.DEFINE_list(name, default, help)
+
+    def check(values):
+        try:
+            if all(0 < (int if integer else float)(value) < math.inf for value in values):
+                return True
+        except ValueError:
+            pass
+        kind = "whole numbers" if integer else "numbers"
+        raise flags.ValidationError(f"must be positive {kind} separated by commas, got {','.join(values)!r}")
+
+    flags.register_validator(name, check)
+
+
+def define_data() -> None:
+    flags.DEFINE_string(
+        "dataset", "mnist",
+        "mnist, fashion_mnist, binarized_mnist, omniglot, digits, a path to an .npz file or to a folder of pictures, "
+        "or a prepared TFDS data set",
+    )  # fmt: skip
+    number("validation", None, "training images held out (default: the data set's own rule)", least=0, integer=True)
+    number("image_size", None, "side to which your own pictures are cropped and resized", least=1, integer=True)
+    flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
+    flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
+
+
+def define_model() -> None:
+    flags.DEFINE_enum("network", "mlp", names.NETWORKS, "encoder and decoder")
+    numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers; the decoder mirrors them", integer=True)
+    numbers("channels", ["32", "64"], "conv: channels of the layers, each of stride 2", integer=True)
+    flags.DEFINE_enum("activation", "tanh", names.ACTIVATIONS, "between layers")
+    number("latent_dim", 50, "dimensions of z", least=1, integer=True)
+    flags.DEFINE_enum("likelihood", "bernoulli", names.LIKELIHOODS, "p(x|z) of a pixel")
+    flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number or 'learned'")
+    flags.register_validator("scale", _check_scale)
+    flags.DEFINE_enum(
+        "binarization", None, names.BINARIZATIONS,
+        "of grey pixels (default: none for binary data and the normal likelihood, otherwise dynamic)",
+    )  # fmt: skip
+
+
+def define_training() -> None:
+    flags.DEFINE_enum("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
+    flags.DEFINE_string("objective", "elbo", "the bound that is maximised: a name in vae.objectives.OBJECTIVES")
+    flags.register_validator("objective", _check_objective)
+    number("num_samples", 1, "K, samples of z per image", least=1, integer=True)
+    number("epochs", 20, "passes over the training set", least=1, integer=True)
+    number("batch_size", 100, "images in a step", least=1, integer=True)
+    number("learning_rate", 1e-3, "Adam's step size", above=0)
+    number("adam_b1", 0.9, "Adam's decay of the first moment", least=0, below=1)
+    number("adam_b2", 0.999, "Adam's decay of the second moment", least=0, below=1)
+    number("adam_epsilon", 1e-8, "Adam's epsilon", above=0)
+    flags.DEFINE_enum("schedule", "constant", names.SCHEDULES, "of the learning rate; cosine falls to 0 at --epochs")
+    numbers("stage_epochs", ["1", "3", "9", "27"], "stages: how many epochs each lasts", integer=True)
+    numbers("stage_factors", ["1", "0.72", "0.52", "0.37"], "stages: each one's fraction of --learning_rate")
+    number("max_gradient_norm", 0.0, "clip the gradient to this norm; 0: no clipping", least=0)
+    number("ema_decay", 0.0, "evaluate an exponential moving average of the weights; 0: off", least=0, below=1)
+    flags.DEFINE_enum("precision", "float32", names.PRECISIONS, "operands of matrix products")
+    number("seed", 0, "of everything random", least=0, most=2**31 - 1, integer=True)
+    flags.DEFINE_string("init_from", None, "start a new run from the parameters of this run folder")
+
+
+def define_run() -> None:
+    flags.DEFINE_string("workdir", None, "the run folder; a run in it is resumed (default: a new folder in runs/)")
+    number("devices", 1, "devices that share each batch; 0: all there are", least=0, integer=True)
+    number("keep_last", 2, "newest checkpoints kept", least=1, integer=True)
+    number("keep_best", 1, "checkpoints with the best validation bound kept", least=0, integer=True)
+
+
+def define_trained_run() -> None:
+    """The flags of a script that reads a finished run."""
+    flags.DEFINE_string("workdir", None, "the run folder", required=True)
+    flags.DEFINE_string("checkpoint", "last", "last, best (highest validation bound) or a step")
+    flags.DEFINE_enum("split", "test", ("train", "validation", "test"), "the images to use")
+    flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
+    flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
+
+
+def indices(name: str, default: str, help: str, count: int | None = None) -> None:
+    """A comma-separated list of positions in a data set, from 0."""
+    flags.DEFINE_list(name, default, help)
+
+    def check(values):
+        if all(value.strip().isdecimal() for value in values) and len(values) == (count or max(1, len(values))):
+            return True
+        wanted = f"{count} whole numbers" if count else "whole numbers"
+        raise flags.ValidationError(f"must be {wanted} from 0, separated by commas, got {','.join(values)!r}")
+
+    flags.register_validator(name, check)
+
+
+def check_indices(name: str, num_images: int, split: str) -> None:
+    """Raises UsageError where a position lies beyond the split."""
+    if beyond := [value for value in FLAGS[name].value or [] if int(value) >= num_images]:
+        raise UsageError(f"--{name}: there is no {split} image {beyond[0]}; the {num_images} images count from 0")
+
+
+def trained_workdir() -> Path:
+    """--workdir; raises UsageError where it holds no run."""
+    from vae.run import CONFIG
+
+    workdir = Path(FLAGS.workdir).expanduser()
+    if not (workdir / CONFIG).exists():
+        raise UsageError(f"--workdir={workdir} holds no run (no {CONFIG}); train one with experiments.train")
+    return workdir
+
+
+def evaluated_split(workdir: Path, split: str, num_examples: int | None = None) -> tuple[Split, Any]:
+    """The images of a run's split as they are evaluated, and their positions [N]; all, or a fixed random subset."""
+    import numpy as np
+
+    from vae import datasets, images, run
+
+    config = run.read_config(workdir)
+    dataset = datasets.load(
+        config.dataset,
+        data_dir=FLAGS.data_dir,
+        manual_dir=FLAGS.manual_dir,
+        validation=config.validation,
+        image_size=config.image_size,
+    )
+    num_images = len(getattr(dataset, split).images)
+    if num_images == 0:
+        raise UsageError(f"--split={split} of this run is empty; use another split")
+    data = images.stored(dataset, split, config.settings.binarization, training=False)
+    if num_examples is None or num_examples >= num_images:
+        return data, np.arange(num_images)
+    # Not the first ones: the test images of binarized_mnist are sorted by class.
+    index = np.sort(np.random.default_rng(0).permutation(num_images)[:num_examples])
+    return datasets.Split(data.images[index], None if data.labels is None else data.labels[index]), index
+
+
+def define_all() -> None:
+    """Every flag of experiments.train."""
+    before = set(FLAGS)
+    define_data()
+    define_model()
+    define_training()
+    define_run()
+    TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"preset", "workdir"}))
+
+
+def _check_scale(value: str) -> bool:
+    if value == "learned":
+        return True
+    try:
+        if 0 < float(value) < math.inf:
+            return True
+    except ValueError:
+        pass
+    raise flags.ValidationError("must be 'learned' or a positive number")
+
+
+def _check_objective(name: str) -> bool:
+    if name == "elbo":
+        return True
+    from vae.objectives import OBJECTIVES
+
+    if name in OBJECTIVES:
+        return True
+    raise flags.ValidationError(unknown("objective", name, list(OBJECTIVES)))
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """One line for a misspelt name."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"unknown {what} {name!r}"
+        + (f"; did you mean {close[0]!r}?" if close else ".")
+        + f" One of: {', '.join(known)}"
+    )
+
+
+def resolve(workdir: Path | None) -> set[str]:
+    """Apply --preset, and where `workdir` holds a run, that run's flags; returns the names given by the user.
+
+    Raises UsageError for a flag that would have no effect.
+    """
+    given = {name for name in TRAINING_FLAGS if FLAGS[name].present}
+    if FLAGS.preset is not None:
+        chosen = {name: value for name, value in PRESETS[FLAGS.preset].items() if name not in given}
+        for name, value in chosen.items():
+            FLAGS[name].value = value
+        shown = " ".join(
+            f"--{name}={','.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()
+        )
+        print(f"preset {FLAGS.preset}: {shown}")
+    set_here = given | set(PRESETS.get(FLAGS.preset or "", {}))
+    stored = stored_flags(workdir)
+    for name, value in stored.items():
+        if name in TRAINING_FLAGS and name not in set_here:
+            FLAGS[name].value = value
+    for name, decider, values in ONLY_WITH:
+        if name in given and FLAGS[decider].value not in values:
+            raise UsageError(
+                f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
+                f"leave it out, or use --{decider}={' or '.join(values)}"
+            )
+    if FLAGS.validation == 0 and "keep_best" in given and FLAGS.keep_best:
+        raise UsageError("--keep_best has no effect with --validation=0: only validation images choose a checkpoint")
+    if FLAGS.schedule == "stages" and len(FLAGS.stage_epochs) != len(FLAGS.stage_factors):
+        raise UsageError(
+            f"--stage_epochs has {len(FLAGS.stage_epochs)} stages and --stage_factors {len(FLAGS.stage_factors)}; "
+            "give one factor for each stage"
+        )
+    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored["epochs"]:
+        raise UsageError(
+            f"the cosine schedule of this run ends at epoch {stored['epochs']}, so --epochs={FLAGS.epochs} cannot be "
+            f"reached by resuming it; start a new run with --init_from={workdir}"
+        )
+    return given
+
+
+def stored_flags(workdir: Path | None) -> dict[str, Any]:
+    """The flags that the run in `workdir` was started with; empty where there is none."""
+    from vae.run import CONFIG, read_json
+
+    if workdir is None or not (workdir / CONFIG).exists():
+        return {}
+    return read_json(workdir / CONFIG).get("flags", {})
+
+
+def training_flags() -> dict[str, Any]:
+    """The value of every training flag, as config.json keeps them."""
+    return {name: FLAGS[name].value for name in TRAINING_FLAGS}
+
+
+def config(dataset: Dataset) -> Config:
+    """The run's Config from the flags and the data they name; raises UsageError where they do not go together."""
+    from vae.run import Config
+
+    binarization = _binarization(dataset)
+    steps_per_epoch = max(1, len(dataset.train.images) // FLAGS.batch_size)
+    stages = FLAGS.schedule == "stages"
+    return Config(
+        dataset=dataset_name(),
+        settings=names.Settings(
+            image_shape=tuple(dataset.train.images.shape[1:]),
+            network=FLAGS.network,
+            hidden_sizes=tuple(map(int, FLAGS.hidden_sizes)),
+            channels=tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
+            activation=FLAGS.activation,
+            latent_dim=FLAGS.latent_dim,
+            likelihood=FLAGS.likelihood,
+            scale=None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
+            binarization=binarization,
+            objective=FLAGS.objective,
+            num_samples=FLAGS.num_samples,
+            batch_size=FLAGS.batch_size,
+            precision=FLAGS.precision,
+            schedule=FLAGS.schedule,
+            clip_gradients=FLAGS.max_gradient_norm > 0,
+            average_weights=FLAGS.ema_decay > 0,
+        ),
+        hyperparameters=names.Hyperparameters(
+            learning_rate=FLAGS.learning_rate,
+            adam_b1=FLAGS.adam_b1,
+            adam_b2=FLAGS.adam_b2,
+            adam_epsilon=FLAGS.adam_epsilon,
+            max_gradient_norm=FLAGS.max_gradient_norm,
+            ema_decay=FLAGS.ema_decay,
+            decay_steps=float(FLAGS.epochs * steps_per_epoch) if FLAGS.schedule == "cosine" else 0.0,
+            stage_steps=tuple(int(n) * steps_per_epoch for n in FLAGS.stage_epochs) if stages else (),
+            stage_factors=tuple(map(float, FLAGS.stage_factors)) if stages else (),
+        ),
+        epochs=FLAGS.epochs,
+        seed=FLAGS.seed,
+        validation=FLAGS.validation,
+        image_size=FLAGS.image_size,
+        init_from=FLAGS.init_from,
+    )
+
+
+def dataset_name() -> str:
+    """--dataset, a path made absolute so that the run finds it from anywhere."""
+    path = Path(FLAGS.dataset).expanduser()
+    return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else FLAGS.dataset
+
+
+def _binarization(dataset: Dataset) -> str:
+    if FLAGS.binarization is None:
+        return "none" if dataset.binary or FLAGS.likelihood != "bernoulli" else "dynamic"
+    if dataset.binary and FLAGS.binarization != "none":
+        raise UsageError(f"--binarization has no effect: every pixel of {dataset.name} is black or white already")
+    return FLAGS.binarization
+
+
+def main(run) -> None:
+    """Run a script's `main`: exit code 0 done, 1 bad use (one line, no traceback), 2 failed run, 75 stopped."""
+    from absl import app, logging
+
+    def guarded(argv):
+        if not FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.ERROR)  # orbax describes every save
+        if len(argv) > 1:
+            sys.exit(f"error: unexpected argument {argv[1]!r}; flags are written --name=value")
+        from vae.checkpoint import CheckpointError
+        from vae.datasets import DataError
+        from vae.fit import TrainingFailed
+        from vae.run import RunError
+
+        try:
+            sys.exit(run())
+        except (UsageError, DataError, RunError, CheckpointError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except TrainingFailed as error:
+            print(f"failed: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(guarded)

@@ -1,0 +1,18 @@
+"""Everything is tested with checked shapes, no silent broadcasting between ranks, and no key spent twice."""
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("vae", "beartype.beartype")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+# Eight devices on any machine; what is not about devices runs on the first.
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture
+def float64():
+    """Tolerances below 1e-6 are meant in float64."""
+    with jax.enable_x64(True):
+        yield

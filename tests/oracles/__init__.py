@@ -1,0 +1,1 @@
+"""Independent references: closed forms and other packages, never the code under test."""

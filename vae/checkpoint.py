@@ -1,0 +1,139 @@
+"""Checkpoints that are whole or absent: <folder>/<step>/{state/ (orbax), manifest.json}.
+
+The folder of a step appears by one rename, after everything in it was written; the manifest holds the sha256 of every
+file, because orbax itself restores damaged arrays without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+MANIFEST, STATE = "manifest.json", "state"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another shape; one line for the user."""
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that were saved in `folder`, ascending. A save that was interrupted is not among them."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def score(folder: Path, step: int) -> float | None:
+    """The score that `step` was saved with: higher is better, None where there was none or it was not finite."""
+    return _manifest(folder / str(step))["score"]
+
+
+def best_step(folder: Path) -> int | None:
+    """The step with the highest score (the latest among equals); None where none has a score."""
+    scored = [(value, step) for step in steps(folder) if (value := score(folder, step)) is not None]
+    return max(scored)[1] if scored else None
+
+
+def save(folder: Path, step: int, tree: Any, score: float | None = None) -> None:
+    """Write `tree` (arrays) as checkpoint `step`; returns when it is complete. A step that exists is left as it is."""
+    from orbax.checkpoint import v1 as ocp
+
+    final = folder / str(step)
+    if final.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".partial-{step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    ocp.save_pytree(partial.absolute() / STATE, jax.device_get(tree))
+    manifest = {
+        "step": step,
+        "score": float(score) if score is not None and np.isfinite(score) else None,
+        "arrays": _signature(tree),
+        "sha256": {str(path.relative_to(partial)): _sha256(path) for path in _files(partial)},
+    }
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    os.rename(partial, final)
+
+
+def restore(folder: Path, step: int, like: Any) -> Any:
+    """The tree of checkpoint `step` as numpy arrays, after its checksums were verified.
+
+    `like` is a tree of the same structure (arrays or `jax.ShapeDtypeStruct`s).
+    Raises CheckpointError where a file is missing or damaged, or where names, shapes or dtypes differ from `like`.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = folder / str(step)
+    manifest = _manifest(path)
+    for name, expected in manifest["sha256"].items():
+        file = path / name
+        if not file.is_file() or _sha256(file) != expected:
+            what = "damaged" if file.is_file() else "missing"
+            raise CheckpointError(
+                f"checkpoint {path} cannot be trusted: its file {name} is {what}; delete the folder {path} to go on "
+                f"from an earlier checkpoint{_others(folder, step)}"
+            )
+    found, wanted = manifest["arrays"], _signature(like)
+    differences = [
+        f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
+    template = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like)
+    return ocp.load_pytree((path / STATE).absolute(), template)
+
+
+def prune(folder: Path, keep_last: int, keep_best: int) -> None:
+    """Delete all checkpoints but the `keep_last` newest and the `keep_best` of the highest scores."""
+    saved = steps(folder)
+    ranked = sorted((value, step) for step in saved if (value := score(folder, step)) is not None)
+    keep = set(saved[-keep_last:]) | {step for _, step in ranked[len(ranked) - keep_best :]}
+    for step in saved:
+        if step not in keep:
+            # Renamed first: a step's folder is never seen half-deleted.
+            doomed = folder / f".deleted-{step}"
+            os.rename(folder / str(step), doomed)
+            shutil.rmtree(doomed)
+
+
+def clean(folder: Path) -> None:
+    """Delete what an interrupted `save` or `prune` left behind."""
+    for path in folder.glob(".*-*"):
+        shutil.rmtree(path)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be trusted: its {MANIFEST} is missing or damaged; delete the folder {path}"
+        ) from error
+
+
+def _others(folder: Path, step: int) -> str:
+    others = [str(other) for other in steps(folder) if other != step]
+    return f" ({', '.join(others)})" if others else " (there is none: training starts again)"
+
+
+def _signature(tree: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

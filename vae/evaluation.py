@@ -1,0 +1,246 @@
+"""The one yardstick for every run: importance-weighted log-likelihood, ELBO, KL, active units and their diagnostics.
+
+The device computes log-weights, the host their statistics in float64. Shapes: N examples, K samples, D latent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vae.images import to_unit_interval
+from vae.model import Batch, Model, weigh
+from vae.streams import Stream, stream
+
+SAMPLES_PER_KEY = 100  # a block of samples that one key draws
+SAMPLES_PER_TILE = 1000  # samples that are decoded at once, always of one example
+ACTIVE_VARIANCE = 0.01  # a unit is active where Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5)
+
+
+class Weights(NamedTuple):
+    """What is computed of each example on the device. Nats."""
+
+    log_w: Any  # [N, K]
+    log_p_x_given_z: Any  # [N, K]
+    posterior_mean: Any  # [N, D], or None
+    kl_per_dimension: Any  # [N, D], or None where there is no closed form
+
+
+def weigh_example(root, params, x, y, index, *, model: Model, num_samples: int) -> Weights:
+    """`num_samples` log-weights of one example x [H, W, C] at position `index` of its data set.
+
+    Every product has the same shape whatever else is evaluated, and block j of the samples is drawn with
+    fold_in(fold_in(evaluate, index), j): an example's weights do not depend on its batch, bit for bit.
+    """
+    batch = Batch(x[None], None if y is None else y[None], index[None])
+    q = model.posterior(params, batch)
+    block_size = min(num_samples, SAMPLES_PER_KEY)
+    num_blocks = -(-num_samples // block_size)
+    blocks_per_tile = min(num_blocks, SAMPLES_PER_TILE // SAMPLES_PER_KEY)
+    num_tiles = -(-num_blocks // blocks_per_tile)
+
+    def weigh_tile(tile):
+        blocks = tile * blocks_per_tile + jnp.arange(blocks_per_tile)
+        keys = jax.vmap(lambda block: stream(root, Stream.EVALUATE, index, block))(blocks)
+        weighted = weigh(keys, params, model, _Blocks(q), batch, block_size)
+        return weighted.log_w[:, 0], weighted.log_p_x_given_z[:, 0]
+
+    log_w, log_p_x_given_z = lax.map(weigh_tile, jnp.arange(num_tiles))
+    kl = q.kl_per_dimension(model.prior(params, batch.y))
+    return Weights(
+        log_w=log_w.reshape(-1)[:num_samples],
+        log_p_x_given_z=log_p_x_given_z.reshape(-1)[:num_samples],
+        posterior_mean=None if q.mean is None else q.mean[0],
+        kl_per_dimension=None if kl is None else kl[0],
+    )
+
+
+class _Blocks(NamedTuple):
+    """A posterior that draws one block of samples with each of several keys and lays them end to end."""
+
+    q: Any
+
+    def sample_and_log_prob(self, keys, num_samples):
+        samples = jax.vmap(lambda key: self.q.sample_and_log_prob(key, num_samples))(keys)
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), samples)
+
+
+def weigh_examples(root, params, images, labels, index, *, model: Model, num_samples: int, num_devices: int = 1):
+    """`weigh_example` over [N, …], N a multiple of `num_devices`, one example after the other on each device."""
+
+    def on_one_device(images, labels, index):
+        def one(example):
+            image, label, position = example
+            return weigh_example(
+                root, params, to_unit_interval(image), label, position, model=model, num_samples=num_samples
+            )
+
+        return lax.map(one, (images, labels, index))
+
+    split = jax.tree.map(lambda a: a.reshape(num_devices, -1, *a.shape[1:]), (images, labels, index))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.vmap(on_one_device)(*split))
+
+
+class Evaluation(NamedTuple):
+    """The yardstick, per example; nats, float64 on the host."""
+
+    log_likelihood: dict[int, np.ndarray]  # by k: log p̂(x) from k samples, [N]; the largest k is the headline
+    elbo: np.ndarray  # [N]
+    reconstruction: np.ndarray  # [N]
+    effective_sample_size: np.ndarray  # [N]
+    pareto_k: np.ndarray  # [N]
+    posterior_mean: np.ndarray | None  # [N, D]
+    kl_per_dimension: np.ndarray | None  # [N, D]
+
+
+def evaluate(
+    root: jax.Array,
+    params: Any,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    index: np.ndarray | None = None,
+    *,
+    model: Model,
+    num_samples: int = 5000,
+    devices: Sequence[Any] | None = None,
+    batch_size: int | None = None,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
+    """Evaluate `images` [N, H, W, C] (uint8 or in [0, 1]) at positions `index` of their data set.
+
+    Examples are spread over `devices` (default: the first). `batch_size` examples are in flight at once; it changes
+    memory and the steps of progress, never a bit of the result. `on_progress` gets the number of finished examples.
+    """
+    if len(images) == 0:
+        raise ValueError("there is no example to evaluate: the split is empty")
+    devices = list(devices or jax.devices()[:1])
+    index = np.arange(len(images)) if index is None else np.asarray(index)
+    batch_size = min(batch_size or max(1, 2**18 // num_samples), len(images))
+    batch_size = -(-batch_size // len(devices)) * len(devices)
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
+    split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
+    weigh_batch = jax.jit(
+        partial(weigh_examples, model=model, num_samples=num_samples, num_devices=len(devices)), out_shardings=split
+    )
+    root, params = jax.device_put((root, params), whole)
+    results = []
+    for first in range(0, len(images), batch_size):
+        # The last batch is filled up with its last example; the filling is cut off again.
+        rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
+        batch = jax.device_put((images[rows], None if labels is None else labels[rows], index[rows]), split)
+        weights = jax.tree.map(np.asarray, weigh_batch(root, params, *batch))
+        results.append(statistics(jax.tree.map(lambda a: a[: len(images) - first], weights)))  # noqa: B023
+        on_progress(min(first + batch_size, len(images)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def statistics(weights: Weights) -> Evaluation:
+    """What the log-weights of each example say, in float64."""
+    log_w = weights.log_w.astype(np.float64)
+    num_samples = log_w.shape[1]
+    normalized = log_w - log_mean_exp(log_w)[:, None]
+    return Evaluation(
+        log_likelihood={k: grouped_log_likelihood(log_w, k) for k in sample_counts(num_samples)},
+        elbo=log_w.mean(1),
+        reconstruction=weights.log_p_x_given_z.astype(np.float64).mean(1),
+        effective_sample_size=num_samples / np.exp(2 * normalized).mean(1),
+        pareto_k=pareto_k(log_w),
+        posterior_mean=weights.posterior_mean,
+        kl_per_dimension=weights.kl_per_dimension,
+    )
+
+
+def sample_counts(num_samples: int) -> list[int]:
+    """The k at which the log-likelihood is reported: 100 and 1000 where they divide `num_samples`, and that itself."""
+    return [k for k in (100, 1000) if k < num_samples and num_samples % k == 0] + [num_samples]
+
+
+def log_mean_exp(log_w: np.ndarray) -> np.ndarray:
+    """log 1/K Σ_k w_k over the last axis."""
+    largest = log_w.max(-1)
+    return largest + np.log(np.exp(log_w - largest[..., None]).mean(-1))
+
+
+def grouped_log_likelihood(log_w: np.ndarray, k: int) -> np.ndarray:
+    """The importance-weighted bound L_k (Burda et al. 2016, eq. 8), averaged over the K // k groups of [N, K].
+
+    The groups for a smaller k are nested in those for a larger one, so L_k never decreases in k, example by example.
+    """
+    return log_mean_exp(log_w.reshape(len(log_w), -1, k)).mean(-1)
+
+
+def pareto_k(log_w: np.ndarray) -> np.ndarray:
+    """Shape k̂ of a generalised Pareto fitted to the largest weights of each row of [N, K] (Vehtari et al. 2024).
+
+    Above 0.7 the importance sampling estimate is unreliable. The fit is that of Zhang & Stephens (2009) with Vehtari's
+    weak prior. NaN for fewer than 25 samples, −inf where the largest weights are all equal.
+    """
+    num_samples = log_w.shape[1]
+    tail_size = int(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
+    if tail_size < 5:
+        return np.full(len(log_w), np.nan)
+    largest = np.partition(log_w, num_samples - tail_size - 1, axis=1)[:, -tail_size - 1 :]
+    weights = np.exp(np.sort(largest, axis=1) - largest.max(1, keepdims=True))
+    excess = weights[:, 1:] - weights[:, :1]
+    flat = excess[:, -1] <= 0
+    excess[flat] = 1.0
+    num_points = 30 + int(math.sqrt(tail_size))
+    quartile = np.maximum(excess[:, int(tail_size / 4 + 0.5) - 1], np.finfo(float).tiny)
+    grid = 1 - np.sqrt(num_points / (np.arange(1, num_points + 1) - 0.5))
+    theta = 1 / excess[:, -1:] + grid / (3 * quartile[:, None])  # [N, G]
+    shape = np.log1p(-theta[:, :, None] * excess[:, None, :]).mean(-1)
+    log_profile = tail_size * (np.log(-theta / shape) - shape - 1)
+    posterior = np.exp(log_profile - log_mean_exp(log_profile)[:, None]) / num_points
+    mean_theta = (posterior * theta).sum(1)
+    k = np.log1p(-mean_theta[:, None] * excess).mean(1)
+    return np.where(flat, -np.inf, (tail_size * k + 10 * 0.5) / (tail_size + 10))
+
+
+def summarize(evaluation: Evaluation) -> dict[str, Any]:
+    """Means over examples, as evaluation.json holds them: nats per example, standard errors over examples.
+
+    `elbo` = `reconstruction` − `kl` from the same samples; `kl_per_dimension` is the closed form. `pareto_k` is the
+    median over examples, `pareto_k_above_0.7` the share whose estimate is unreliable. What does not exist is None.
+    """
+    headline = max(evaluation.log_likelihood)
+    num_examples = len(evaluation.elbo)
+
+    def mean_and_error(values):
+        error = float(values.std(ddof=1)) / math.sqrt(num_examples) if num_examples > 1 else None
+        return float(values.mean()), error
+
+    log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])
+    elbo, elbo_se = mean_and_error(evaluation.elbo)
+    median_pareto_k = float(np.median(evaluation.pareto_k))
+    means, kl = evaluation.posterior_mean, evaluation.kl_per_dimension
+    return {
+        "num_examples": num_examples,
+        "num_samples": headline,
+        "elbo": elbo,
+        "elbo_se": elbo_se,
+        "reconstruction": float(evaluation.reconstruction.mean()),
+        "kl": float((evaluation.reconstruction - evaluation.elbo).mean()),
+        "kl_per_dimension": None if kl is None else [float(value) for value in kl.mean(0)],
+        "log_likelihood": log_likelihood,
+        "log_likelihood_se": log_likelihood_se,
+        "log_likelihood_by_num_samples": {
+            str(k): mean_and_error(values) for k, values in sorted(evaluation.log_likelihood.items())
+        },
+        "active_units": None if means is None else int((means.var(0) > ACTIVE_VARIANCE).sum()),
+        "effective_sample_size": float(evaluation.effective_sample_size.mean()),
+        "pareto_k": median_pareto_k if math.isfinite(median_pareto_k) else None,
+        "pareto_k_above_0.7": float((evaluation.pareto_k > 0.7).mean()),
+    }
+
+
+def bits_per_dimension(log_likelihood: float, num_values: int) -> float:
+    """Bits per value of an image of `num_values` values k/255, from a density: a cell of that grid is 1/255 wide."""
+    return (math.log(255) - log_likelihood / num_values) / math.log(2)

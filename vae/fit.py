@@ -1,0 +1,247 @@
+"""A whole run: epochs, validation, metrics, checkpoints; stops and resumes without a trace in its result."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vae import checkpoint, images, run, training
+from vae import model as models
+from vae.datasets import Dataset, Split
+from vae.objectives import OBJECTIVES
+from vae.streams import Stream, stream
+
+SECONDS_PER_CALL = 1.0  # of the compiled program: how often progress is seen and a request to stop is heard
+FAILURE = "failure.json"
+
+
+class TrainingFailed(RuntimeError):
+    """The bound or its gradient is no longer a finite number; one line for the user."""
+
+
+class Progress(NamedTuple):
+    """What a watcher of a run sees. Bounds are nats per example, of the objective being trained."""
+
+    step: int
+    num_steps: int
+    epoch: float
+    num_epochs: int
+    train_bound: float  # mean over the epoch so far
+    held_out_bound: float | None  # at the end of the last epoch
+    held_out_split: str
+    epoch_ended: bool
+    steps_per_second: float
+    seconds_left: float
+
+
+class Outcome(NamedTuple):
+    """How a call of `fit` ended; `test` holds the bound and its metrics on the test split once the run is finished."""
+
+    finished: bool
+    epoch: float
+    test: dict[str, float]
+
+
+def fit(
+    workdir: Path,
+    config: run.Config,
+    dataset: Dataset,
+    *,
+    devices: Sequence[Any] | None = None,
+    keep_last: int = 2,
+    keep_best: int = 1,
+    report: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train the run in `workdir`, from its last checkpoint if there is one, until `config.epochs` epochs are done.
+
+    `should_stop` asks for an earlier end, within seconds; either way the last state is saved. The held-out bound is
+    the validation split's, or, where there is none, the test split's, which then chooses nothing.
+    Raises TrainingFailed, after writing failure.json; RunError and CheckpointError as their modules say.
+    The caller holds the folder's lock.
+    """
+    settings, num_images = config.settings, len(dataset.train.images)
+    devices = list(devices or jax.devices()[:1])
+    check_batch_size(settings.batch_size, num_images, len(devices))
+    steps_per_epoch = num_images // settings.batch_size
+    num_steps = config.epochs * steps_per_epoch
+    held_out = "validation" if len(dataset.validation.images) else "test"
+    program = Program.compile(config, devices)
+    splits = {
+        name: program.put(images.stored(dataset, name, settings.binarization, training=name == "train"))
+        for name in ("train", "test", held_out)
+    }
+    state = program.put(first_state(workdir, config, dataset, program.parts))
+    step = int(state.step)
+    checkpoints = workdir / run.CHECKPOINTS
+
+    with contextlib.closing(run.Metrics(workdir, step)) as metrics:
+
+        def record(split: str, values: dict[str, float]) -> float:
+            bound = values.pop("bound")
+            metrics.write(step, step / steps_per_epoch, split, {settings.objective: bound, **values})
+            return bound
+
+        seconds_before, held_out_bound = _so_far(workdir, settings.objective, held_out)
+        started, steps_per_call, pace = time.perf_counter(), 1, float("nan")
+        while step < num_steps and not should_stop():
+            epoch_end = (step // steps_per_epoch + 1) * steps_per_epoch
+            stop = min(step + steps_per_call, epoch_end)
+            called = time.perf_counter()
+            state = program.train_steps(state, splits["train"], stop)
+            if not training.last_step_was_finite(state):
+                raise _failure(workdir, program.root, state, config, num_images)
+            if steps_per_call > 1:
+                pace = (time.perf_counter() - called) / (stop - step)
+            # The first call compiles, and tells nothing of the pace.
+            steps_per_call = 10 if steps_per_call == 1 else max(1, int(SECONDS_PER_CALL / pace))
+            step = stop
+            means = {name: float(total) / ((step - 1) % steps_per_epoch + 1) for name, total in state.sums.items()}
+            train_bound = means["bound"]
+            if step == epoch_end:
+                means["learning_rate"] = float(state.recent.learning_rate[(step - 1) % training.NUM_RECENT])
+                record("train", means | {"seconds": seconds_before + time.perf_counter() - started})
+                held_out_bound = record(held_out, program.validate(state, splits[held_out]))
+                checkpoint.save(checkpoints, step, state, held_out_bound if held_out == "validation" else None)
+                checkpoint.prune(checkpoints, keep_last, keep_best)
+            left = (num_steps - step) * pace
+            report(
+                Progress(
+                    step, num_steps, step / steps_per_epoch, config.epochs, train_bound, held_out_bound, held_out,
+                    step == epoch_end, 1 / pace, left,
+                )
+            )  # fmt: skip
+        checkpoint.save(checkpoints, step, state)
+        if step < num_steps:
+            return Outcome(False, step / steps_per_epoch, {})
+        test = program.validate(state, splits["test"])
+        if held_out != "test":
+            record("test", dict(test))
+    return Outcome(True, step / steps_per_epoch, {settings.objective: test.pop("bound"), **test})
+
+
+class Program(NamedTuple):
+    """The compiled functions of a run, and the arrays that every call needs, on its devices."""
+
+    parts: dict[str, Any]  # model, objective, settings
+    root: jax.Array
+    hyperparameters: Any
+    whole: NamedSharding
+    compiled_train_steps: Callable[..., training.TrainState]
+    compiled_validate: Callable[..., dict[str, jax.Array]]
+
+    @classmethod
+    def compile(cls, config: run.Config, devices: Sequence[Any]) -> Program:
+        """Nothing is compiled before its first call. A batch is shared by all devices, the rest is on each of them."""
+        mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
+        whole, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+        settings = config.settings
+        parts = {
+            "model": models.build(settings),
+            "objective": OBJECTIVES[settings.objective](settings),
+            "settings": settings,
+        }
+        hyperparameters = jax.tree.map(jnp.asarray, config.hyperparameters)
+        root, hyperparameters = jax.device_put((jax.random.key(config.seed), hyperparameters), whole)
+        train_steps = partial(training.train_steps, **parts, sharding=shared)
+        return cls(
+            parts,
+            root,
+            hyperparameters,
+            whole,
+            jax.jit(train_steps, donate_argnames="state"),
+            jax.jit(partial(training.validate, **parts)),
+        )
+
+    def put(self, tree: Any) -> Any:
+        return jax.device_put(tree, self.whole)
+
+    def train_steps(self, state: training.TrainState, data: Split, stop: int) -> training.TrainState:
+        return self.compiled_train_steps(self.root, state, data, jnp.int32(stop), self.hyperparameters)
+
+    def validate(self, state: training.TrainState, data: Split) -> dict[str, float]:
+        """The bound being trained and its metrics, averaged over `data`, with the same noise at every call."""
+        key = stream(self.root, Stream.EVALUATE)
+        values = self.compiled_validate(key, state.evaluated_params, state.step, data, self.hyperparameters)
+        return {name: float(value) for name, value in values.items()}
+
+
+def first_state(workdir: Path, config: run.Config, dataset: Dataset, parts: dict[str, Any]) -> training.TrainState:
+    """The state to go on from: the last checkpoint's, or a new one, with the parameters of `config.init_from`."""
+    folder = workdir / run.CHECKPOINTS
+    checkpoint.clean(folder)
+    saved = checkpoint.steps(folder)
+    if saved:
+        like = training.abstract_state(**parts, hyperparameters=config.hyperparameters)
+        return checkpoint.restore(folder, saved[-1], like)
+    initialize = jax.jit(partial(training.initialize, **parts))
+    state = initialize(
+        jax.random.key(config.seed),
+        hyperparameters=config.hyperparameters,
+        mean_image=images.mean_image(dataset.train.images),
+    )
+    if config.init_from is None:
+        return state
+    params = run.load_run(config.init_from).params
+    shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (params, state.params))
+    if shapes != wanted:
+        raise run.RunError(
+            f"the parameters of --init_from={config.init_from} have other names or shapes than this run's"
+        )
+    return state._replace(params=params, average=None if state.average is None else jax.tree.map(jnp.copy, params))
+
+
+def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None:
+    """Raises RunError where a batch cannot be filled or shared out."""
+    if batch_size > num_images:
+        raise run.RunError(
+            f"a batch of {batch_size} cannot be filled from {num_images} training images; "
+            f"use --batch_size={num_images} or less, or hold out fewer with --validation"
+        )
+    if batch_size % num_devices:
+        raise run.RunError(f"a batch of {batch_size} cannot be shared by {num_devices} devices; use a multiple of it")
+
+
+def _so_far(workdir: Path, objective: str, split: str) -> tuple[float, float | None]:
+    """Seconds of training so far and the last held-out bound, from the metrics of the run that goes on."""
+    seconds, bound = 0.0, None
+    for row in run.read_metrics(workdir):
+        seconds = row.get("seconds", seconds)
+        bound = row.get(objective) if row["split"] == split else bound
+    return seconds, bound
+
+
+def _failure(workdir: Path, root, state: training.TrainState, config: run.Config, num_images: int) -> TrainingFailed:
+    """Write what led to a bound that is not finite; the error that says where."""
+    step = int(state.step) - 1
+    steps = np.arange(max(0, step - training.NUM_RECENT + 1), step + 1)
+    recent = jax.tree.map(lambda a: np.asarray(a)[steps % training.NUM_RECENT].tolist(), state.recent)
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    bad = [jax.tree_util.keystr(path) for path, leaf in leaves if not bool(jnp.isfinite(leaf).all())]
+    batch_size = config.settings.batch_size
+    epoch, batch = divmod(step, num_images // batch_size)
+    index = training.epoch_order(root, jnp.int32(epoch), num_images)[batch * batch_size :][:batch_size]
+    report = {
+        "step": step,
+        "batch_index": np.asarray(index).tolist(),
+        "params_not_finite_after_this_step": bad,
+        "recent_steps": steps.tolist(),
+        **{f"recent_{name}": values for name, values in recent._asdict().items()},
+    }
+    run.write_json(workdir / FAILURE, report)
+    saved = checkpoint.steps(workdir / run.CHECKPOINTS)
+    return TrainingFailed(
+        f"the bound or its gradient is not finite at step {step} (bound {recent.bound[-1]:.6g}, gradient norm "
+        f"{recent.gradient_norm[-1]:.6g}, learning rate {recent.learning_rate[-1]:.6g}); what led to it is in "
+        f"{workdir / FAILURE}; the last good checkpoint is {saved[-1] if saved else 'none'}; "
+        "try a lower --learning_rate or --max_gradient_norm"
+    )

@@ -1,0 +1,142 @@
+"""Encoders and decoders, as Flax Linen modules. Glorot-uniform weights, zero biases.
+
+The only file that imports flax. Shapes: B batch, H W C image, D latent, N outputs; decoders take any leading axes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+from vae.settings import Settings
+
+ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
+_glorot = nn.initializers.glorot_uniform()
+
+
+@jax.custom_vjp
+def _bfloat16_matmul(x, w):
+    return _bfloat16_matmul_forward(x, w)[0]
+
+
+def _bfloat16_matmul_forward(x, w):
+    x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+    return jnp.matmul(x, w, preferred_element_type=jnp.float32), (x, w)
+
+
+def _bfloat16_matmul_backward(residuals, cotangent):
+    x, w = residuals
+    cotangent = cotangent.astype(jnp.bfloat16)
+    rows, cotangent_rows = x.reshape(-1, x.shape[-1]), cotangent.reshape(-1, cotangent.shape[-1])
+    return (
+        jnp.matmul(cotangent, w.T, preferred_element_type=jnp.float32),
+        jnp.matmul(rows.T, cotangent_rows, preferred_element_type=jnp.float32),
+    )
+
+
+_bfloat16_matmul.defvjp(_bfloat16_matmul_forward, _bfloat16_matmul_backward)
+
+
+def bfloat16_dot_general(lhs, rhs, dimension_numbers, precision=None, **_):
+    """A Dense layer's product with bfloat16 operands and float32 accumulation, in both directions of autodiff."""
+    del precision
+    if dimension_numbers != (((lhs.ndim - 1,), (0,)), ((), ())):
+        raise ValueError(f"only the product of a dense layer is supported, got dimension_numbers={dimension_numbers}")
+    return _bfloat16_matmul(lhs, rhs)
+
+
+def bfloat16_conv_general_dilated(lhs, rhs, *args, **kwargs):
+    """A convolution of operands rounded to bfloat16; XLA accumulates in float32 and the result is rounded once."""
+    kwargs.pop("preferred_element_type", None)
+    product = lax.conv_general_dilated(lhs.astype(jnp.bfloat16), rhs.astype(jnp.bfloat16), *args, **kwargs)
+    return product.astype(jnp.float32)
+
+
+def _dense(settings: Settings, features: int, use_bias: bool = True) -> nn.Dense:
+    dot_general = bfloat16_dot_general if settings.precision == "bfloat16" else None
+    return nn.Dense(features, use_bias=use_bias, kernel_init=_glorot, dot_general=dot_general)
+
+
+def _conv(settings: Settings, layer: type[nn.Conv] | type[nn.ConvTranspose], features: int, **kwargs):
+    if settings.precision == "bfloat16":
+        kwargs["conv_general_dilated"] = bfloat16_conv_general_dilated
+    return layer(features, (3, 3), kernel_init=_glorot, **kwargs)
+
+
+class MLPEncoder(nn.Module):
+    """Dense layers of `hidden_sizes`."""
+
+    settings: Settings
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B N"]:
+        activation = ACTIVATIONS[self.settings.activation]
+        x = x.reshape(x.shape[0], -1)
+        for size in self.settings.hidden_sizes:
+            x = activation(_dense(self.settings, size)(x))
+        return _dense(self.settings, self.num_outputs)(x)
+
+
+class MLPDecoder(nn.Module):
+    """Dense layers of `hidden_sizes` in reverse; the output bias belongs to the likelihood."""
+
+    settings: Settings
+    outputs_per_channel: int
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B H W N"]:
+        activation = ACTIVATIONS[self.settings.activation]
+        height, width, num_channels = self.settings.image_shape
+        for size in self.settings.hidden_sizes[::-1]:
+            z = activation(_dense(self.settings, size)(z))
+        z = _dense(self.settings, height * width * num_channels * self.outputs_per_channel, use_bias=False)(z)
+        return z.reshape(*z.shape[:-1], height, width, num_channels * self.outputs_per_channel)
+
+
+class ConvEncoder(nn.Module):
+    """3×3 convolutions of stride 2 with `channels`, then dense layers of `hidden_sizes`."""
+
+    settings: Settings
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B N"]:
+        activation = ACTIVATIONS[self.settings.activation]
+        for channels in self.settings.channels:
+            x = activation(_conv(self.settings, nn.Conv, channels, strides=2)(x))
+        return MLPEncoder(self.settings, self.num_outputs)(x)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of `ConvEncoder`: dense layers, then transposed convolutions, cropped to the image's size."""
+
+    settings: Settings
+    outputs_per_channel: int
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B H W N"]:
+        settings, activation = self.settings, ACTIVATIONS[self.settings.activation]
+        height, width, num_channels = settings.image_shape
+        leading, z = z.shape[:-1], z.reshape(-1, z.shape[-1])
+        for size in settings.hidden_sizes[::-1]:
+            z = activation(_dense(settings, size)(z))
+        shrink = 2 ** len(settings.channels)
+        top = (-(-height // shrink), -(-width // shrink), settings.channels[-1])
+        x = activation(_dense(settings, math.prod(top))(z)).reshape(-1, *top)
+        for channels in settings.channels[-2::-1]:
+            x = activation(_conv(settings, nn.ConvTranspose, channels, strides=(2, 2))(x))
+        num_outputs = num_channels * self.outputs_per_channel
+        x = _conv(settings, nn.ConvTranspose, num_outputs, strides=(2, 2), use_bias=False)(x)
+        return x[:, :height, :width].reshape(*leading, height, width, num_outputs)
+
+
+NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "mlp": (MLPEncoder, MLPDecoder),
+    "conv": (ConvEncoder, ConvDecoder),
+}

@@ -1,0 +1,254 @@
+"""The run folder: config.json, metrics.jsonl, checkpoints/, one lock; and what reads it back.
+
+with run.lock(workdir):
+    run.write_config(workdir, config)
+    …
+model, params, settings = run.load_run(workdir)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae.settings import Hyperparameters, Settings
+
+CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
+    "config.json",
+    "metrics.jsonl",
+    "evaluation.json",
+    "checkpoints",
+    "figures",
+)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked; one line for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that a run is a function of, besides its data."""
+
+    dataset: str
+    settings: Settings
+    hyperparameters: Hyperparameters
+    epochs: int
+    seed: int = 0
+    validation: int | None = None  # images held out of the training set; None: the data set's own rule
+    image_size: int | None = None  # of a folder of pictures
+    init_from: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+            "settings": self.settings.to_dict(),
+            "hyperparameters": self.hyperparameters._asdict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Config:
+        known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        settings = Settings.from_dict(known.pop("settings"))
+        numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in known.pop("hyperparameters").items()}
+        return cls(settings=settings, hyperparameters=Hyperparameters(**numbers), **known)
+
+
+def differences(stored: Config, asked: Config) -> list[str]:
+    """Each setting in which `asked` differs from `stored`, but for the number of epochs, which may change."""
+
+    def flat(config):
+        values = config.to_dict()
+        return {**values.pop("settings"), **values.pop("hyperparameters"), **values} | {"epochs": None}
+
+    old, new = flat(stored), flat(asked)
+    return [f"{name} is {old[name]}, not {new[name]}" for name in old if old[name] != new[name]]
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON in one step: a reader sees the old file or the new one. A number that is not finite becomes null."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(finite_or_null(values), indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def finite_or_null(values: Any) -> Any:
+    """`values` with NaN and infinity, which JSON has no words for, as None."""
+    if isinstance(values, dict):
+        return {key: finite_or_null(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite_or_null(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError where the file is absent or not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"{path.parent} holds no run: {path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: it is not valid JSON ({error})") from error
+
+
+def write_config(workdir: Path, config: Config, **about: Any) -> None:
+    """config.json: the run's Config, `about` (argv, devices, …), the versions of the packages and the git revision."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    write_json(workdir / CONFIG, {**config.to_dict(), **about, "versions": versions, "git": git_revision()})
+
+
+def read_config(workdir: Path) -> Config:
+    """The Config of the run in `workdir`; raises RunError where there is none."""
+    values = read_json(workdir / CONFIG)
+    try:
+        return Config.from_dict(values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{workdir / CONFIG} is not of this version of the code: {error}") from error
+
+
+def git_revision() -> str | None:
+    """The revision of the code, with + where it was changed since; None outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Hold the folder for this process; raises RunError at once where another process holds it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise RunError(f"{workdir} is in use by {owner}; wait for it, or choose another --workdir") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+class Metrics:
+    """metrics.jsonl and TensorBoard: a row is {"step", "epoch", "split", …} with values in nats per example.
+
+    Opening it at `step` forgets the rows after that step, so that a resumed run writes each row once.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        from tensorboardX import SummaryWriter
+
+        self._path = workdir / METRICS
+        rows = [row for row in read_metrics(workdir) if row["step"] <= step]
+        partial = self._path.with_name(f".{METRICS}.partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(partial, self._path)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
+        row = {"step": step, "epoch": epoch, "split": split, **finite_or_null(values)}
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+
+    def write_image(self, step: int, name: str, picture: Any) -> None:
+        """`picture` is uint8 [H, W, C]."""
+        self._tensorboard.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._tensorboard.close()
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, up to a last line that a killed process may have left incomplete."""
+    path = workdir / METRICS
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def summary(workdir: Path) -> dict[str, Any]:
+    """One row of a list of runs: its settings, how far it is, its last held-out bounds and its log-likelihood."""
+    config = read_config(workdir)
+    values = config.to_dict()
+    settings = {**values.pop("settings"), **values.pop("hyperparameters"), **values}
+    rows = read_metrics(workdir)
+    last = {row["split"]: row for row in rows}
+    evaluation = read_json(workdir / EVALUATION) if (workdir / EVALUATION).exists() else {}
+    return {
+        "run": str(workdir),
+        "settings": settings,
+        "epoch": rows[-1]["epoch"] if rows else 0.0,
+        **{split: last.get(split, {}).get(config.settings.objective) for split in ("validation", "test")},
+        "log_likelihood": evaluation.get("log_likelihood"),
+        "log_likelihood_se": evaluation.get("log_likelihood_se"),
+    }
+
+
+class LoadedRun(NamedTuple):
+    """model, params and settings of a trained run; `params` are the averaged ones where the run averages."""
+
+    model: Any
+    params: Any
+    settings: Settings
+
+
+def load_run(workdir: str | Path, checkpoint: str | int = "last") -> LoadedRun:
+    """The run in `workdir` at its last or best checkpoint, or at a step; raises RunError or CheckpointError.
+
+    "best" is the checkpoint with the highest validation bound.
+    """
+    import jax
+
+    from vae import checkpoint as checkpoints
+    from vae import model as models
+    from vae import training
+    from vae.objectives import OBJECTIVES
+
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    folder = workdir / CHECKPOINTS
+    step = choose_checkpoint(workdir, checkpoint)
+    model = models.build(config.settings)
+    objective = OBJECTIVES[config.settings.objective](config.settings)
+    like = training.abstract_state(model, objective, config.settings, config.hyperparameters)
+    state = checkpoints.restore(folder, step, like)
+    return LoadedRun(model, jax.device_put(state.evaluated_params), config.settings)
+
+
+def choose_checkpoint(workdir: Path, checkpoint: str | int = "last") -> int:
+    """The step of the "last" or "best" checkpoint of a run, or the given one if it exists; RunError if not."""
+    from vae import checkpoint as checkpoints
+
+    folder = workdir / CHECKPOINTS
+    saved = checkpoints.steps(folder)
+    if not saved:
+        raise RunError(f"{workdir} holds no checkpoint yet: train it first")
+    if checkpoint == "last":
+        return saved[-1]
+    if checkpoint == "best":
+        best = checkpoints.best_step(folder)
+        if best is None:
+            raise RunError(f"no checkpoint of {workdir} has a validation score; use the last one")
+        return best
+    if str(checkpoint).isdecimal() and int(checkpoint) in saved:
+        return int(checkpoint)
+    raise RunError(f"{workdir} has no checkpoint {checkpoint!r}; use last, best or one of {saved}")

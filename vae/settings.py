@@ -1,0 +1,58 @@
+"""What a run is made of: `Settings` shape the program, `Hyperparameters` are numbers that flow through it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+NETWORKS = ("mlp", "conv")
+ACTIVATIONS = ("relu", "tanh")
+LIKELIHOODS = ("bernoulli", "normal")
+BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
+PRECISIONS = ("float32", "bfloat16")
+SCHEDULES = ("constant", "cosine", "stages")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Static: changing one of these changes shapes or the compiled program."""
+
+    image_shape: tuple[int, int, int]  # H, W, C
+    network: str = "mlp"
+    hidden_sizes: tuple[int, ...] = (200, 200)  # the encoder's; the decoder mirrors them
+    channels: tuple[int, ...] = ()  # conv only: each layer halves the resolution
+    activation: str = "tanh"
+    latent_dim: int = 50
+    likelihood: str = "bernoulli"
+    scale: float | None = None  # normal only: a fixed standard deviation; None learns one
+    binarization: str = "dynamic"
+    objective: str = "elbo"
+    num_samples: int = 1  # K
+    batch_size: int = 100  # B
+    precision: str = "float32"
+    schedule: str = "constant"
+    clip_gradients: bool = False
+    average_weights: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """The inverse of `to_dict`, also after a round trip through JSON, which turns tuples into lists."""
+        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**known)
+
+
+class Hyperparameters(NamedTuple):
+    """Arrays (or numbers): a sweep can vmap over every leaf, and changing one never recompiles."""
+
+    learning_rate: Any = 1e-3
+    adam_b1: Any = 0.9
+    adam_b2: Any = 0.999
+    adam_epsilon: Any = 1e-8
+    max_gradient_norm: Any = 0.0  # read when settings.clip_gradients
+    ema_decay: Any = 0.0  # read when settings.average_weights
+    decay_steps: Any = 0.0  # cosine: the step at which the learning rate reaches zero
+    stage_steps: Any = ()  # stages, [S]: the steps that each stage lasts
+    stage_factors: Any = ()  # stages, [S]: each stage's learning rate as a fraction of `learning_rate`
