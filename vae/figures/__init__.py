@@ -1,0 +1,25 @@
+"""Every picture of the project, from numpy arrays: one function per picture, each returns a matplotlib `Figure`.
+
+Images are [N, H, W, C] in [0, 1], with C = 1 (grey) or 3 (colour). Latent dimensions count from 0 in arrays and
+arguments and from 1 in labels, as in the papers: `z[:, 0]` is drawn as z₁. Arrays that do not fit raise ValueError.
+"""
+
+from vae.figures.canvas import png, save
+from vae.figures.charts import kl_per_dimension, latent_scatter, learning_curves, log_likelihood_by_num_samples
+from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, tile, traversals
+
+__all__ = [
+    "kl_per_dimension",
+    "latent_scatter",
+    "learning_curves",
+    "log_likelihood_by_num_samples",
+    "manifold",
+    "morph",
+    "morph_gif",
+    "png",
+    "reconstructions",
+    "samples",
+    "save",
+    "tile",
+    "traversals",
+]

@@ -1,0 +1,141 @@
+"""What all pictures share: palette, type, axes, checks of arrays, and files that are written whole or not at all."""
+
+import io
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+Vector = Sequence | np.ndarray  # a list or an array
+
+DPI = 200
+TITLE_SIZE, TEXT_SIZE, LABEL_SIZE = 10, 8.5, 7  # points
+INK, MUTED, RULE = "#222222", "#777777", "#d9d9d9"
+# After Paul Tol's "muted" scheme for colour-blind readers; sand and cyan darkened for thin lines, grey as the tenth.
+PALETTE = (
+    "#332288",
+    "#cc6677",
+    "#117733",
+    "#ddaa33",
+    "#66bbee",
+    "#882255",
+    "#44aa99",
+    "#999933",
+    "#aa4499",
+    "#555555",
+)
+
+
+def new_axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
+    """Axes at a rectangle of the figure, in pixels from its top left corner."""
+    page_width, page_height = figure.get_size_inches() * DPI
+    rect = (left / page_width, 1 - (top + height) / page_height, width / page_width, height / page_height)
+    axes = figure.add_axes(rect)
+    axes.tick_params(length=0, labelsize=LABEL_SIZE, labelcolor=INK, pad=3)
+    return axes
+
+
+def new_figure(width: int, height: int) -> Figure:
+    """An empty white page of width × height pixels."""
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def new_chart(title: str, x_label: str, y_label: str, width: int = 1100, height: int = 700) -> tuple[Figure, Axes]:
+    """A page with one pair of axes, its size in pixels without the labels, in the style of every chart."""
+    figure = new_figure(width, height)
+    axes = new_axes(figure, 0, 0, width, height)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=MUTED, linewidth=0.7)
+    axes.tick_params(length=3, width=0.7, color=MUTED)
+    axes.grid(color=RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(x_label, fontsize=TEXT_SIZE, color=INK)
+    axes.set_ylabel(y_label, fontsize=TEXT_SIZE, color=INK)
+    set_title(axes, title)
+    return figure, axes
+
+
+def set_title(axes: Axes, title: str) -> None:
+    # A dollar sign in a user's title is a dollar sign.
+    axes.set_title(title, loc="left", pad=8, fontsize=TITLE_SIZE, fontweight="bold", color=INK, parse_math=False)
+
+
+def latent(dimension: int) -> str:
+    """The label of latent dimension `dimension` (from 0): z₁, z₂, …"""
+    return f"$z_{{{dimension + 1}}}$"
+
+
+def number(value: float, digits: int = 5) -> str:
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def require(condition: bool | np.bool_, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def check_images(name: str, images: np.ndarray, layout: str = "N H W C") -> np.ndarray:
+    """`images` as float32; ValueError unless its axes are those of `layout`, C is 1 or 3 and pixels lie in [0, 1]."""
+    images = np.asarray(images, dtype=np.float32)
+    fits = images.ndim == len(layout.split()) and images.size > 0 and images.shape[-1] in (1, 3)
+    require(fits, f"{name} has shape {images.shape}; expected [{layout.replace(' ', ', ')}], none empty, C = 1 or 3")
+    return np.clip(check_range(name, images, -1e-3, 1 + 1e-3, "pixels must lie in [0, 1]"), 0, 1)
+
+
+def check_finite(name: str, values: Vector, layout: str) -> np.ndarray:
+    """`values` as float64; ValueError unless its axes are those of `layout` and all numbers are finite."""
+    array = np.asarray(values, dtype=np.float64)
+    fits = array.ndim == len(layout.split()) and array.size > 0
+    require(fits, f"{name} has shape {array.shape}; expected [{layout.replace(' ', ', ')}], none empty")
+    return check_range(name, array, -math.inf, math.inf, "all must be finite")
+
+
+def check_range(name: str, values: np.ndarray, low: float, high: float, rule: str) -> np.ndarray:
+    bad = np.count_nonzero(~np.isfinite(values))
+    require(bad == 0, f"{name} has {bad} NaN or infinite values; {rule}")
+    least, most = values.min(), values.max()
+    require(low <= least and most <= high, f"{name} has values from {least:.4g} to {most:.4g}; {rule}")
+    return values
+
+
+def check_length(name: str, values: Vector, length: int, of: str) -> None:
+    require(len(values) == length, f"{name} has {len(values)} entries; expected {length}, one for each of {of}")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, cropped to its content with a margin."""
+    figure.draw_without_rendering()
+    content = figure.get_tightbbox().padded(0.12)
+    # Whole pixels, so that image tiles are written as they are and not resampled.
+    corners = np.concatenate([np.floor(content.min * DPI), np.ceil(content.max * DPI)]) / DPI
+    buffer = io.BytesIO()
+    # Without the version of matplotlib the same picture is the same file.
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches=Bbox.from_extents(*corners), metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes the figure as a PNG file, whole or not at all; makes the folder."""
+    require(Path(path).suffix.lower() == ".png", f"figures are saved as .png; got {os.fspath(path)!r}")
+    write_atomically(path, png(figure))
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files are readable by their owner alone, and stay so once renamed.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
