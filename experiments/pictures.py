@@ -48,7 +48,7 @@ def of_model(key, loaded: run.LoadedRun, data: Split, *, indices: list[int], num
     chosen = data.images[np.array(indices)]
     labels = None if data.labels is None else data.labels[np.array(indices)]
     means, drawn = generation.reconstructions(key_reconstructions, params, chosen, model)
-    q = generation.encode(params, data.images, model)
+    q = jax.tree.map(np.asarray, generation.encode(params, data.images, model))
     active = generation.most_active(q.mean, NUM_TRAVERSED)
     made = {
         "samples": figures.samples(
@@ -71,6 +71,7 @@ def of_model(key, loaded: run.LoadedRun, data: Split, *, indices: list[int], num
             generation.decode(params, grid, model),
             z_values,
             "Decoded manifold, at equal steps of the prior's quantiles",
+            pair,
         )
         made["latent_space"] = figures.latent_scatter(
             q.mean, data.labels, f"{len(data.images)} images in latent space, mean of q(z|x)", pair
@@ -83,7 +84,7 @@ def morph(
 ) -> list[Path]:
     """The strip and the GIF of a morph between two images of the split, along `path` through latent space."""
     ends = data.images[np.array([start, end])]
-    z = generation.encode(loaded.params, ends, loaded.model).mean
+    z = np.asarray(generation.encode(loaded.params, ends, loaded.model).mean)
     strip = generation.decode(loaded.params, generation.interpolate(z[0], z[1], num_steps, path), loaded.model)
     smooth = generation.decode(loaded.params, generation.interpolate(z[0], z[1], 4 * num_steps, path), loaded.model)
     name = f"morph_{start}_{end}"

@@ -16,7 +16,12 @@ KEY_SEED = 0
 
 def evaluate(model, images, num_samples, params=None, **options):
     return evaluation.evaluate(
-        jax.random.key(KEY_SEED), {} if params is None else params, images, model=model, num_samples=num_samples, **options
+        jax.random.key(KEY_SEED),
+        {} if params is None else params,
+        images,
+        model=model,
+        num_samples=num_samples,
+        **options,
     )
 
 
@@ -46,13 +51,157 @@ def test_exact_posterior_in_float32_is_right_to_1e_4():
     np.testing.assert_allclose(result.log_likelihood[1], oracle.log_p(x.astype(float)), atol=1e-4)
 
 
-def test_diagonal_posterior_converges_to_the_log_likelihood_at_5000_samples_and_its_elbo_misses_by_the_known_gap():
+def test_diagonal_posterior_converges_to_the_log_likelihood_with_k():
+    oracle = LinearGaussian.random(seed=2, sigma=3.0)
+    x = oracle.sample(seed=3, num_examples=300).astype(np.float32)
+    result = evaluate(oracle.model("diagonal"), x, num_samples=5000)
+    errors = {k: values - oracle.log_p(x.astype(float)) for k, values in result.log_likelihood.items()}
+    assert errors[5000].mean() == pytest.approx(0, abs=5e-4)
+    assert np.sqrt((errors[5000] ** 2).mean()) < 0.01
+    assert errors[100].mean() < errors[1000].mean() < errors[5000].mean() + 1e-4
+
+
+def test_elbo_of_the_best_diagonal_posterior_misses_the_log_likelihood_by_its_kl_to_the_exact_one():
     oracle = LinearGaussian.random(seed=2)
     x = oracle.sample(seed=3, num_examples=200).astype(np.float32)
-    result = evaluate(oracle.model("diagonal"), x, num_samples=5000)
-    error = result.log_likelihood[5000] - oracle.log_p(x.astype(float))
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(x)) + 1e-3
-    assert np.abs(error).max() < 0.2
-    gap = oracle.log_p(x.astype(float)) - result.elbo
+    gap = oracle.log_p(x.astype(float)) - evaluate(oracle.model("diagonal"), x, num_samples=1000).elbo
+    assert oracle.diagonal_gap > 0.5
     assert gap.mean() == pytest.approx(oracle.diagonal_gap, abs=4 * gap.std() / np.sqrt(len(x)))
-    assert oracle.diagonal_gap > 0.1
+
+
+def test_log_likelihood_is_negative_for_an_image_and_not_a_loss(mlp):
+    model, params, images = mlp
+    result = evaluate(model, images, 100, params)
+    assert (result.log_likelihood[100] < 0).all()
+    assert (result.elbo < 0).all()
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 7}, {"batch_size": 23}, {"batch_size": 1000}])
+def test_result_does_not_depend_on_the_batch_size_by_a_single_bit(mlp, options):
+    model, params, images = mlp
+    expected = evaluate(model, images, 1250, params)
+    result = evaluate(model, images, 1250, params, **options)
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+
+
+def test_result_does_not_depend_on_the_number_of_devices_by_a_single_bit(mlp):
+    model, params, images = mlp
+    expected = evaluate(model, images, 200, params)
+    result = evaluate(model, images, 200, params, devices=jax.devices()[:4])
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+
+
+def test_samples_do_not_depend_on_how_many_are_decoded_at_once(mlp, monkeypatch):
+    model, params, images = mlp
+    expected = evaluate(model, images[:3], 1000, params)
+    monkeypatch.setattr(evaluation, "SAMPLES_PER_TILE", 200)
+    result = evaluate(model, images[:3], 1000, params)
+    np.testing.assert_allclose(result.log_likelihood[1000], expected.log_likelihood[1000], rtol=1e-6)
+    np.testing.assert_allclose(result.elbo, expected.elbo, rtol=1e-6)
+
+
+def test_a_subset_gets_the_values_it_has_in_the_whole(mlp):
+    model, params, images = mlp
+    whole = evaluate(model, images, 100, params)
+    index = np.array([2, 3, 11, 22])
+    part = evaluate(model, images[index], 100, params, index=index)
+    np.testing.assert_array_equal(part.log_likelihood[100], whole.log_likelihood[100][index])
+
+
+def test_fault_only_the_first_batch_is_evaluated(mlp):
+    model, params, images = mlp
+    result = evaluate(model, images, 100, params, batch_size=5)
+    assert len(result.elbo) == len(images)
+    assert len(np.unique(result.elbo)) == len(images)
+
+
+def test_fault_every_batch_of_an_evaluation_spends_the_same_key(mlp):
+    model, params, images = mlp
+    twice = np.concatenate([images[:1], images[:1]])
+    result = evaluate(model, twice, 100, params, batch_size=1)
+    assert result.elbo[0] != result.elbo[1]
+
+
+def test_fault_asked_for_n_samples_but_another_number_is_used(mlp):
+    model, params, images = mlp
+    drawn = []
+
+    def likelihood(params, z, y=None):
+        drawn.append(z.shape[0])
+        return model.likelihood(params, z, y)
+
+    for num_samples in (1, 37, 100, 1000):
+        drawn.clear()
+        result = evaluate(model._replace(likelihood=likelihood), images[:2], num_samples, params)
+        assert list(result.log_likelihood)[-1] == num_samples
+        assert drawn == [num_samples]
+
+
+def test_bounds_are_ordered_for_every_image(mlp):
+    model, params, images = mlp
+    result = evaluate(model, images, 5000, params)
+    assert (result.elbo <= result.log_likelihood[100]).all()
+    assert (result.log_likelihood[100] <= result.log_likelihood[1000]).all()
+    assert (result.log_likelihood[1000] <= result.log_likelihood[5000]).all()
+
+
+def test_log_likelihood_equals_scipys_logsumexp_over_all_weights():
+    log_w = np.random.default_rng(0).normal(-100, 5, (4, 1000)).astype(np.float32)
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, None, None))
+    expected = scipy.special.logsumexp(log_w.astype(float), axis=1) - np.log(1000)
+    np.testing.assert_allclose(result.log_likelihood[1000], expected, rtol=1e-12)
+    groups = scipy.special.logsumexp(log_w.astype(float).reshape(4, 10, 100), axis=2) - np.log(100)
+    np.testing.assert_allclose(result.log_likelihood[100], groups.mean(1), rtol=1e-12)
+
+
+def test_effective_sample_size_is_k_for_equal_weights_and_1_for_a_single_one():
+    log_w = np.stack([np.zeros(200), np.where(np.arange(200) == 7, 0.0, -1e4)])
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, None, None))
+    np.testing.assert_allclose(result.effective_sample_size, [200, 1])
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
+def test_pareto_k_recovers_the_shape_of_a_generalised_pareto_tail(shape):
+    weights = scipy.stats.genpareto(shape).rvs((200, 5000), random_state=0)
+    estimates = evaluation.pareto_k(np.log(weights))
+    assert estimates.mean() == pytest.approx(shape, abs=0.06)
+
+
+def test_pareto_k_says_what_it_cannot_say():
+    assert np.isnan(evaluation.pareto_k(np.zeros((2, 20)))).all()
+    assert np.isneginf(evaluation.pareto_k(np.zeros((2, 1000)))).all()
+
+
+def test_active_units_are_those_whose_posterior_mean_varies():
+    generator = np.random.default_rng(0)
+    means = generator.normal(size=(5000, 4)) * np.sqrt([1.0, 0.02, 0.005, 0.0])
+    log_w = generator.normal(size=(5000, 2))
+    summary = evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, means, means**2)))
+    assert summary["active_units"] == 2
+    assert len(summary["kl_per_dimension"]) == 4
+    assert summary["log_likelihood_se"] == pytest.approx(
+        (np.logaddexp(*log_w.T) - np.log(2)).std(ddof=1) / np.sqrt(5000)
+    )
+    assert summary["elbo"] == pytest.approx(summary["reconstruction"] - summary["kl"])
+
+
+def test_bits_per_dimension_of_a_uniform_density_on_the_grid_is_that_of_255_cells():
+    assert evaluation.bits_per_dimension(log_likelihood=0.0, num_values=10) == pytest.approx(np.log2(255))
+
+
+def test_an_empty_split_is_refused(mlp):
+    model, params, images = mlp
+    with pytest.raises(ValueError, match="no example to evaluate"):
+        evaluate(model, images[:0], 10, params)
+
+
+def test_one_compiled_program_serves_every_batch(mlp):
+    model, params, images = mlp
+    traces = []
+
+    def posterior(params, batch):
+        traces.append(1)
+        return model.posterior(params, batch)
+
+    evaluate(model._replace(posterior=posterior), images, 100, params, batch_size=4)
+    assert len(traces) == 1

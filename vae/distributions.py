@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -80,7 +80,7 @@ class Independent(NamedTuple):
         return self.pixels.mean
 
 
-def flatten_image(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def flatten_image(x: Num[Array, "..."]) -> Num[Array, "..."]:
     """[..., H, W, C] -> [..., H·W·C]; a parameter that all pixels share, with fewer axes, stays as it is."""
     return x if x.ndim < 3 else x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
 

@@ -18,7 +18,7 @@ from vae.model import Batch, Model
 ROWS_AT_ONCE = 1000
 
 
-def decode(params: Any, z: np.ndarray, model: Model) -> np.ndarray:
+def decode(params: Any, z: np.ndarray | jax.Array, model: Model) -> np.ndarray:
     """The mean of p(x|z), clipped to [0, 1]: z [..., D] -> [..., H, W, C]."""
     rows = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
     mean = jax.jit(lambda z: model.likelihood(params, z).mean)
@@ -28,10 +28,10 @@ def decode(params: Any, z: np.ndarray, model: Model) -> np.ndarray:
 
 
 def encode(params: Any, images: np.ndarray, model: Model) -> Any:
-    """q(z|x) of stored images [N, H, W, C], its leaves as numpy arrays with N rows."""
+    """q(z|x) of stored images [N, H, W, C]."""
     posterior = jax.jit(lambda images: model.posterior(params, Batch(to_unit_interval(images))))
     parts = [posterior(images[first : first + ROWS_AT_ONCE]) for first in range(0, len(images), ROWS_AT_ONCE)]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def samples(key: jax.Array, params: Any, model: Model, num_samples: int) -> np.ndarray:
@@ -41,10 +41,12 @@ def samples(key: jax.Array, params: Any, model: Model, num_samples: int) -> np.n
 
 
 def reconstructions(key: jax.Array, params: Any, images: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """Two reconstructions of each of [N, H, W, C]: decoded from the mean of q(z|x), and from a sample. Spends `key`."""
+    """Of each of [N, H, W, C]: p(x|z)'s mean at the mean of q(z|x), and a draw of x at a draw of z; spends `key`."""
+    key_z, key_x = jax.random.split(key)
     q = encode(params, images, model)
-    z, _ = jax.tree.map(jnp.asarray, q).sample_and_log_prob(key, 1)
-    return decode(params, q.mean, model), decode(params, np.asarray(z)[0], model)
+    z, _ = q.sample_and_log_prob(key_z, 1)
+    drawn = model.likelihood(params, z[0]).sample(key_x)
+    return decode(params, q.mean, model), np.clip(np.asarray(drawn), 0, 1)
 
 
 def interpolate(start: np.ndarray, end: np.ndarray, num_steps: int, path: str = "spherical") -> np.ndarray:

@@ -88,9 +88,9 @@ class Weighted(NamedTuple):
         return self.log_p_x_given_z + self.log_p_z - self.log_q_z_given_x
 
 
-def sum_layers(log_density: Any) -> Float[Array, "K B"]:
-    """A log density of all stochastic layers together, from one [K, B] per layer."""
-    return jax.tree.reduce(jnp.add, log_density)
+def sum_layers(per_layer: Any) -> Float[Array, "..."]:
+    """One array for all stochastic layers together, from a pytree with one of that shape per layer."""
+    return jax.tree.reduce(jnp.add, per_layer)
 
 
 def weigh(key, params, model: Model, q, batch: Batch, num_samples: int) -> Weighted:

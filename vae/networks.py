@@ -62,10 +62,16 @@ def _dense(settings: Settings, features: int, use_bias: bool = True) -> nn.Dense
     return nn.Dense(features, use_bias=use_bias, kernel_init=_glorot, dot_general=dot_general)
 
 
-def _conv(settings: Settings, layer: type[nn.Conv] | type[nn.ConvTranspose], features: int, **kwargs):
-    if settings.precision == "bfloat16":
-        kwargs["conv_general_dilated"] = bfloat16_conv_general_dilated
-    return layer(features, (3, 3), kernel_init=_glorot, **kwargs)
+def _conv(settings: Settings, features: int, strides: int = 1, use_bias: bool = True) -> nn.Conv:
+    product = bfloat16_conv_general_dilated if settings.precision == "bfloat16" else None
+    return nn.Conv(features, (3, 3), strides, use_bias=use_bias, kernel_init=_glorot, conv_general_dilated=product)
+
+
+def depth_to_space(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C//4"]:
+    """Four channels become a block of 2×2 pixels: the sub-pixel convolution of Shi et al. (2016)."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, 2, 2, channels // 4).swapaxes(2, 3)
+    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
 class MLPEncoder(nn.Module):
@@ -109,12 +115,12 @@ class ConvEncoder(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B N"]:
         activation = ACTIVATIONS[self.settings.activation]
         for channels in self.settings.channels:
-            x = activation(_conv(self.settings, nn.Conv, channels, strides=2)(x))
+            x = activation(_conv(self.settings, channels, strides=2)(x))
         return MLPEncoder(self.settings, self.num_outputs)(x)
 
 
 class ConvDecoder(nn.Module):
-    """The mirror of `ConvEncoder`: dense layers, then transposed convolutions, cropped to the image's size."""
+    """The mirror of `ConvEncoder`: dense layers, then sub-pixel convolutions, cropped to the image's size."""
 
     settings: Settings
     outputs_per_channel: int
@@ -130,9 +136,9 @@ class ConvDecoder(nn.Module):
         top = (-(-height // shrink), -(-width // shrink), settings.channels[-1])
         x = activation(_dense(settings, math.prod(top))(z)).reshape(-1, *top)
         for channels in settings.channels[-2::-1]:
-            x = activation(_conv(settings, nn.ConvTranspose, channels, strides=(2, 2))(x))
+            x = activation(depth_to_space(_conv(settings, 4 * channels)(x)))
         num_outputs = num_channels * self.outputs_per_channel
-        x = _conv(settings, nn.ConvTranspose, num_outputs, strides=(2, 2), use_bias=False)(x)
+        x = depth_to_space(_conv(settings, 4 * num_outputs, use_bias=False)(x))
         return x[:, :height, :width].reshape(*leading, height, width, num_outputs)
 
 

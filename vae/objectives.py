@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Float
 
 from vae.model import Model, sum_layers, weigh
@@ -63,7 +64,7 @@ def elbo(num_samples: int) -> Objective:
             raise ValueError("elbo needs KL(q ‖ p) in closed form, which this pair lacks; use the objective elbo_mc")
         z, _ = q.sample_and_log_prob(key, num_samples)
         reconstruction = model.likelihood(params, z, batch.y).log_prob(batch.x[None]).mean(0)
-        kl = sum_layers(kl_per_dimension.sum(-1))
+        kl = sum_layers(jax.tree.map(lambda kl: kl.sum(-1), kl_per_dimension))
         bound = reconstruction - kl
         return bound.mean(), bound, {"reconstruction": reconstruction, "kl": kl}
 

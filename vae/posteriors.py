@@ -51,7 +51,7 @@ def standard_normal(latent_dim: int) -> DiagonalNormal:
     return DiagonalNormal(jnp.zeros((1, latent_dim)), jnp.zeros((1, latent_dim)))
 
 
-def diagonal_normal(outputs: Float[Array, "B 2*D"]) -> DiagonalNormal:
-    """The posterior from the encoder's outputs: D means, then D unbounded log-scales."""
+def diagonal_normal(outputs: Float[Array, "B N"]) -> DiagonalNormal:
+    """The posterior from the encoder's N = 2D outputs: the means, then unbounded log-scales."""
     loc, raw_log_scale = jnp.split(outputs, 2, axis=-1)
     return DiagonalNormal(loc, bounded(raw_log_scale))

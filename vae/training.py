@@ -134,7 +134,7 @@ def train_step(
         decay = jnp.minimum(hyperparameters.ema_decay, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda a, p: a + (1 - decay).astype(p.dtype) * (p - a), average, params)
     means = {name: value.mean() for name, value in values.items()}
-    now = Recent(means["bound"], optax.global_norm(gradient), rate)
+    now = Recent(means["bound"], optax.tree.norm(gradient), rate)
     return TrainState(
         step=state.step + 1,
         params=params,

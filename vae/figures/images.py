@@ -155,9 +155,9 @@ def traversals(
     return figure
 
 
-def manifold(images: np.ndarray, z_values: Vector, title: str) -> Figure:
-    """A two-dimensional latent space decoded on a grid, [G, G, H, W, C]: images[i, j] is z₁ = z_values[i],
-    z₂ = z_values[j] (`indexing="ij"`), with z_values [G] increasing. z₁ grows to the right, z₂ upwards."""
+def manifold(images: np.ndarray, z_values: Vector, title: str, dimensions: tuple[int, int] = (0, 1)) -> Figure:
+    """Two latent dimensions decoded on a grid, [G, G, H, W, C]: images[i, j] is at z_values[i] in dimensions[0] and at
+    z_values[j] in dimensions[1] (`indexing="ij"`), with z_values [G] increasing to the right and upwards."""
     images = check_images("images", images, "G G H W C")
     z_values = check_finite("z_values", z_values, "G")
     require(images.shape[0] == images.shape[1], f"images has shape {images.shape}; expected as many rows as columns")
@@ -168,8 +168,8 @@ def manifold(images: np.ndarray, z_values: Vector, title: str) -> Figure:
     ticks = _ticks(z_values, grid.width)
     _label_columns(grid, ticks, "bottom")
     _label_rows(grid, ticks[::-1])
-    grid.axes.set_xlabel(latent(0), fontsize=TEXT_SIZE)
-    grid.axes.set_ylabel(latent(1), fontsize=TEXT_SIZE)
+    grid.axes.set_xlabel(latent(dimensions[0]), fontsize=TEXT_SIZE)
+    grid.axes.set_ylabel(latent(dimensions[1]), fontsize=TEXT_SIZE)
     return figure
 
 
