@@ -1,0 +1,146 @@
+"""How long evaluation and training take beside their matrix products alone, measured in turn.
+
+    python -m experiments.benchmark
+    python -m experiments.benchmark --hidden_sizes=400 --latent_dim=20 --batch_size=128
+
+Prints medians over rounds of A B A B …, and the median of the ratios of neighbours: an absolute time says more of the
+machine than of the code. The products alone are those of the decoder (evaluation) and of a whole step (training),
+of the same shapes, without activations, likelihood, noise or optimiser.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import time
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from experiments import options
+
+FLAGS = options.FLAGS
+IMAGE_SHAPE = (28, 28, 1)
+NUM_IMAGES = 10_000
+
+
+def define_flags() -> None:
+    options.numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers", integer=True)
+    options.number("latent_dim", 50, "dimensions of z", least=1, integer=True)
+    options.number("batch_size", 100, "images in a training step", least=1, most=NUM_IMAGES, integer=True)
+    options.number("num_samples", 5000, "k of the log-likelihood", least=1, integer=True)
+    options.number("num_examples", 50, "images evaluated in a round", least=1, integer=True)
+    options.number("rounds", 7, "rounds that are timed", least=1, integer=True)
+
+
+def main() -> int:
+    from functools import partial
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from experiments import devices
+    from vae import evaluation, training
+    from vae import model as models
+    from vae.datasets import Split
+    from vae.objectives import OBJECTIVES
+    from vae.settings import Hyperparameters, Settings
+
+    device = devices.start(1)[0]
+    settings = Settings(
+        IMAGE_SHAPE,
+        hidden_sizes=tuple(map(int, FLAGS.hidden_sizes)),
+        latent_dim=FLAGS.latent_dim,
+        batch_size=FLAGS.batch_size,
+    )
+    model, objective = models.build(settings), OBJECTIVES[settings.objective](settings)
+    root = jax.random.key(0)
+    images = (np.random.default_rng(0).uniform(size=(NUM_IMAGES, *IMAGE_SHAPE)) < 0.2).astype(np.uint8) * 255
+    mean_image = jnp.asarray(images.mean(0) / 255, jnp.float32)
+    parts = {"model": model, "objective": objective, "settings": settings}
+    hyperparameters = jax.tree.map(jnp.asarray, Hyperparameters())
+    state = training.initialize(root, **parts, hyperparameters=hyperparameters, mean_image=mean_image)
+
+    layers = [FLAGS.latent_dim, *settings.hidden_sizes[::-1], mean_image.size]
+    decoder = list(itertools.pairwise(layers))
+    encoder = [(o, i) for i, o in decoder[::-1]]
+    encoder[-1] = (encoder[-1][0], 2 * FLAGS.latent_dim)
+    print(f"784-{'-'.join(map(str, settings.hidden_sizes))}-{FLAGS.latent_dim} on {device}")
+
+    rows = min(FLAGS.num_samples, evaluation.SAMPLES_PER_TILE)
+    num_tiles = FLAGS.num_examples * -(-FLAGS.num_samples // rows)
+    evaluate = jax.jit(partial(evaluation.weigh_examples, model=model, num_samples=FLAGS.num_samples))
+    examples = images[: FLAGS.num_examples], None, np.arange(FLAGS.num_examples)
+    in_turn(
+        f"evaluation, k = {FLAGS.num_samples}, per 10,000 images",
+        lambda: evaluate(root, state.params, *examples),
+        products(decoder, rows, num_tiles, backward=False),
+        10_000 / FLAGS.num_examples,
+    )
+    num_steps = NUM_IMAGES // FLAGS.batch_size
+    train_steps = jax.jit(partial(training.train_steps, **parts))
+    data = Split(jnp.asarray(images))
+    in_turn(
+        "training, dynamic binarisation, per epoch of 60,000 images",
+        lambda: train_steps(root, state, data, jnp.int32(num_steps), hyperparameters),
+        products(encoder + decoder, FLAGS.batch_size, num_steps, backward=True),
+        60_000 / NUM_IMAGES,
+    )
+    return 0
+
+
+def products(layers: list[tuple[int, int]], rows: int, repetitions: int, *, backward: bool):
+    """A function that runs the matrix products of dense layers (inputs, outputs) over `rows` rows, many times."""
+    import jax
+    import jax.numpy as jnp
+
+    keys = jax.random.split(jax.random.key(0), len(layers))
+    arrays = [
+        (jax.random.normal(key, (rows, i)), jax.random.normal(key, (i, o)), jax.random.normal(key, (rows, o)))
+        for key, (i, o) in zip(keys, layers, strict=True)
+    ]
+
+    @jax.jit
+    def run(arrays):
+        def once(_, carry):
+            # Each repetition depends on the one before it, so that none is optimised away or hoisted.
+            total = jnp.zeros(())
+            for number, (x, w, g) in enumerate(arrays):
+                x, g = x + carry, g + carry
+                outputs = [x @ w]
+                if backward:
+                    # Nobody asks for the gradient of the images.
+                    outputs += [x.T @ g, g @ w.T] if number else [x.T @ g]
+                total += sum(jax.lax.optimization_barrier(output)[0, 0] for output in outputs)
+            return total * 1e-30
+
+        return jax.lax.fori_loop(0, repetitions, once, jnp.zeros(()))
+
+    return lambda: run(arrays)
+
+
+def in_turn(name: str, whole, alone, scale: float) -> None:
+    """Time both in turn and print the medians in seconds, times `scale`, and the median ratio."""
+    import jax
+
+    def seconds(function) -> float:
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        return scale * (time.perf_counter() - started)
+
+    seconds(whole), seconds(alone)
+    pairs = [(seconds(whole), seconds(alone)) for _ in range(FLAGS.rounds)]
+    a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratios = sorted(x / y for x, y in pairs)
+    print(
+        f"{name}: {a:.2f} s, its matrix products alone {b:.2f} s, "
+        f"ratio {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f} in {FLAGS.rounds} rounds)"
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    options.main(main)
