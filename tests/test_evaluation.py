@@ -31,7 +31,7 @@ def mlp():
     settings = Settings((4, 5, 1), hidden_sizes=(16,), latent_dim=3)
     model = models.build(settings)
     images = np.random.default_rng(0).integers(0, 2, (23, 4, 5, 1)).astype(np.uint8) * 255
-    params = model.init(jax.random.key(1), models.Batch(jnp.full((1, 4, 5, 1), 0.4)))
+    params = jax.jit(model.init)(jax.random.key(1), models.Batch(jnp.full((1, 4, 5, 1), 0.4)))
     return model, params, images
 
 

@@ -13,7 +13,7 @@ from vae.settings import Settings
 SETTINGS = Settings((4, 3, 1), hidden_sizes=(8,), latent_dim=2)
 MODEL = models.build(SETTINGS)
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 1)).astype(np.uint8)
-PARAMS = MODEL.init(jax.random.key(0), models.Batch(jnp.asarray(IMAGES / 255, jnp.float32)))
+PARAMS = jax.jit(MODEL.init)(jax.random.key(0), models.Batch(jnp.asarray(IMAGES / 255, jnp.float32)))
 
 
 def test_decoding_does_not_depend_on_how_many_are_decoded_at_once(monkeypatch):

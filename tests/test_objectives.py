@@ -14,8 +14,9 @@ NO_NUMBERS = Hyperparameters()
 
 
 def apply(objective, model, x, params=None, seed=0):
-    key = jax.random.key(seed)
-    return objective.apply(key, {} if params is None else params, model, models.Batch(jnp.asarray(x)), NO_NUMBERS, 0)
+    params = {} if params is None else params
+    call = jax.jit(lambda key, params, x: objective.apply(key, params, model, models.Batch(x), NO_NUMBERS, 0))
+    return call(jax.random.key(seed), params, jnp.asarray(x))
 
 
 @pytest.mark.usefixtures("float64")
@@ -41,7 +42,7 @@ def test_analytic_and_sampled_elbo_differ_only_by_the_noise_of_the_kl():
     settings = Settings((3, 3, 1), hidden_sizes=(8,), latent_dim=4)
     model = models.build(settings)
     batch = models.Batch(jax.random.uniform(jax.random.key(0), (5, 3, 3, 1)))
-    params = model.init(jax.random.key(1), batch)
+    params = jax.jit(model.init)(jax.random.key(1), batch)
     _, analytic, a = apply(elbo(5000), model, batch.x, params)
     _, sampled, s = apply(from_log_weights(BOUNDS["elbo_mc"], 5000), model, batch.x, params)
     # The same key draws the same z, so the reconstructions agree exactly.
@@ -101,11 +102,11 @@ def test_value_and_gradient_are_finite_at_extreme_parameters(name, likelihood):
     settings = Settings((3, 3, 1), hidden_sizes=(8,), latent_dim=4, objective=name, likelihood=likelihood)
     model, objective = models.build(settings), OBJECTIVES[name](settings)
     batch = models.Batch(jnp.round(jax.random.uniform(jax.random.key(0), (5, 3, 3, 1))))
-    params = jax.tree.map(lambda p: 1e3 * p, model.init(jax.random.key(1), batch))
+    params = jax.tree.map(lambda p: 1e3 * p, jax.jit(model.init)(jax.random.key(1), batch))
 
     def surrogate(params):
         return objective.apply(jax.random.key(2), params, model, batch, NO_NUMBERS, 0)[0]
 
-    value, gradient = jax.value_and_grad(surrogate)(params)
+    value, gradient = jax.jit(jax.value_and_grad(surrogate))(params)
     assert jnp.isfinite(value)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -1,6 +1,6 @@
 """training.py: schedules, the optimiser, the step, and what does not change a bit."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -31,17 +31,23 @@ def arrays(hyperparameters):
     return jax.tree.map(jnp.asarray, hyperparameters)
 
 
+@cache
+def compiled(settings, sharding=None):
+    """`initialize` and `train_steps` of the settings, compiled once for all tests."""
+    initialize = jax.jit(partial(training.initialize, **parts(settings)))
+    return initialize, jax.jit(partial(training.train_steps, **parts(settings), sharding=sharding))
+
+
 def first_state(settings, hyperparameters=None):
     mean_image = jnp.asarray(IMAGES.mean(0) / 255, jnp.float32)
-    hyperparameters = hyperparameters or Hyperparameters()
-    initialize = jax.jit(partial(training.initialize, **parts(settings)))
-    return initialize(jax.random.key(ROOT_SEED), hyperparameters=hyperparameters, mean_image=mean_image)
+    hyperparameters = arrays(hyperparameters or Hyperparameters())
+    return compiled(settings)[0](jax.random.key(ROOT_SEED), hyperparameters=hyperparameters, mean_image=mean_image)
 
 
 def train(settings, stops, hyperparameters=None, data=IMAGES, sharding=None):
     """The state after training to each of `stops`, one compiled call for each."""
     hyperparameters = hyperparameters or Hyperparameters()
-    step = jax.jit(partial(training.train_steps, **parts(settings), sharding=sharding))
+    step = compiled(settings, sharding)[1]
     state = first_state(settings, hyperparameters)
     for stop in stops:
         state = step(jax.random.key(ROOT_SEED), state, Split(data), jnp.int32(stop), arrays(hyperparameters))
