@@ -30,10 +30,10 @@ def start(num_devices: int, data_dir: str | None = None):
     try:
         available = jax.devices()
     except (RuntimeError, AssertionError) as error:
-        wanted = os.environ.get("JAX_PLATFORMS", "")
+        wanted, reason = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split())[:200]
         raise UsageError(
-            f"JAX_PLATFORMS={wanted}: no such device here ({type(error).__name__}: {str(error)[:200]}); install jax "
-            "for it (see README.md, Set-up), or unset JAX_PLATFORMS"
+            f"JAX_PLATFORMS={wanted}: jax finds no such device here{f' ({reason})' if reason else ''}; "
+            "install jax for it (see README.md, Set-up), or unset JAX_PLATFORMS"
         ) from error
     if num_devices > len(available):
         raise UsageError(f"--devices={num_devices} was asked for, but there are {len(available)}: {available}")

@@ -17,8 +17,6 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from absl import flags
-
 from experiments import options
 
 FLAGS = options.FLAGS
@@ -28,11 +26,11 @@ def define_flags() -> None:
     options.define_trained_run()
     options.indices("indices", "0,1,2,3,4,5,6,7,8,9", "images of --split to reconstruct")
     options.indices("morph", "0,1", "two images of --split, from the first to the second", count=2)
-    flags.DEFINE_enum("path", "spherical", ("spherical", "linear"), "of the morph through latent space")
+    options.choice("path", "spherical", ("spherical", "linear"), "of the morph through latent space")
     options.number("num_steps", 15, "steps of the morph", least=2, most=200, integer=True)
     options.number("num_images", 100, "samples from the prior", least=1, most=10_000, integer=True)
-    options.number("seed", 0, "of the samples", least=0, integer=True)
-    flags.DEFINE_enum("embeddings", None, ("train", "validation", "test"), "also write q(z|x) of this split as .npz")
+    options.number("seed", 0, "of the samples", least=0, most=2**31 - 1, integer=True)
+    options.choice("embeddings", None, ("train", "validation", "test"), "also write q(z|x) of this split as .npz")
 
 
 def main() -> int:
@@ -47,11 +45,7 @@ def main() -> int:
         options.check_indices(name, len(data.images), FLAGS.split)
     key = devices.key(FLAGS.seed)
     made = pictures.of_model(
-        key,
-        loaded,
-        data,
-        indices=[int(i) for i in FLAGS.indices],
-        num_images=FLAGS.num_images,
+        key, loaded, data, FLAGS.split, indices=[int(i) for i in FLAGS.indices], num_images=FLAGS.num_images
     )
     paths = pictures.save(workdir, made)
     start, end = (int(i) for i in FLAGS.morph)

@@ -5,8 +5,12 @@ Imports neither jax nor vae's heavy modules: `--helpshort` answers at once.
 
 from __future__ import annotations
 
+import ctypes
 import math
+import operator
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from vae.run import Config
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
+DONE, BAD_USE, FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
 
 # Each preset is a list of flags; one given on the command line wins over it.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -52,8 +58,6 @@ ONLY_WITH = (
     ("stage_factors", "schedule", ("stages",)),
 )
 
-# These say how a run is watched and kept, not what it is: they may change when it is resumed.
-CHANGEABLE = ("epochs", "devices", "keep_last", "keep_best", "data_dir", "manual_dir")
 TRAINING_FLAGS: list[str] = []
 
 
@@ -62,39 +66,63 @@ class UsageError(ValueError):
 
 
 def number(name: str, default: Any, help: str, *, above=None, least=None, below=None, most=None, integer=False) -> None:
-    """A finite number within bounds; absl's own bounds let NaN through."""
+    """A whole number, or a finite float32, within bounds; absl's own bounds let NaN through."""
     limits = [("above", above), ("at least", least), ("below", below), ("at most", most)]
     rule = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
-    holds = {"above": float.__gt__, "at least": float.__ge__, "below": float.__lt__, "at most": float.__le__}
+    holds = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 
     def check(value):
         if value is None:
             return True
-        if math.isfinite(value) and all(
-            holds[word](float(value), float(limit)) for word, limit in limits if limit is not None
+        used = value if integer else as_float32(value)
+        if (integer or math.isfinite(used)) and all(
+            holds[word](used, limit) for word, limit in limits if limit is not None
         ):
             return True
-        raise flags.ValidationError(f"must be a finite number{' ' + rule if rule else ''}")
+        raise flags.ValidationError(f"must be a {'whole' if integer else 'finite float32'} number {rule}".rstrip())
 
     define = flags.DEFINE_integer if integer else flags.DEFINE_float
     define(name, default, f"{help} ({rule})" if rule else help)
     flags.register_validator(name, check)
 
 
-def numbers(name: str, default: list[str], help: str, *, integer: bool = False) -> None:
+def as_float32(value: float) -> float:
+    """`value` as it is computed with: 1e300 is infinite, and 1e-60 is 0."""
+    return ctypes.c_float(value).value
+
+
+def numbers(name: str, default: list[str], help: str, *, integer: bool = False, may_be_empty: bool = False) -> None:
     """A comma-separated list of positive numbers."""
     flags.DEFINE_list(name, default, help)
 
     def check(values):
         try:
-            if all(0 < (int if integer else float)(value) < math.inf for value in values):
-                return True
+            positive = all(0 < (int(value) if integer else as_float32(float(value))) < math.inf for value in values)
         except ValueError:
-            pass
+            positive = False
+        if positive and (values or may_be_empty):
+            return True
         kind = "whole numbers" if integer else "numbers"
         raise flags.ValidationError(f"must be positive {kind} separated by commas, got {','.join(values)!r}")
 
     flags.register_validator(name, check)
+
+
+class _Choice(flags.EnumParser):
+    def __init__(self, name: str, values: Iterable[str]):
+        super().__init__(values)
+        self._name = name
+
+    def parse(self, argument: str) -> str:
+        if argument not in self.enum_values:
+            raise ValueError(unknown(self._name, argument, list(self.enum_values)))
+        return argument
+
+
+def choice(name: str, default: str | None, values: Iterable[str], help: str) -> None:
+    """One of `values`; an error names the closest."""
+    parser = _Choice(name, values)
+    flags.DEFINE(parser, name, default, f"<{'|'.join(values)}>: {help}", serializer=flags.ArgumentSerializer())
 
 
 def define_data() -> None:
@@ -110,53 +138,54 @@ def define_data() -> None:
 
 
 def define_model() -> None:
-    flags.DEFINE_enum("network", "mlp", names.NETWORKS, "encoder and decoder")
-    numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers; the decoder mirrors them", integer=True)
+    choice("network", "mlp", names.NETWORKS, "encoder and decoder")
+    numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers, mirrored by the decoder; may be empty",
+            integer=True, may_be_empty=True)  # fmt: skip
     numbers("channels", ["32", "64"], "conv: channels of the layers, each of stride 2", integer=True)
-    flags.DEFINE_enum("activation", "tanh", names.ACTIVATIONS, "between layers")
+    choice("activation", "tanh", names.ACTIVATIONS, "between layers")
     number("latent_dim", 50, "dimensions of z", least=1, integer=True)
-    flags.DEFINE_enum("likelihood", "bernoulli", names.LIKELIHOODS, "p(x|z) of a pixel")
+    choice("likelihood", "bernoulli", names.LIKELIHOODS, "p(x|z) of a pixel")
     flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number or 'learned'")
     flags.register_validator("scale", _check_scale)
-    flags.DEFINE_enum(
+    choice(
         "binarization", None, names.BINARIZATIONS,
         "of grey pixels (default: none for binary data and the normal likelihood, otherwise dynamic)",
     )  # fmt: skip
 
 
 def define_training() -> None:
-    flags.DEFINE_enum("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
+    choice("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
     flags.DEFINE_string("objective", "elbo", "the bound that is maximised: a name in vae.objectives.OBJECTIVES")
     flags.register_validator("objective", _check_objective)
     number("num_samples", 1, "K, samples of z per image", least=1, integer=True)
-    number("epochs", 20, "passes over the training set", least=1, integer=True)
+    number("epochs", 20, "passes over the training set", least=1, most=10**6, integer=True)
     number("batch_size", 100, "images in a step", least=1, integer=True)
     number("learning_rate", 1e-3, "Adam's step size", above=0)
     number("adam_b1", 0.9, "Adam's decay of the first moment", least=0, below=1)
     number("adam_b2", 0.999, "Adam's decay of the second moment", least=0, below=1)
     number("adam_epsilon", 1e-8, "Adam's epsilon", above=0)
-    flags.DEFINE_enum("schedule", "constant", names.SCHEDULES, "of the learning rate; cosine falls to 0 at --epochs")
+    choice("schedule", "constant", names.SCHEDULES, "of the learning rate; cosine falls to 0 at --epochs")
     numbers("stage_epochs", ["1", "3", "9", "27"], "stages: how many epochs each lasts", integer=True)
     numbers("stage_factors", ["1", "0.72", "0.52", "0.37"], "stages: each one's fraction of --learning_rate")
     number("max_gradient_norm", 0.0, "clip the gradient to this norm; 0: no clipping", least=0)
     number("ema_decay", 0.0, "evaluate an exponential moving average of the weights; 0: off", least=0, below=1)
-    flags.DEFINE_enum("precision", "float32", names.PRECISIONS, "operands of matrix products")
+    choice("precision", "float32", names.PRECISIONS, "operands of matrix products")
     number("seed", 0, "of everything random", least=0, most=2**31 - 1, integer=True)
     flags.DEFINE_string("init_from", None, "start a new run from the parameters of this run folder")
 
 
 def define_run() -> None:
     flags.DEFINE_string("workdir", None, "the run folder; a run in it is resumed (default: a new folder in runs/)")
-    number("devices", 1, "devices that share each batch; 0: all there are", least=0, integer=True)
+    number("devices", 1, "devices that share each batch; 0: all there are", least=0, most=1024, integer=True)
     number("keep_last", 2, "newest checkpoints kept", least=1, integer=True)
     number("keep_best", 1, "checkpoints with the best validation bound kept", least=0, integer=True)
 
 
 def define_trained_run() -> None:
     """The flags of a script that reads a finished run."""
-    flags.DEFINE_string("workdir", None, "the run folder", required=True)
+    flags.DEFINE_string("workdir", None, "the run folder (required)")
     flags.DEFINE_string("checkpoint", "last", "last, best (highest validation bound) or a step")
-    flags.DEFINE_enum("split", "test", ("train", "validation", "test"), "the images to use")
+    choice("split", "test", ("train", "validation", "test"), "the images to use")
     flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
     flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
 
@@ -181,12 +210,18 @@ def check_indices(name: str, num_images: int, split: str) -> None:
 
 
 def trained_workdir() -> Path:
-    """--workdir; raises UsageError where it holds no run."""
+    """--workdir; raises UsageError where it holds no run, or where nothing can be written."""
     from vae.run import CONFIG
 
+    if not FLAGS.workdir:
+        raise UsageError("which run? Pass --workdir=FOLDER, the last line that experiments.train printed")
     workdir = Path(FLAGS.workdir).expanduser()
     if not (workdir / CONFIG).exists():
         raise UsageError(f"--workdir={workdir} holds no run (no {CONFIG}); train one with experiments.train")
+    if not os.access(workdir, os.W_OK):
+        raise UsageError(
+            f"--workdir={workdir} cannot be written to; make it writable, or copy it to where you may write"
+        )
     return workdir
 
 
@@ -229,7 +264,7 @@ def _check_scale(value: str) -> bool:
     if value == "learned":
         return True
     try:
-        if 0 < float(value) < math.inf:
+        if 0 < as_float32(float(value)) < math.inf:
             return True
     except ValueError:
         pass
@@ -264,6 +299,11 @@ def resolve(workdir: Path | None) -> set[str]:
     Raises UsageError for a flag that would have no effect.
     """
     given = {name for name in TRAINING_FLAGS if FLAGS[name].present}
+    # Absolute, so that a run can be resumed from any folder.
+    FLAGS.dataset = dataset_name()
+    for name in ("data_dir", "manual_dir", "init_from"):
+        if path := FLAGS[name].value:
+            FLAGS[name].value = str(Path(path).expanduser().absolute())
     if FLAGS.preset is not None:
         chosen = {name: value for name, value in PRESETS[FLAGS.preset].items() if name not in given}
         for name, value in chosen.items():
@@ -290,20 +330,31 @@ def resolve(workdir: Path | None) -> set[str]:
             f"--stage_epochs has {len(FLAGS.stage_epochs)} stages and --stage_factors {len(FLAGS.stage_factors)}; "
             "give one factor for each stage"
         )
-    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored["epochs"]:
+    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored.get("epochs"):
         raise UsageError(
-            f"the cosine schedule of this run ends at epoch {stored['epochs']}, so --epochs={FLAGS.epochs} cannot be "
-            f"reached by resuming it; start a new run with --init_from={workdir}"
+            f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
+            f"be reached by resuming it; start a new run with --init_from={workdir}"
         )
     return given
 
 
 def stored_flags(workdir: Path | None) -> dict[str, Any]:
-    """The flags that the run in `workdir` was started with; empty where there is none."""
-    from vae.run import CONFIG, read_json
+    """The flags that the run in `workdir` was started with; empty where there is none.
 
-    if workdir is None or not (workdir / CONFIG).exists():
+    Raises RunError where its config.json is damaged, UsageError where it was lost.
+    """
+    from vae.run import CHECKPOINTS, CONFIG, read_config, read_json
+
+    if workdir is None:
         return {}
+    if not (workdir / CONFIG).exists():
+        if (workdir / CHECKPOINTS).exists():
+            raise UsageError(
+                f"{workdir} holds checkpoints but no {CONFIG}, which says what they are of; put it back, or choose "
+                "another --workdir"
+            )
+        return {}
+    read_config(workdir)
     return read_json(workdir / CONFIG).get("flags", {})
 
 
@@ -373,7 +424,7 @@ def _binarization(dataset: Dataset) -> str:
 
 
 def main(run) -> None:
-    """Run a script's `main`: exit code 0 done, 1 bad use (one line, no traceback), 2 failed run, 75 stopped."""
+    """Run a script's `main` and exit with its code; bad use and a failed run are one line, without a traceback."""
     from absl import app, logging
 
     def guarded(argv):
@@ -381,18 +432,35 @@ def main(run) -> None:
             logging.set_verbosity(logging.ERROR)  # orbax describes every save
         if len(argv) > 1:
             sys.exit(f"error: unexpected argument {argv[1]!r}; flags are written --name=value")
-        from vae.checkpoint import CheckpointError
-        from vae.datasets import DataError
-        from vae.fit import TrainingFailed
-        from vae.run import RunError
-
         try:
-            sys.exit(run())
-        except (UsageError, DataError, RunError, CheckpointError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
-        except TrainingFailed as error:
-            print(f"failed: {error}", file=sys.stderr)
-            sys.exit(2)
+            code = run()
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            code = INTERRUPTED
+        except BrokenPipeError:  # as in `… | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = STOPPED
+        except Exception as error:
+            code = exit_code(error)
+            print(f"{'error' if code == BAD_USE else 'failed'}: {error}", file=sys.stderr)
+        sys.exit(code)
 
     app.run(guarded)
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of an error that its message explains; any other is raised again, with its traceback."""
+    if isinstance(error, UsageError | OSError):
+        return BAD_USE
+    # Imported where something went wrong, not at every start: this takes seconds.
+    from vae.checkpoint import CheckpointError
+    from vae.datasets import DataError
+    from vae.fit import TrainingFailed
+    from vae.run import RunError
+
+    if isinstance(error, DataError | RunError | CheckpointError):
+        return BAD_USE
+    if isinstance(error, TrainingFailed):
+        return FAILED
+    raise error

@@ -7,14 +7,25 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vae import figures, generation, run
-from vae.datasets import Split
+from vae import figures, generation, images, run
+from vae.datasets import Dataset, Split
 
 NUM_TRAVERSED = 8  # latent dimensions, the most active ones
 
 
-def after_training(workdir: Path) -> list[Path]:
-    """The learning curves so far."""
+def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
+    """The learning curves, and what the model makes of the test set: files, and the same in TensorBoard."""
+    loaded = run.load_run(workdir)
+    data = images.stored(dataset, "test", loaded.settings.binarization, training=False)
+    made = {"learning_curves": learning_curves(workdir)}
+    made |= of_model(jax.random.key(0), loaded, data, "test", indices=list(range(min(10, len(data.images)))))
+    paths = save(workdir, made)
+    run.write_pictures(workdir, run.choose_checkpoint(workdir), {name: figures.png(made[name]) for name in made})
+    return paths
+
+
+def learning_curves(workdir: Path):
+    """The bound of each split against epochs, as a Figure."""
     objective = run.read_config(workdir).settings.objective
     curves = {}
     for split in ("train", "validation", "test"):
@@ -22,10 +33,7 @@ def after_training(workdir: Path) -> list[Path]:
         # The one test row of a run with a validation split is its result, not a curve.
         if rows and not (split == "test" and "validation" in curves):
             curves[split] = (np.array([row["epoch"] for row in rows]), np.array([row[objective] for row in rows]))
-    figure = figures.learning_curves(
-        curves, "epoch", f"{objective} (nats per image)", f"Learning curves, {workdir.name}"
-    )
-    return save(workdir, {"learning_curves": figure})
+    return figures.learning_curves(curves, "epoch", f"{objective} (nats per image)", f"Learning curves, {workdir.name}")
 
 
 def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
@@ -41,7 +49,7 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
     return save(workdir, made)
 
 
-def of_model(key, loaded: run.LoadedRun, data: Split, *, indices: list[int], num_images: int) -> dict:
+def of_model(key, loaded: run.LoadedRun, data: Split, split: str, *, indices: list[int], num_images: int = 100) -> dict:
     """Samples, reconstructions, traversals, the manifold and the scattered latent space: {name: Figure}."""
     model, params, settings = loaded
     key_samples, key_reconstructions = jax.random.split(key)
@@ -56,7 +64,7 @@ def of_model(key, loaded: run.LoadedRun, data: Split, *, indices: list[int], num
             f"{num_images} samples from the prior, mean of p(x|z)",
         ),
         "reconstructions": figures.reconstructions(
-            unit(chosen), means, drawn, indices, "Reconstructions of test images", labels
+            unit(chosen), means, drawn, indices, f"Reconstructions of {split} images", labels
         ),
     }
     values = np.linspace(-3, 3, 13)

@@ -25,7 +25,7 @@ SCORES = ("epoch", "validation", "test", "log_likelihood")
 
 def define_flags() -> None:
     flags.DEFINE_string("folder", "runs", "where to look, with all its subfolders")
-    flags.DEFINE_enum("sort", "run", ("run", *SCORES), "column to sort by; scores from high to low")
+    options.choice("sort", "run", ("run", *SCORES), "column to sort by; scores from high to low")
     flags.DEFINE_bool("json", False, "print one JSON object per line, with every setting, instead of a table")
 
 
@@ -35,9 +35,14 @@ def main() -> int:
     folder = Path(FLAGS.folder).expanduser()
     if not folder.is_dir():
         raise options.UsageError(f"--folder={folder} is not a folder; give one that holds run folders")
-    found = [run.summary(path.parent) for path in sorted(folder.rglob(run.CONFIG))]
+    found = []
+    for path in sorted(folder.rglob(run.CONFIG)):
+        try:
+            found.append(run.summary(path.parent))
+        except run.RunError as error:
+            print(f"left out: {error}", file=sys.stderr)
     if not found:
-        print(f"no runs under {folder}")
+        print(f"no runs under {folder}", file=sys.stderr)
         return 0
     if FLAGS.sort != "run":
         found.sort(key=lambda row: -float("inf") if row[FLAGS.sort] is None else row[FLAGS.sort], reverse=True)
@@ -45,7 +50,11 @@ def main() -> int:
         for row in found:
             print(json.dumps(row))
         return 0
-    flat = [{"run": row["run"], **row["settings"], **{name: row[name] for name in SCORES}} for row in found]
+    flat = []
+    for row in found:
+        settings = dict(row["settings"])
+        settings["num_validation"] = settings.pop("validation")  # beside the score of that name
+        flat.append({"run": row["run"], **settings, **{name: row[name] for name in SCORES}})
     names = list(dict.fromkeys(name for row in flat for name in row))
     # Only what distinguishes the runs: a column in which all agree says nothing of them.
     always = {"run", "dataset", "objective", *SCORES}

@@ -12,6 +12,8 @@ Ctrl-C saves and exits with code 75; so does SIGTERM.
 from __future__ import annotations
 
 import datetime
+import math
+import os
 import signal
 import sys
 from pathlib import Path
@@ -22,7 +24,6 @@ if __package__ in (None, ""):
 from experiments import options
 
 FLAGS = options.FLAGS
-STOPPED = 75
 
 
 def main() -> int:
@@ -41,14 +42,10 @@ def main() -> int:
         image_size=FLAGS.image_size,
     )
     config = options.config(dataset)
-    fit.check_batch_size(config.settings.batch_size, len(dataset.train.images), len(available))
+    fit.check(workdir, config, dataset, available)
     workdir = workdir or new_workdir(f"{dataset.name.split('/')[-1]}-{config.settings.objective}")
     with run.lock(workdir):
-        resumed = (workdir / run.CONFIG).exists()
-        if resumed and (differences := run.differences(run.read_config(workdir), config)):
-            raise run.RunError(
-                f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another --workdir"
-            )
+        check_resumed(workdir, config, dataset)
         about = {"flags": options.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
         run.write_config(workdir, config, **about)
         describe(config, dataset, available)
@@ -68,16 +65,36 @@ def main() -> int:
                 f"stopped after {outcome.epoch:.2f} epochs and saved; the same command with --workdir={workdir} goes on"
             )
             print(workdir)
-            return STOPPED
+            return options.STOPPED
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )
-        for path in pictures.after_training(workdir):
+        for path in pictures.after_training(workdir, dataset):
             print(f"picture: {path}")
     print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
     print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")
     print(workdir)
     return 0
+
+
+def check_resumed(workdir: Path, config, dataset) -> None:
+    """Raises RunError where `workdir` holds a run that is not the one asked for."""
+    from vae import checkpoint, run
+
+    if not (workdir / run.CONFIG).exists():
+        return
+    if differences := run.differences(run.read_config(workdir), config):
+        raise run.RunError(
+            f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another --workdir "
+            f"(with --init_from={workdir} it starts from this run's parameters)"
+        )
+    steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
+    saved = checkpoint.steps(workdir / run.CHECKPOINTS)
+    if saved and saved[-1] > config.epochs * steps_per_epoch:
+        raise run.RunError(
+            f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
+            f"--epochs={config.epochs}; ask for more, or choose another --workdir"
+        )
 
 
 def new_workdir(name: str) -> Path:
@@ -122,6 +139,8 @@ class StopRequest:
     def _request(self, number, frame) -> None:
         self._requested = True
         signal.signal(number, signal.SIG_DFL)
+        # Not print: it cannot be entered again, and may be what was interrupted.
+        os.write(2, b"\nsaving and stopping; once more to end at once\n")
 
 
 class ProgressLine:
@@ -157,10 +176,12 @@ class ProgressLine:
         self._bar.set_description_str(line, refresh=False)
         self._bar.update(progress.step - self._bar.n)
         if progress.epoch_ended:
-            tqdm.write(
-                f"epoch {progress.epoch:.0f}/{progress.num_epochs}: {bounds} nats, "
-                f"{progress.steps_per_second:.0f} steps/s, {tqdm.format_interval(progress.seconds_left)} left"
-            )
+            # After one step, which compiled, nothing is known of the pace.
+            pace = ""
+            if math.isfinite(progress.seconds_left):
+                left = tqdm.format_interval(progress.seconds_left)
+                pace = f", {progress.steps_per_second:.0f} steps/s, {left} left"
+            tqdm.write(f"epoch {progress.epoch:.0f}/{progress.num_epochs}: {bounds} nats{pace}")
 
 
 if __name__ == "__main__":

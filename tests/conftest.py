@@ -1,5 +1,10 @@
 """Everything is tested with checked shapes, no silent broadcasting between ranks, and no key spent twice."""
 
+import os
+
+# Most of a test's time is XLA's optimiser at work on a program that runs once. Read before jax starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import pytest
 from jaxtyping import install_import_hook

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: <folder>/<step>/{state/ (orbax), manifest.json}.
 
 The folder of a step appears by one rename, after everything in it was written; the manifest holds the sha256 of every
-file, because orbax itself restores damaged arrays without a word.
+file and of itself, because orbax restores damaged arrays without a word.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 MANIFEST, STATE = "manifest.json", "state"
+PARTIAL, DELETED = ".partial-", ".deleted-"
 
 
 class CheckpointError(ValueError):
@@ -49,15 +50,22 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None) -> None
     if final.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".partial-{step}"
+    partial = folder / f"{PARTIAL}{step}"
     shutil.rmtree(partial, ignore_errors=True)
-    ocp.save_pytree(partial.absolute() / STATE, jax.device_get(tree))
+    try:
+        ocp.save(str(partial.absolute() / STATE), jax.device_get(tree))
+    except (OSError, ValueError) as error:  # tensorstore's word for a full disk is ValueError
+        raise CheckpointError(
+            f"checkpoint {final} cannot be written ({' '.join(str(error).split())[:200]}); make room or give "
+            "permission, and start again: the run goes on from its last checkpoint"
+        ) from error
     manifest = {
         "step": step,
         "score": float(score) if score is not None and np.isfinite(score) else None,
         "arrays": _signature(tree),
         "sha256": {str(path.relative_to(partial)): _sha256(path) for path in _files(partial)},
     }
+    manifest["sha256_of_this"] = _sha256_of_manifest(manifest)
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     os.rename(partial, final)
 
@@ -75,11 +83,7 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     for name, expected in manifest["sha256"].items():
         file = path / name
         if not file.is_file() or _sha256(file) != expected:
-            what = "damaged" if file.is_file() else "missing"
-            raise CheckpointError(
-                f"checkpoint {path} cannot be trusted: its file {name} is {what}; delete the folder {path} to go on "
-                f"from an earlier checkpoint{_others(folder, step)}"
-            )
+            raise _untrusted(path, name, "damaged" if file.is_file() else "missing")
     found, wanted = manifest["arrays"], _signature(like)
     differences = [
         f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
@@ -89,35 +93,50 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     if differences:
         raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
     template = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like)
-    return ocp.load_pytree((path / STATE).absolute(), template)
+    return ocp.load(str((path / STATE).absolute()), template)
 
 
 def prune(folder: Path, keep_last: int, keep_best: int) -> None:
     """Delete all checkpoints but the `keep_last` newest and the `keep_best` of the highest scores."""
     saved = steps(folder)
     ranked = sorted((value, step) for step in saved if (value := score(folder, step)) is not None)
-    keep = set(saved[-keep_last:]) | {step for _, step in ranked[len(ranked) - keep_best :]}
+    keep = set(saved[-keep_last:]) | {step for _, step in ranked[::-1][:keep_best]}
     for step in saved:
         if step not in keep:
             # Renamed first: a step's folder is never seen half-deleted.
-            doomed = folder / f".deleted-{step}"
+            doomed = folder / f"{DELETED}{step}"
             os.rename(folder / str(step), doomed)
             shutil.rmtree(doomed)
 
 
 def clean(folder: Path) -> None:
     """Delete what an interrupted `save` or `prune` left behind."""
-    for path in folder.glob(".*-*"):
+    for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"{DELETED}*")]:
         shutil.rmtree(path)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} cannot be trusted: its {MANIFEST} is missing or damaged; delete the folder {path}"
-        ) from error
+        manifest = json.loads((path / MANIFEST).read_text())
+        if manifest.pop("sha256_of_this") == _sha256_of_manifest(manifest):
+            return manifest
+        what = "damaged"
+    except FileNotFoundError:
+        what = "missing"
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        what = "damaged"
+    raise _untrusted(path, MANIFEST, what)
+
+
+def _untrusted(path: Path, name: str, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {path} cannot be trusted: its file {name} is {what}; delete the folder {path} to go on from "
+        f"another checkpoint{_others(path.parent, int(path.name))}"
+    )
+
+
+def _sha256_of_manifest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _others(folder: Path, step: int) -> str:

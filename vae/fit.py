@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -71,7 +73,7 @@ def fit(
     """
     settings, num_images = config.settings, len(dataset.train.images)
     devices = list(devices or jax.devices()[:1])
-    check_batch_size(settings.batch_size, num_images, len(devices))
+    check(workdir, config, dataset, devices)
     steps_per_epoch = num_images // settings.batch_size
     num_steps = config.epochs * steps_per_epoch
     held_out = "validation" if len(dataset.validation.images) else "test"
@@ -99,7 +101,7 @@ def fit(
             called = time.perf_counter()
             state = program.train_steps(state, splits["train"], stop)
             if not training.last_step_was_finite(state):
-                raise _failure(workdir, program.root, state, config, num_images)
+                raise _failure("the bound or its gradient", workdir, program.root, state, config, num_images)
             if steps_per_call > 1:
                 pace = (time.perf_counter() - called) / (stop - step)
             # The first call compiles, and tells nothing of the pace.
@@ -111,6 +113,8 @@ def fit(
                 means["learning_rate"] = float(state.recent.learning_rate[(step - 1) % training.NUM_RECENT])
                 record("train", means | {"seconds": seconds_before + time.perf_counter() - started})
                 held_out_bound = record(held_out, program.validate(state, splits[held_out]))
+                if not math.isfinite(held_out_bound):
+                    raise _failure(f"the {held_out} bound", workdir, program.root, state, config, num_images)
                 checkpoint.save(checkpoints, step, state, held_out_bound if held_out == "validation" else None)
                 checkpoint.prune(checkpoints, keep_last, keep_best)
             left = (num_steps - step) * pace
@@ -124,7 +128,7 @@ def fit(
         if step < num_steps:
             return Outcome(False, step / steps_per_epoch, {})
         test = program.validate(state, splits["test"])
-        if held_out != "test":
+        if held_out != "test" and not _was_tested(workdir, step):
             record("test", dict(test))
     return Outcome(True, step / steps_per_epoch, {settings.objective: test.pop("bound"), **test})
 
@@ -191,13 +195,50 @@ def first_state(workdir: Path, config: run.Config, dataset: Dataset, parts: dict
     )
     if config.init_from is None:
         return state
-    params = run.load_run(config.init_from).params
-    shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (params, state.params))
-    if shapes != wanted:
-        raise run.RunError(
-            f"the parameters of --init_from={config.init_from} have other names or shapes than this run's"
-        )
+    params = initial_params(config.init_from, state.params)
     return state._replace(params=params, average=None if state.average is None else jax.tree.map(jnp.copy, params))
+
+
+def initial_params(workdir: str, like: Any) -> Any:
+    """The parameters of the run in `workdir`; raises RunError where their names or shapes are not those of `like`."""
+    params = run.load_run(workdir).params
+    found, wanted = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, like)
+    )
+    if differences := [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]:
+        name = differences[0]
+        raise run.RunError(
+            f"the parameters of --init_from={workdir} do not fit this run: {name} has the shape "
+            f"{found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
+            + (f", and {len(differences) - 1} more" if len(differences) > 1 else "")
+            + "; use the same network, data and objective"
+        )
+    return params
+
+
+def check(workdir: Path | None, config: run.Config, dataset: Dataset, devices: Sequence[Any]) -> None:
+    """Raises RunError or CheckpointError where a run cannot start with `config`; writes nothing."""
+    settings = config.settings
+    check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
+    objective = OBJECTIVES[settings.objective](settings)
+    state = training.abstract_state(models.build(settings), objective, settings, config.hyperparameters)
+    check_memory(state, devices[0])
+    resumed = workdir is not None and checkpoint.steps(workdir / run.CHECKPOINTS)
+    if config.init_from is not None and not resumed:
+        initial_params(config.init_from, state.params)
+
+
+def check_memory(state: Any, device: Any) -> None:
+    """Raises RunError where parameters and optimiser state alone exceed the memory: an allocation may hang for ever."""
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    statistics = device.memory_stats() or {}
+    memory = statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise run.RunError(
+            f"the parameters and Adam's moments take {needed / 1e9:,.1f} GB, but there are {memory / 1e9:,.1f} GB of "
+            "memory; use smaller --hidden_sizes, --channels or --latent_dim"
+        )
 
 
 def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None:
@@ -208,7 +249,10 @@ def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None
             f"use --batch_size={num_images} or less, or hold out fewer with --validation"
         )
     if batch_size % num_devices:
-        raise run.RunError(f"a batch of {batch_size} cannot be shared by {num_devices} devices; use a multiple of it")
+        raise run.RunError(
+            f"a batch of {batch_size} cannot be shared by {num_devices} devices; "
+            f"use a --batch_size that is a multiple of {num_devices}, or other --devices"
+        )
 
 
 def _so_far(workdir: Path, objective: str, split: str) -> tuple[float, float | None]:
@@ -220,8 +264,14 @@ def _so_far(workdir: Path, objective: str, split: str) -> tuple[float, float | N
     return seconds, bound
 
 
-def _failure(workdir: Path, root, state: training.TrainState, config: run.Config, num_images: int) -> TrainingFailed:
-    """Write what led to a bound that is not finite; the error that says where."""
+def _was_tested(workdir: Path, step: int) -> bool:
+    return any(row["split"] == "test" and row["step"] == step for row in run.read_metrics(workdir))
+
+
+def _failure(
+    what: str, workdir: Path, root, state: training.TrainState, config: run.Config, num_images: int
+) -> TrainingFailed:
+    """Write what led to `what` not being finite; the error that says where."""
     step = int(state.step) - 1
     steps = np.arange(max(0, step - training.NUM_RECENT + 1), step + 1)
     recent = jax.tree.map(lambda a: np.asarray(a)[steps % training.NUM_RECENT].tolist(), state.recent)
@@ -240,8 +290,8 @@ def _failure(workdir: Path, root, state: training.TrainState, config: run.Config
     run.write_json(workdir / FAILURE, report)
     saved = checkpoint.steps(workdir / run.CHECKPOINTS)
     return TrainingFailed(
-        f"the bound or its gradient is not finite at step {step} (bound {recent.bound[-1]:.6g}, gradient norm "
+        f"{what} is not finite at step {step} (bound {recent.bound[-1]:.6g}, gradient norm "
         f"{recent.gradient_norm[-1]:.6g}, learning rate {recent.learning_rate[-1]:.6g}); what led to it is in "
-        f"{workdir / FAILURE}; the last good checkpoint is {saved[-1] if saved else 'none'}; "
-        "try a lower --learning_rate or --max_gradient_norm"
+        f"{workdir / FAILURE}; start a new run with a lower --learning_rate or --max_gradient_norm"
+        + (f", from the last good checkpoint ({saved[-1]}) with --init_from={workdir}" if saved else "")
     )

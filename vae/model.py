@@ -96,6 +96,11 @@ def sum_layers(per_layer: Any) -> Float[Array, "..."]:
 def weigh(key, params, model: Model, q, batch: Batch, num_samples: int) -> Weighted:
     """Draw `num_samples` z from q(z|x) for each example of `batch` and score them; spends `key`."""
     z, log_q = q.sample_and_log_prob(key, num_samples)
+    return score_samples(params, model, batch, z, log_q)
+
+
+def score_samples(params, model: Model, batch: Batch, z, log_q) -> Weighted:
+    """Score samples z, K for each example of `batch`, whose log q(z|x) is known."""
     return Weighted(
         z=z,
         log_p_x_given_z=model.likelihood(params, z, batch.y).log_prob(batch.x[None]),

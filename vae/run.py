@@ -112,8 +112,10 @@ def read_config(workdir: Path) -> Config:
     values = read_json(workdir / CONFIG)
     try:
         return Config.from_dict(values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{workdir / CONFIG} is not of this version of the code: {error}") from error
+    except KeyError as error:
+        raise RunError(f"{workdir / CONFIG} is not the config of a run of this version: it lacks {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise RunError(f"{workdir / CONFIG} is not the config of a run of this version: {error}") from error
 
 
 def git_revision() -> str | None:
@@ -127,9 +129,13 @@ def git_revision() -> str | None:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Hold the folder for this process; raises RunError at once where another process holds it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("a+") as file:
+    """Hold the folder, made if need be, for this process; raises RunError at once where another process holds it."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        opened = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise RunError(f"{workdir} cannot be a run folder: {error.strerror}; choose another --workdir") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -165,12 +171,22 @@ class Metrics:
         for name, value in values.items():
             self._tensorboard.add_scalar(f"{split}/{name}", value, step)
 
-    def write_image(self, step: int, name: str, picture: Any) -> None:
-        """`picture` is uint8 [H, W, C]."""
-        self._tensorboard.add_image(name, picture, step, dataformats="HWC")
-
     def close(self) -> None:
         self._tensorboard.close()
+
+
+def write_pictures(workdir: Path, step: int, pictures: dict[str, bytes]) -> None:
+    """Add PNG files to the run's TensorBoard."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(workdir / "tensorboard")) as tensorboard:
+        for name, content in pictures.items():
+            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+            tensorboard.add_image(name, pixels, step, dataformats="HWC")
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -223,7 +239,7 @@ def load_run(workdir: str | Path, checkpoint: str | int = "last") -> LoadedRun:
     from vae import training
     from vae.objectives import OBJECTIVES
 
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     config = read_config(workdir)
     folder = workdir / CHECKPOINTS
     step = choose_checkpoint(workdir, checkpoint)

@@ -1,0 +1,95 @@
+"""Small runs on the digits, and what the tests compare of them."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from vae import checkpoint, fit, run, training
+from vae import model as models
+from vae.datasets import Dataset, load
+from vae.objectives import OBJECTIVES
+from vae.settings import Hyperparameters, Settings
+
+BATCH_SIZE = 50
+STEPS_PER_EPOCH = 25  # 1294 training images
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Programs that are equal are compiled once for all runs of a module: seconds for each of them."""
+    wanted = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in wanted}
+
+    def use(values):
+        compilation_cache.reset_cache()
+        for name, value in values.items():
+            jax.config.update(name, value)
+
+    use(wanted)
+    yield
+    use(before)
+
+
+@functools.cache
+def digits(validation: int | None = None) -> Dataset:
+    return load("digits", validation=validation)
+
+
+def config(epochs: int = EPOCHS, seed: int = 0, validation: int | None = None, init_from=None, **changes) -> run.Config:
+    """A small run; `changes` are of its settings or its hyperparameters."""
+    hyperparameters = {name: changes.pop(name) for name in Hyperparameters._fields if name in changes}
+    settings = {"hidden_sizes": (16,), "latent_dim": 2, "binarization": "dynamic", "batch_size": BATCH_SIZE} | changes
+    return run.Config(
+        dataset="digits",
+        settings=Settings(image_shape=(8, 8, 1), **settings),
+        hyperparameters=Hyperparameters(**hyperparameters),
+        epochs=epochs,
+        seed=seed,
+        validation=validation,
+        init_from=None if init_from is None else str(init_from),
+    )
+
+
+def train(workdir: Path, configuration: run.Config | None = None, **options) -> fit.Outcome:
+    """What experiments.train does with a Config."""
+    configuration = configuration or config()
+    with run.lock(workdir):
+        run.write_config(workdir, configuration)
+        return fit.fit(workdir, configuration, digits(configuration.validation), **options)
+
+
+def state(workdir: Path, step: int | None = None) -> training.TrainState:
+    """The checkpoint of `step`, or the last one, of the run in `workdir`."""
+    stored = run.read_config(workdir)
+    model, objective = models.build(stored.settings), OBJECTIVES[stored.settings.objective](stored.settings)
+    like = training.abstract_state(model, objective, stored.settings, stored.hyperparameters)
+    folder = workdir / run.CHECKPOINTS
+    return checkpoint.restore(folder, checkpoint.steps(folder)[-1] if step is None else step, like)
+
+
+def assert_same_bits(one: Any, other: Any) -> None:
+    """Two trees of arrays agree in structure, dtypes and every bit."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), jax.tree_util.keystr(path)
+
+
+def rows(workdir: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the only value that may differ between equal runs."""
+    return [{name: v for name, v in row.items() if name != "seconds"} for row in run.read_metrics(workdir)]
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    """Two runs ended in the same state, and wrote the same metrics."""
+    assert_same_bits(state(one), state(other))
+    assert rows(one) == rows(other)
