@@ -157,7 +157,11 @@ def define_training() -> None:
     choice("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
     flags.DEFINE_string("objective", "elbo", "the bound that is maximised: a name in vae.objectives.OBJECTIVES")
     flags.register_validator("objective", _check_objective)
+    choice("estimator", "reparameterized", names.ESTIMATORS, "of the bound's gradient")
     number("num_samples", 1, "K, samples of z per image", least=1, integer=True)
+    number("num_groups", 1, "M, groups of K samples: miwae, piwae", least=1, integer=True)
+    number("alpha", 0.5, "renyi: 0 is iwae, 1 the ELBO")
+    number("ciwae_beta", 0.5, "ciwae: the weight of the ELBO", least=0, most=1)
     number("epochs", 20, "passes over the training set", least=1, most=10**6, integer=True)
     number("batch_size", 100, "images in a step", least=1, integer=True)
     number("learning_rate", 1e-3, "Adam's step size", above=0)
@@ -323,6 +327,7 @@ def resolve(workdir: Path | None) -> set[str]:
                 f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
                 f"leave it out, or use --{decider}={' or '.join(values)}"
             )
+    _check_hyperparameters(given)
     if FLAGS.validation == 0 and "keep_best" in given and FLAGS.keep_best:
         raise UsageError("--keep_best has no effect with --validation=0: only validation images choose a checkpoint")
     if FLAGS.schedule == "stages" and len(FLAGS.stage_epochs) != len(FLAGS.stage_factors):
@@ -336,6 +341,19 @@ def resolve(workdir: Path | None) -> set[str]:
             f"be reached by resuming it; start a new run with --init_from={workdir}"
         )
     return given
+
+
+def _check_hyperparameters(given: set[str]) -> None:
+    """Raises UsageError for a number that another objective reads."""
+    from vae.objectives import OBJECTIVES, hyperparameters_of
+
+    readers = {name: [other for other in OBJECTIVES if name in hyperparameters_of(other)] for name in given}
+    for name, objectives in readers.items():
+        if objectives and FLAGS.objective not in objectives:
+            raise UsageError(
+                f"--{name} has no effect with --objective={FLAGS.objective}; "
+                f"leave it out, or use --objective={' or '.join(objectives)}"
+            )
 
 
 def stored_flags(workdir: Path | None) -> dict[str, Any]:
@@ -383,7 +401,9 @@ def config(dataset: Dataset) -> Config:
             scale=None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
             binarization=binarization,
             objective=FLAGS.objective,
+            estimator=FLAGS.estimator,
             num_samples=FLAGS.num_samples,
+            num_groups=FLAGS.num_groups,
             batch_size=FLAGS.batch_size,
             precision=FLAGS.precision,
             schedule=FLAGS.schedule,
@@ -392,6 +412,8 @@ def config(dataset: Dataset) -> Config:
         ),
         hyperparameters=names.Hyperparameters(
             learning_rate=FLAGS.learning_rate,
+            alpha=FLAGS.alpha,
+            ciwae_beta=FLAGS.ciwae_beta,
             adam_b1=FLAGS.adam_b1,
             adam_b2=FLAGS.adam_b2,
             adam_epsilon=FLAGS.adam_epsilon,
@@ -457,9 +479,10 @@ def exit_code(error: Exception) -> int:
     from vae.checkpoint import CheckpointError
     from vae.datasets import DataError
     from vae.fit import TrainingFailed
+    from vae.objectives import ObjectiveError
     from vae.run import RunError
 
-    if isinstance(error, DataError | RunError | CheckpointError):
+    if isinstance(error, DataError | ObjectiveError | RunError | CheckpointError):
         return BAD_USE
     if isinstance(error, TrainingFailed):
         return FAILED

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from vae import checkpoint, fit, run, training
+from vae import checkpoint, fit, objectives, run, training
 from vae import model as models
 from vae.datasets import Dataset, load
-from vae.objectives import OBJECTIVES
 from vae.settings import Hyperparameters, Settings
 
 BATCH_SIZE = 50
@@ -70,7 +69,7 @@ def train(workdir: Path, configuration: run.Config | None = None, **options) -> 
 def state(workdir: Path, step: int | None = None) -> training.TrainState:
     """The checkpoint of `step`, or the last one, of the run in `workdir`."""
     stored = run.read_config(workdir)
-    model, objective = models.build(stored.settings), OBJECTIVES[stored.settings.objective](stored.settings)
+    model, objective = models.build(stored.settings), objectives.build(stored.settings)
     like = training.abstract_state(model, objective, stored.settings, stored.hyperparameters)
     folder = workdir / run.CHECKPOINTS
     return checkpoint.restore(folder, checkpoint.steps(folder)[-1] if step is None else step, like)

@@ -10,10 +10,11 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 # A module may import those of the rows above its own.
 LAYERS = (
     {"settings", "streams", "datasets", "figures"},
-    {"distributions"},
+    {"distributions", "bounds"},
     {"likelihoods", "posteriors", "networks", "images"},
     {"model"},
-    {"objectives", "generation", "evaluation"},
+    {"estimators", "generation", "evaluation"},
+    {"objectives"},
     {"training"},
     {"checkpoint"},
     {"run"},

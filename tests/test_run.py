@@ -22,8 +22,7 @@ from tests.run_samples import (
     state,
     train,
 )
-from vae import checkpoint, images, run, training
-from vae.objectives import OBJECTIVES
+from vae import checkpoint, images, objectives, run, training
 from vae.streams import Stream, stream
 
 __all__ = ["compiled_once"]
@@ -193,7 +192,7 @@ def test_a_loaded_run_reproduces_its_validation_bounds(finished):
             jax.device_put(images.stored(digits(), "validation", settings.binarization, training=False)),
             stored.hyperparameters,
             model=model,
-            objective=OBJECTIVES[settings.objective](settings),
+            objective=objectives.build(settings),
             settings=settings,
         )
         assert float(values["bound"]) == pytest.approx(row["elbo"], rel=1e-6)

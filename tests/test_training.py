@@ -9,9 +9,8 @@ import optax
 import pytest
 
 from vae import model as models
-from vae import training
+from vae import objectives, training
 from vae.datasets import Split
-from vae.objectives import OBJECTIVES
 from vae.settings import Hyperparameters, Settings
 
 SETTINGS = Settings((4, 4, 1), hidden_sizes=(8,), latent_dim=2, batch_size=5)
@@ -22,7 +21,7 @@ ROOT_SEED = 3
 def parts(settings):
     return {
         "model": models.build(settings),
-        "objective": OBJECTIVES[settings.objective](settings),
+        "objective": objectives.build(settings),
         "settings": settings,
     }
 

@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vae import checkpoint, images, run, training
+from vae import checkpoint, images, objectives, run, training
 from vae import model as models
 from vae.datasets import Dataset, Split
-from vae.objectives import OBJECTIVES
 from vae.streams import Stream, stream
 
 SECONDS_PER_CALL = 1.0  # of the compiled program: how often progress is seen and a request to stop is heard
@@ -151,7 +150,7 @@ class Program(NamedTuple):
         settings = config.settings
         parts = {
             "model": models.build(settings),
-            "objective": OBJECTIVES[settings.objective](settings),
+            "objective": objectives.build(settings),
             "settings": settings,
         }
         hyperparameters = jax.tree.map(jnp.asarray, config.hyperparameters)
@@ -221,7 +220,7 @@ def check(workdir: Path | None, config: run.Config, dataset: Dataset, devices: S
     """Raises RunError or CheckpointError where a run cannot start with `config`; writes nothing."""
     settings = config.settings
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
-    objective = OBJECTIVES[settings.objective](settings)
+    objective = objectives.build(settings)
     state = training.abstract_state(models.build(settings), objective, settings, config.hyperparameters)
     check_memory(state, devices[0])
     resumed = workdir is not None and checkpoint.steps(workdir / run.CHECKPOINTS)

@@ -236,15 +236,14 @@ def load_run(workdir: str | Path, checkpoint: str | int = "last") -> LoadedRun:
 
     from vae import checkpoint as checkpoints
     from vae import model as models
-    from vae import training
-    from vae.objectives import OBJECTIVES
+    from vae import objectives, training
 
     workdir = Path(workdir).expanduser()
     config = read_config(workdir)
     folder = workdir / CHECKPOINTS
     step = choose_checkpoint(workdir, checkpoint)
     model = models.build(config.settings)
-    objective = OBJECTIVES[config.settings.objective](config.settings)
+    objective = objectives.build(config.settings)
     like = training.abstract_state(model, objective, config.settings, config.hyperparameters)
     state = checkpoints.restore(folder, step, like)
     return LoadedRun(model, jax.device_put(state.evaluated_params), config.settings)

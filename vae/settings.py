@@ -10,6 +10,7 @@ ACTIVATIONS = ("relu", "tanh")
 LIKELIHOODS = ("bernoulli", "normal")
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 PRECISIONS = ("float32", "bfloat16")
+ESTIMATORS = ("reparameterized", "stl", "dreg", "score")
 SCHEDULES = ("constant", "cosine", "stages")
 
 
@@ -27,7 +28,9 @@ class Settings:
     scale: float | None = None  # normal only: a fixed standard deviation; None learns one
     binarization: str = "dynamic"
     objective: str = "elbo"
+    estimator: str = "reparameterized"
     num_samples: int = 1  # K
+    num_groups: int = 1  # M, of the multiply importance-weighted bounds
     batch_size: int = 100  # B
     precision: str = "float32"
     schedule: str = "constant"
@@ -48,6 +51,8 @@ class Hyperparameters(NamedTuple):
     """Arrays (or numbers): a sweep can vmap over every leaf, and changing one never recompiles."""
 
     learning_rate: Any = 1e-3
+    alpha: Any = 0.5  # renyi
+    ciwae_beta: Any = 0.5  # ciwae
     adam_b1: Any = 0.9
     adam_b2: Any = 0.999
     adam_epsilon: Any = 1e-8

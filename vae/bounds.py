@@ -1,0 +1,117 @@
+"""Bounds that depend on log-weights alone, each as its equation. Nats per example, to be maximised.
+
+`log_w[k, b]` = log p(x_b|z_kb) + log p(z_kb) − log q(z_kb|x_b), of shape [K, B], or [M, K, B] for the multiply
+importance-weighted ones. To add one: a function `name(log_w, **hyperparameters) -> [B]`, whose hyperparameters are
+arrays and fields of `Hyperparameters`, and a row in `BOUNDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float
+
+Scalar = Float[Array, ""] | float
+
+
+def elbo_mc(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
+    """ELBO from samples: 1/K Σ_k log w_k (Kingma & Welling 2014, eq. 6, averaged over K)."""
+    return log_w.mean(0)
+
+
+def iwae(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
+    """Importance-weighted bound: log 1/K Σ_k w_k (Burda et al. 2016, eq. 8)."""
+    return logsumexp(log_w, axis=0) - jnp.log(log_w.shape[0])
+
+
+def miwae(log_w: Float[Array, "M K B"]) -> Float[Array, "B"]:
+    """Multiply importance-weighted bound: 1/M Σ_m log 1/K Σ_k w_mk (Rainforth et al. 2018, eq. 14)."""
+    return (logsumexp(log_w, axis=1) - jnp.log(log_w.shape[1])).mean(0)
+
+
+def piwae(log_w: Float[Array, "M K B"]) -> Float[Array, "B"]:
+    """Partially importance-weighted: the value, and the decoder's gradient, are those of IWAE with M·K samples.
+
+    The encoder's gradient is that of `miwae` (Rainforth et al. 2018, §5.3); see objectives.py.
+    """
+    return iwae(log_w.reshape(-1, log_w.shape[-1]))
+
+
+def ciwae(log_w: Float[Array, "K B"], ciwae_beta: Scalar) -> Float[Array, "B"]:
+    """Combination bound: β·ELBO + (1 − β)·IWAE (Rainforth et al. 2018, eq. 15)."""
+    return ciwae_beta * elbo_mc(log_w) + (1 - ciwae_beta) * iwae(log_w)
+
+
+def renyi(log_w: Float[Array, "K B"], alpha: Scalar) -> Float[Array, "B"]:
+    """Rényi bound: 1/(1 − α) log 1/K Σ_k w_k^(1−α) (Li & Turner 2016, eq. 9); α = 1 is the ELBO, 0 the IWAE bound.
+
+    The expectation is a bound for α ≥ 0 only as K → ∞; from K samples it lies below its limit.
+    """
+    power = 1 - jnp.asarray(alpha, log_w.dtype)
+    mean = log_w.mean(0)
+    centred = log_w - mean[None]
+    # Near α = 1, log(mean(exp(ε))) / ε loses everything to rounding; expm1 and log1p of centred weights lose nothing.
+    safe_power = jnp.where(power == 0, 1, power)
+    scaled = safe_power * centred
+    small = jnp.abs(scaled).max(0) < 1
+    near = jnp.log1p(jnp.expm1(jnp.where(small[None], scaled, 0)).mean(0)) / safe_power
+    far = (logsumexp(jnp.where(small[None], 0, scaled), axis=0) - jnp.log(log_w.shape[0])) / safe_power
+    return mean + jnp.where(power == 0, 0, jnp.where(small, near, far))
+
+
+def vr_max(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
+    """The limit α → −∞ of the Rényi bound: max_k log w_k (Li & Turner 2016, §4.2). Not smooth."""
+    return log_w.max(0)
+
+
+def jackknife(log_w: Float[Array, "K B"], order: int) -> Float[Array, "B"]:
+    """Jackknife estimate of log p(x) of order m = 1 or 2: Σ_j c_j L̄_{K−j} (Nowozin 2018, eq. 14). Not a bound.
+
+    L̄_{K−j} is the mean of the importance-weighted bounds that leave j samples out, and
+    c_j = (−1)^j (K − j)^m / ((m − j)! j!). Raises ValueError where K ≤ m.
+    """
+    num_samples = log_w.shape[0]
+    if num_samples <= order:
+        raise ValueError(f"a jackknife of order {order} needs more than {order} samples, got K = {num_samples}")
+    # The coefficients grow like K^m and cancel: what is common to all weights must not pass through them.
+    largest = lax.stop_gradient(log_w.max(0))
+    log_w = log_w - largest[None]
+    bound = iwae(log_w)
+    without_one = leave_one_out(log_w) - jnp.log(num_samples - 1)
+    if order == 1:
+        return largest + num_samples * bound - (num_samples - 1) * without_one.mean(0)
+    absent = jnp.eye(num_samples, dtype=bool)[:, :, None]
+    without_two = jax.vmap(leave_one_out)(jnp.where(absent, NOTHING, log_w[None])) - jnp.log(num_samples - 2)
+    pairs = jnp.where(absent, 0, without_two).sum((0, 1)) / (num_samples * (num_samples - 1))
+    k = float(num_samples)
+    return largest + k**2 / 2 * bound - (k - 1) ** 2 * without_one.mean(0) + (k - 2) ** 2 / 2 * pairs
+
+
+NOTHING = -1e30  # log of a weight that is left out; finite, so that its gradient is zero and not NaN
+
+
+def leave_one_out(log_w: Float[Array, "K B"]) -> Float[Array, "K B"]:
+    """log Σ_{l≠k} w_l, from sums over the samples before and after k: no difference is taken."""
+    edge = jnp.full_like(log_w[:1], NOTHING)
+    before = lax.cumlogsumexp(jnp.concatenate([edge, log_w[:-1]]))
+    after = lax.cumlogsumexp(jnp.concatenate([log_w[1:], edge]), reverse=True)
+    return jnp.logaddexp(before, after)
+
+
+BOUNDS: dict[str, Callable[..., Float[Array, "B"]]] = {
+    "elbo_mc": elbo_mc,
+    "iwae": iwae,
+    "miwae": miwae,
+    "piwae": piwae,
+    "ciwae": ciwae,
+    "renyi": renyi,
+    "vr_max": vr_max,
+    "jackknife_1": partial(jackknife, order=1),
+    "jackknife_2": partial(jackknife, order=2),
+}
+GROUPED = ("miwae", "piwae")  # these take [M, K, B]
