@@ -20,6 +20,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments import options
+from experiments.parsing import number, numbers
 
 FLAGS = options.FLAGS
 IMAGE_SHAPE = (28, 28, 1)
@@ -27,12 +28,12 @@ NUM_IMAGES = 10_000
 
 
 def define_flags() -> None:
-    options.numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers", integer=True)
-    options.number("latent_dim", 50, "dimensions of z", least=1, integer=True)
-    options.number("batch_size", 100, "images in a training step", least=1, most=NUM_IMAGES, integer=True)
-    options.number("num_samples", 5000, "k of the log-likelihood", least=1, integer=True)
-    options.number("num_examples", 50, "images evaluated in a round", least=1, integer=True)
-    options.number("rounds", 7, "rounds that are timed", least=1, integer=True)
+    numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers", integer=True)
+    number("latent_dim", 50, "dimensions of z", least=1, integer=True)
+    number("batch_size", 100, "images in a training step", least=1, most=NUM_IMAGES, integer=True)
+    number("num_samples", 5000, "k of the log-likelihood", least=1, integer=True)
+    number("num_examples", 50, "images evaluated in a round", least=1, integer=True)
+    number("rounds", 7, "rounds that are timed", least=1, integer=True)
 
 
 def main() -> int:
@@ -107,12 +108,12 @@ def products(layers: list[tuple[int, int]], rows: int, repetitions: int, *, back
         def once(_, carry):
             # Each repetition depends on the one before it, so that none is optimised away or hoisted.
             total = jnp.zeros(())
-            for number, (x, w, g) in enumerate(arrays):
+            for position, (x, w, g) in enumerate(arrays):
                 x, g = x + carry, g + carry
                 outputs = [x @ w]
                 if backward:
                     # Nobody asks for the gradient of the images.
-                    outputs += [x.T @ g, g @ w.T] if number else [x.T @ g]
+                    outputs += [x.T @ g, g @ w.T] if position else [x.T @ g]
                 total += sum(jax.lax.optimization_barrier(output)[0, 0] for output in outputs)
             return total * 1e-30
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from experiments.options import UsageError
+from experiments.parsing import UsageError
 
 
 def key(seed: int):

@@ -17,18 +17,19 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments import options
+from experiments.parsing import number
 
 FLAGS = options.FLAGS
 
 
 def define_flags() -> None:
     options.define_trained_run()
-    options.number("num_samples", 5000, "k, samples of z per image", least=1, integer=True)
-    options.number("num_examples", None, "evaluate a random subset of this many images", least=1, integer=True)
-    options.number(
+    number("num_samples", 5000, "k, samples of z per image", least=1, integer=True)
+    number("num_examples", None, "evaluate a random subset of this many images", least=1, integer=True)
+    number(
         "seed", 0, "of the samples; the same for every run, so that they compare", least=0, most=2**31 - 1, integer=True
     )
-    options.number("devices", 1, "devices that share the images; 0: all there are", least=0, most=1024, integer=True)
+    number("devices", 1, "devices that share the images; 0: all there are", least=0, most=1024, integer=True)
 
 
 def main() -> int:

@@ -18,19 +18,20 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments import options
+from experiments.parsing import choice, indices, number
 
 FLAGS = options.FLAGS
 
 
 def define_flags() -> None:
     options.define_trained_run()
-    options.indices("indices", "0,1,2,3,4,5,6,7,8,9", "images of --split to reconstruct")
-    options.indices("morph", "0,1", "two images of --split, from the first to the second", count=2)
-    options.choice("path", "spherical", ("spherical", "linear"), "of the morph through latent space")
-    options.number("num_steps", 15, "steps of the morph", least=2, most=200, integer=True)
-    options.number("num_images", 100, "samples from the prior", least=1, most=10_000, integer=True)
-    options.number("seed", 0, "of the samples", least=0, most=2**31 - 1, integer=True)
-    options.choice("embeddings", None, ("train", "validation", "test"), "also write q(z|x) of this split as .npz")
+    indices("indices", "0,1,2,3,4,5,6,7,8,9", "images of --split to reconstruct")
+    indices("morph", "0,1", "two images of --split, from the first to the second", count=2)
+    choice("path", "spherical", ("spherical", "linear"), "of the morph through latent space")
+    number("num_steps", 15, "steps of the morph", least=2, most=200, integer=True)
+    number("num_images", 100, "samples from the prior", least=1, most=10_000, integer=True)
+    number("seed", 0, "of the samples", least=0, most=2**31 - 1, integer=True)
+    choice("embeddings", None, ("train", "validation", "test"), "also write q(z|x) of this split as .npz")
 
 
 def main() -> int:

@@ -1,29 +1,26 @@
-"""The flags, each defined once and checked when it is parsed; presets; and how a run's Config comes from them.
+"""The flags, each defined once; presets; and how a script starts and ends.
 
 Imports neither jax nor vae's heavy modules: `--helpshort` answers at once.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import operator
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from experiments.parsing import UsageError, as_float32, choice, number, numbers, unknown
 from vae import settings as names
 
 if TYPE_CHECKING:
-    from vae.datasets import Dataset, Split
-    from vae.run import Config
+    from vae.datasets import Split
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
+flags.disclaim_key_flags()  # as in parsing.py
 DONE, BAD_USE, FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
 
 # Each preset is a list of flags; one given on the command line wins over it.
@@ -59,70 +56,6 @@ ONLY_WITH = (
 )
 
 TRAINING_FLAGS: list[str] = []
-
-
-class UsageError(ValueError):
-    """Flags that do not go together; one line for the user."""
-
-
-def number(name: str, default: Any, help: str, *, above=None, least=None, below=None, most=None, integer=False) -> None:
-    """A whole number, or a finite float32, within bounds; absl's own bounds let NaN through."""
-    limits = [("above", above), ("at least", least), ("below", below), ("at most", most)]
-    rule = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
-    holds = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
-
-    def check(value):
-        if value is None:
-            return True
-        used = value if integer else as_float32(value)
-        if (integer or math.isfinite(used)) and all(
-            holds[word](used, limit) for word, limit in limits if limit is not None
-        ):
-            return True
-        raise flags.ValidationError(f"must be a {'whole' if integer else 'finite float32'} number {rule}".rstrip())
-
-    define = flags.DEFINE_integer if integer else flags.DEFINE_float
-    define(name, default, f"{help} ({rule})" if rule else help)
-    flags.register_validator(name, check)
-
-
-def as_float32(value: float) -> float:
-    """`value` as it is computed with: 1e300 is infinite, and 1e-60 is 0."""
-    return ctypes.c_float(value).value
-
-
-def numbers(name: str, default: list[str], help: str, *, integer: bool = False, may_be_empty: bool = False) -> None:
-    """A comma-separated list of positive numbers."""
-    flags.DEFINE_list(name, default, help)
-
-    def check(values):
-        try:
-            positive = all(0 < (int(value) if integer else as_float32(float(value))) < math.inf for value in values)
-        except ValueError:
-            positive = False
-        if positive and (values or may_be_empty):
-            return True
-        kind = "whole numbers" if integer else "numbers"
-        raise flags.ValidationError(f"must be positive {kind} separated by commas, got {','.join(values)!r}")
-
-    flags.register_validator(name, check)
-
-
-class _Choice(flags.EnumParser):
-    def __init__(self, name: str, values: Iterable[str]):
-        super().__init__(values)
-        self._name = name
-
-    def parse(self, argument: str) -> str:
-        if argument not in self.enum_values:
-            raise ValueError(unknown(self._name, argument, list(self.enum_values)))
-        return argument
-
-
-def choice(name: str, default: str | None, values: Iterable[str], help: str) -> None:
-    """One of `values`; an error names the closest."""
-    parser = _Choice(name, values)
-    flags.DEFINE(parser, name, default, f"<{'|'.join(values)}>: {help}", serializer=flags.ArgumentSerializer())
 
 
 def define_data() -> None:
@@ -192,19 +125,6 @@ def define_trained_run() -> None:
     choice("split", "test", ("train", "validation", "test"), "the images to use")
     flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
     flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
-
-
-def indices(name: str, default: str, help: str, count: int | None = None) -> None:
-    """A comma-separated list of positions in a data set, from 0."""
-    flags.DEFINE_list(name, default, help)
-
-    def check(values):
-        if all(value.strip().isdecimal() for value in values) and len(values) == (count or max(1, len(values))):
-            return True
-        wanted = f"{count} whole numbers" if count else "whole numbers"
-        raise flags.ValidationError(f"must be {wanted} from 0, separated by commas, got {','.join(values)!r}")
-
-    flags.register_validator(name, check)
 
 
 def check_indices(name: str, num_images: int, split: str) -> None:
@@ -283,166 +203,6 @@ def _check_objective(name: str) -> bool:
     if name in OBJECTIVES:
         return True
     raise flags.ValidationError(unknown("objective", name, list(OBJECTIVES)))
-
-
-def unknown(what: str, name: str, known: list[str]) -> str:
-    """One line for a misspelt name."""
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
-    return (
-        f"unknown {what} {name!r}"
-        + (f"; did you mean {close[0]!r}?" if close else ".")
-        + f" One of: {', '.join(known)}"
-    )
-
-
-def resolve(workdir: Path | None) -> set[str]:
-    """Apply --preset, and where `workdir` holds a run, that run's flags; returns the names given by the user.
-
-    Raises UsageError for a flag that would have no effect.
-    """
-    given = {name for name in TRAINING_FLAGS if FLAGS[name].present}
-    # Absolute, so that a run can be resumed from any folder.
-    FLAGS.dataset = dataset_name()
-    for name in ("data_dir", "manual_dir", "init_from"):
-        if path := FLAGS[name].value:
-            FLAGS[name].value = str(Path(path).expanduser().absolute())
-    if FLAGS.preset is not None:
-        chosen = {name: value for name, value in PRESETS[FLAGS.preset].items() if name not in given}
-        for name, value in chosen.items():
-            FLAGS[name].value = value
-        shown = " ".join(
-            f"--{name}={','.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()
-        )
-        print(f"preset {FLAGS.preset}: {shown}")
-    set_here = given | set(PRESETS.get(FLAGS.preset or "", {}))
-    stored = stored_flags(workdir)
-    for name, value in stored.items():
-        if name in TRAINING_FLAGS and name not in set_here:
-            FLAGS[name].value = value
-    for name, decider, values in ONLY_WITH:
-        if name in given and FLAGS[decider].value not in values:
-            raise UsageError(
-                f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
-                f"leave it out, or use --{decider}={' or '.join(values)}"
-            )
-    _check_hyperparameters(given)
-    if FLAGS.validation == 0 and "keep_best" in given and FLAGS.keep_best:
-        raise UsageError("--keep_best has no effect with --validation=0: only validation images choose a checkpoint")
-    if FLAGS.schedule == "stages" and len(FLAGS.stage_epochs) != len(FLAGS.stage_factors):
-        raise UsageError(
-            f"--stage_epochs has {len(FLAGS.stage_epochs)} stages and --stage_factors {len(FLAGS.stage_factors)}; "
-            "give one factor for each stage"
-        )
-    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored.get("epochs"):
-        raise UsageError(
-            f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
-            f"be reached by resuming it; start a new run with --init_from={workdir}"
-        )
-    return given
-
-
-def _check_hyperparameters(given: set[str]) -> None:
-    """Raises UsageError for a number that another objective reads."""
-    from vae.objectives import OBJECTIVES, hyperparameters_of
-
-    readers = {name: [other for other in OBJECTIVES if name in hyperparameters_of(other)] for name in given}
-    for name, objectives in readers.items():
-        if objectives and FLAGS.objective not in objectives:
-            raise UsageError(
-                f"--{name} has no effect with --objective={FLAGS.objective}; "
-                f"leave it out, or use --objective={' or '.join(objectives)}"
-            )
-
-
-def stored_flags(workdir: Path | None) -> dict[str, Any]:
-    """The flags that the run in `workdir` was started with; empty where there is none.
-
-    Raises RunError where its config.json is damaged, UsageError where it was lost.
-    """
-    from vae.run import CHECKPOINTS, CONFIG, read_config, read_json
-
-    if workdir is None:
-        return {}
-    if not (workdir / CONFIG).exists():
-        if (workdir / CHECKPOINTS).exists():
-            raise UsageError(
-                f"{workdir} holds checkpoints but no {CONFIG}, which says what they are of; put it back, or choose "
-                "another --workdir"
-            )
-        return {}
-    read_config(workdir)
-    return read_json(workdir / CONFIG).get("flags", {})
-
-
-def training_flags() -> dict[str, Any]:
-    """The value of every training flag, as config.json keeps them."""
-    return {name: FLAGS[name].value for name in TRAINING_FLAGS}
-
-
-def config(dataset: Dataset) -> Config:
-    """The run's Config from the flags and the data they name; raises UsageError where they do not go together."""
-    from vae.run import Config
-
-    binarization = _binarization(dataset)
-    steps_per_epoch = max(1, len(dataset.train.images) // FLAGS.batch_size)
-    stages = FLAGS.schedule == "stages"
-    return Config(
-        dataset=dataset_name(),
-        settings=names.Settings(
-            image_shape=tuple(dataset.train.images.shape[1:]),
-            network=FLAGS.network,
-            hidden_sizes=tuple(map(int, FLAGS.hidden_sizes)),
-            channels=tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
-            activation=FLAGS.activation,
-            latent_dim=FLAGS.latent_dim,
-            likelihood=FLAGS.likelihood,
-            scale=None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
-            binarization=binarization,
-            objective=FLAGS.objective,
-            estimator=FLAGS.estimator,
-            num_samples=FLAGS.num_samples,
-            num_groups=FLAGS.num_groups,
-            batch_size=FLAGS.batch_size,
-            precision=FLAGS.precision,
-            schedule=FLAGS.schedule,
-            clip_gradients=FLAGS.max_gradient_norm > 0,
-            average_weights=FLAGS.ema_decay > 0,
-        ),
-        hyperparameters=names.Hyperparameters(
-            learning_rate=FLAGS.learning_rate,
-            alpha=FLAGS.alpha,
-            ciwae_beta=FLAGS.ciwae_beta,
-            adam_b1=FLAGS.adam_b1,
-            adam_b2=FLAGS.adam_b2,
-            adam_epsilon=FLAGS.adam_epsilon,
-            max_gradient_norm=FLAGS.max_gradient_norm,
-            ema_decay=FLAGS.ema_decay,
-            decay_steps=float(FLAGS.epochs * steps_per_epoch) if FLAGS.schedule == "cosine" else 0.0,
-            stage_steps=tuple(int(n) * steps_per_epoch for n in FLAGS.stage_epochs) if stages else (),
-            stage_factors=tuple(map(float, FLAGS.stage_factors)) if stages else (),
-        ),
-        epochs=FLAGS.epochs,
-        seed=FLAGS.seed,
-        validation=FLAGS.validation,
-        image_size=FLAGS.image_size,
-        init_from=FLAGS.init_from,
-    )
-
-
-def dataset_name() -> str:
-    """--dataset, a path made absolute so that the run finds it from anywhere."""
-    path = Path(FLAGS.dataset).expanduser()
-    return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else FLAGS.dataset
-
-
-def _binarization(dataset: Dataset) -> str:
-    if FLAGS.binarization is None:
-        return "none" if dataset.binary or FLAGS.likelihood != "bernoulli" else "dynamic"
-    if dataset.binary and FLAGS.binarization != "none":
-        raise UsageError(f"--binarization has no effect: every pixel of {dataset.name} is black or white already")
-    return FLAGS.binarization
 
 
 def main(run) -> None:

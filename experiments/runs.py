@@ -18,6 +18,7 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments import options
+from experiments.parsing import UsageError, choice
 
 FLAGS = options.FLAGS
 SCORES = ("epoch", "validation", "test", "log_likelihood")
@@ -25,7 +26,7 @@ SCORES = ("epoch", "validation", "test", "log_likelihood")
 
 def define_flags() -> None:
     flags.DEFINE_string("folder", "runs", "where to look, with all its subfolders")
-    options.choice("sort", "run", ("run", *SCORES), "column to sort by; scores from high to low")
+    choice("sort", "run", ("run", *SCORES), "column to sort by; scores from high to low")
     flags.DEFINE_bool("json", False, "print one JSON object per line, with every setting, instead of a table")
 
 
@@ -34,7 +35,7 @@ def main() -> int:
 
     folder = Path(FLAGS.folder).expanduser()
     if not folder.is_dir():
-        raise options.UsageError(f"--folder={folder} is not a folder; give one that holds run folders")
+        raise UsageError(f"--folder={folder} is not a folder; give one that holds run folders")
     found = []
     for path in sorted(folder.rglob(run.CONFIG)):
         try:

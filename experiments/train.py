@@ -21,7 +21,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments import options
+from experiments import configuration, options
+from experiments.parsing import UsageError
 
 FLAGS = options.FLAGS
 
@@ -29,24 +30,24 @@ FLAGS = options.FLAGS
 def main() -> int:
     stop = StopRequest()
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
-    options.resolve(workdir)
+    configuration.resolve(workdir)
     from experiments import devices, pictures
     from vae import datasets, fit, run
 
     available = devices.start(FLAGS.devices, FLAGS.data_dir)
     dataset = datasets.load(
-        options.dataset_name(),
+        configuration.dataset_name(),
         data_dir=FLAGS.data_dir,
         manual_dir=FLAGS.manual_dir,
         validation=FLAGS.validation,
         image_size=FLAGS.image_size,
     )
-    config = options.config(dataset)
+    config = configuration.config(dataset)
     fit.check(workdir, config, dataset, available)
     workdir = workdir or new_workdir(f"{dataset.name.split('/')[-1]}-{config.settings.objective}")
     with run.lock(workdir):
         check_resumed(workdir, config, dataset)
-        about = {"flags": options.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
+        about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
         run.write_config(workdir, config, **about)
         describe(config, dataset, available)
         with ProgressLine() as progress:
@@ -107,7 +108,7 @@ def new_workdir(name: str) -> Path:
             return path
         except FileExistsError:
             continue
-    raise options.UsageError("runs/ is full of folders of this very second; pass --workdir")
+    raise UsageError("runs/ is full of folders of this very second; pass --workdir")
 
 
 def describe(config, dataset, devices) -> None:

@@ -1,0 +1,162 @@
+"""From flags to a run's Config: presets, the stored flags of a run that goes on, and what does not go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.options import FLAGS, ONLY_WITH, PRESETS, TRAINING_FLAGS
+from experiments.parsing import UsageError
+from vae import settings as names
+
+if TYPE_CHECKING:
+    from vae.datasets import Dataset
+    from vae.run import Config
+
+
+def resolve(workdir: Path | None) -> set[str]:
+    """Apply --preset, and where `workdir` holds a run, that run's flags; returns the names given by the user.
+
+    Raises UsageError for a flag that would have no effect.
+    """
+    given = {name for name in TRAINING_FLAGS if FLAGS[name].present}
+    # Absolute, so that a run can be resumed from any folder.
+    FLAGS.dataset = dataset_name()
+    for name in ("data_dir", "manual_dir", "init_from"):
+        if path := FLAGS[name].value:
+            FLAGS[name].value = str(Path(path).expanduser().absolute())
+    if FLAGS.preset is not None:
+        chosen = {name: value for name, value in PRESETS[FLAGS.preset].items() if name not in given}
+        for name, value in chosen.items():
+            FLAGS[name].value = value
+        shown = " ".join(
+            f"--{name}={','.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()
+        )
+        print(f"preset {FLAGS.preset}: {shown}")
+    set_here = given | set(PRESETS.get(FLAGS.preset or "", {}))
+    stored = stored_flags(workdir)
+    for name, value in stored.items():
+        if name in TRAINING_FLAGS and name not in set_here:
+            FLAGS[name].value = value
+    for name, decider, values in ONLY_WITH:
+        if name in given and FLAGS[decider].value not in values:
+            raise UsageError(
+                f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
+                f"leave it out, or use --{decider}={' or '.join(values)}"
+            )
+    _check_hyperparameters(given)
+    if FLAGS.validation == 0 and "keep_best" in given and FLAGS.keep_best:
+        raise UsageError("--keep_best has no effect with --validation=0: only validation images choose a checkpoint")
+    if FLAGS.schedule == "stages" and len(FLAGS.stage_epochs) != len(FLAGS.stage_factors):
+        raise UsageError(
+            f"--stage_epochs has {len(FLAGS.stage_epochs)} stages and --stage_factors {len(FLAGS.stage_factors)}; "
+            "give one factor for each stage"
+        )
+    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored.get("epochs"):
+        raise UsageError(
+            f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
+            f"be reached by resuming it; start a new run with --init_from={workdir}"
+        )
+    return given
+
+
+def _check_hyperparameters(given: set[str]) -> None:
+    """Raises UsageError for a number that another objective reads."""
+    from vae.objectives import OBJECTIVES, hyperparameters_of
+
+    readers = {name: [other for other in OBJECTIVES if name in hyperparameters_of(other)] for name in given}
+    for name, objectives in readers.items():
+        if objectives and FLAGS.objective not in objectives:
+            raise UsageError(
+                f"--{name} has no effect with --objective={FLAGS.objective}; "
+                f"leave it out, or use --objective={' or '.join(objectives)}"
+            )
+
+
+def stored_flags(workdir: Path | None) -> dict[str, Any]:
+    """The flags that the run in `workdir` was started with; empty where there is none.
+
+    Raises RunError where its config.json is damaged, UsageError where it was lost.
+    """
+    from vae.run import CHECKPOINTS, CONFIG, read_config, read_json
+
+    if workdir is None:
+        return {}
+    if not (workdir / CONFIG).exists():
+        if (workdir / CHECKPOINTS).exists():
+            raise UsageError(
+                f"{workdir} holds checkpoints but no {CONFIG}, which says what they are of; put it back, or choose "
+                "another --workdir"
+            )
+        return {}
+    read_config(workdir)
+    return read_json(workdir / CONFIG).get("flags", {})
+
+
+def training_flags() -> dict[str, Any]:
+    """The value of every training flag, as config.json keeps them."""
+    return {name: FLAGS[name].value for name in TRAINING_FLAGS}
+
+
+def config(dataset: Dataset) -> Config:
+    """The run's Config from the flags and the data they name; raises UsageError where they do not go together."""
+    from vae.run import Config
+
+    binarization = _binarization(dataset)
+    steps_per_epoch = max(1, len(dataset.train.images) // FLAGS.batch_size)
+    stages = FLAGS.schedule == "stages"
+    return Config(
+        dataset=dataset_name(),
+        settings=names.Settings(
+            image_shape=tuple(dataset.train.images.shape[1:]),
+            network=FLAGS.network,
+            hidden_sizes=tuple(map(int, FLAGS.hidden_sizes)),
+            channels=tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
+            activation=FLAGS.activation,
+            latent_dim=FLAGS.latent_dim,
+            likelihood=FLAGS.likelihood,
+            scale=None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
+            binarization=binarization,
+            objective=FLAGS.objective,
+            estimator=FLAGS.estimator,
+            num_samples=FLAGS.num_samples,
+            num_groups=FLAGS.num_groups,
+            batch_size=FLAGS.batch_size,
+            precision=FLAGS.precision,
+            schedule=FLAGS.schedule,
+            clip_gradients=FLAGS.max_gradient_norm > 0,
+            average_weights=FLAGS.ema_decay > 0,
+        ),
+        hyperparameters=names.Hyperparameters(
+            learning_rate=FLAGS.learning_rate,
+            alpha=FLAGS.alpha,
+            ciwae_beta=FLAGS.ciwae_beta,
+            adam_b1=FLAGS.adam_b1,
+            adam_b2=FLAGS.adam_b2,
+            adam_epsilon=FLAGS.adam_epsilon,
+            max_gradient_norm=FLAGS.max_gradient_norm,
+            ema_decay=FLAGS.ema_decay,
+            decay_steps=float(FLAGS.epochs * steps_per_epoch) if FLAGS.schedule == "cosine" else 0.0,
+            stage_steps=tuple(int(n) * steps_per_epoch for n in FLAGS.stage_epochs) if stages else (),
+            stage_factors=tuple(map(float, FLAGS.stage_factors)) if stages else (),
+        ),
+        epochs=FLAGS.epochs,
+        seed=FLAGS.seed,
+        validation=FLAGS.validation,
+        image_size=FLAGS.image_size,
+        init_from=FLAGS.init_from,
+    )
+
+
+def dataset_name() -> str:
+    """--dataset, a path made absolute so that the run finds it from anywhere."""
+    path = Path(FLAGS.dataset).expanduser()
+    return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else FLAGS.dataset
+
+
+def _binarization(dataset: Dataset) -> str:
+    if FLAGS.binarization is None:
+        return "none" if dataset.binary or FLAGS.likelihood != "bernoulli" else "dynamic"
+    if dataset.binary and FLAGS.binarization != "none":
+        raise UsageError(f"--binarization has no effect: every pixel of {dataset.name} is black or white already")
+    return FLAGS.binarization

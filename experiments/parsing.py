@@ -1,0 +1,102 @@
+"""Kinds of flags that are checked when they are parsed, with one line for a mistake."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from absl import flags
+
+flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
+
+
+class UsageError(ValueError):
+    """Flags that do not go together; one line for the user."""
+
+
+def number(name: str, default: Any, help: str, *, above=None, least=None, below=None, most=None, integer=False) -> None:
+    """A whole number, or a finite float32, within bounds; absl's own bounds let NaN through."""
+    limits = [("above", above), ("at least", least), ("below", below), ("at most", most)]
+    rule = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
+    holds = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
+
+    def check(value):
+        if value is None:
+            return True
+        used = value if integer else as_float32(value)
+        if (integer or math.isfinite(used)) and all(
+            holds[word](used, limit) for word, limit in limits if limit is not None
+        ):
+            return True
+        raise flags.ValidationError(f"must be a {'whole' if integer else 'finite float32'} number {rule}".rstrip())
+
+    define = flags.DEFINE_integer if integer else flags.DEFINE_float
+    define(name, default, f"{help} ({rule})" if rule else help)
+    flags.register_validator(name, check)
+
+
+def as_float32(value: float) -> float:
+    """`value` as it is computed with: 1e300 is infinite, and 1e-60 is 0."""
+    return ctypes.c_float(value).value
+
+
+def numbers(name: str, default: list[str], help: str, *, integer: bool = False, may_be_empty: bool = False) -> None:
+    """A comma-separated list of positive numbers."""
+    flags.DEFINE_list(name, default, help)
+
+    def check(values):
+        try:
+            positive = all(0 < (int(value) if integer else as_float32(float(value))) < math.inf for value in values)
+        except ValueError:
+            positive = False
+        if positive and (values or may_be_empty):
+            return True
+        kind = "whole numbers" if integer else "numbers"
+        raise flags.ValidationError(f"must be positive {kind} separated by commas, got {','.join(values)!r}")
+
+    flags.register_validator(name, check)
+
+
+class _Choice(flags.EnumParser):
+    def __init__(self, name: str, values: Iterable[str]):
+        super().__init__(values)
+        self._name = name
+
+    def parse(self, argument: str) -> str:
+        if argument not in self.enum_values:
+            raise ValueError(unknown(self._name, argument, list(self.enum_values)))
+        return argument
+
+
+def choice(name: str, default: str | None, values: Iterable[str], help: str) -> None:
+    """One of `values`; an error names the closest."""
+    parser = _Choice(name, values)
+    flags.DEFINE(parser, name, default, f"<{'|'.join(values)}>: {help}", serializer=flags.ArgumentSerializer())
+
+
+def indices(name: str, default: str, help: str, count: int | None = None) -> None:
+    """A comma-separated list of positions in a data set, from 0."""
+    flags.DEFINE_list(name, default, help)
+
+    def check(values):
+        if all(value.strip().isdecimal() for value in values) and len(values) == (count or max(1, len(values))):
+            return True
+        wanted = f"{count} whole numbers" if count else "whole numbers"
+        raise flags.ValidationError(f"must be {wanted} from 0, separated by commas, got {','.join(values)!r}")
+
+    flags.register_validator(name, check)
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """One line for a misspelt name."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"unknown {what} {name!r}"
+        + (f"; did you mean {close[0]!r}?" if close else ".")
+        + f" One of: {', '.join(known)}"
+    )
