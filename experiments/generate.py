@@ -25,7 +25,7 @@ FLAGS = options.FLAGS
 
 def define_flags() -> None:
     options.define_trained_run()
-    indices("indices", "0,1,2,3,4,5,6,7,8,9", "images of --split to reconstruct")
+    indices("indices", None, "images of --split to reconstruct (default: the first ten)")
     indices("morph", "0,1", "two images of --split, from the first to the second", count=2)
     choice("path", "spherical", ("spherical", "linear"), "of the morph through latent space")
     number("num_steps", 15, "steps of the morph", least=2, most=200, integer=True)
@@ -46,7 +46,12 @@ def main() -> int:
         options.check_indices(name, len(data.images), FLAGS.split)
     key = devices.key(FLAGS.seed)
     made = pictures.of_model(
-        key, loaded, data, FLAGS.split, indices=[int(i) for i in FLAGS.indices], num_images=FLAGS.num_images
+        key,
+        loaded,
+        data,
+        FLAGS.split,
+        indices=[int(i) for i in FLAGS.indices or range(min(10, len(data.images)))],
+        num_images=FLAGS.num_images,
     )
     paths = pictures.save(workdir, made)
     start, end = (int(i) for i in FLAGS.morph)

@@ -77,11 +77,13 @@ def choice(name: str, default: str | None, values: Iterable[str], help: str) -> 
     flags.DEFINE(parser, name, default, f"<{'|'.join(values)}>: {help}", serializer=flags.ArgumentSerializer())
 
 
-def indices(name: str, default: str, help: str, count: int | None = None) -> None:
+def indices(name: str, default: str | None, help: str, count: int | None = None) -> None:
     """A comma-separated list of positions in a data set, from 0."""
     flags.DEFINE_list(name, default, help)
 
     def check(values):
+        if values is None:
+            return True
         if all(value.strip().isdecimal() for value in values) and len(values) == (count or max(1, len(values))):
             return True
         wanted = f"{count} whole numbers" if count else "whole numbers"

@@ -156,7 +156,7 @@ def test_the_diagonal_of_the_hessian_of_iwae_is_known():
 
 
 def test_dreg_of_iwae_weighs_the_samples_paths_by_squared_weights():
-    """Against the estimator as Tucker et al. (2018) write it, eq. 8, in numpy: Σ_k w̃_k² ∂log w_k/∂z_k ∂z_k/∂loc."""
+    """Against the estimator as Tucker et al. (2018) write it: Σ_k w̃_k² ∂log w_k/∂z_k ∂z_k/∂loc."""
     loc, scale = 0.2, 1.1
     g = gradients("iwae", "dreg", 4, loc, scale, num_draws=50)[:, 0]
     keys = jax.random.split(jax.random.key(0), 50)

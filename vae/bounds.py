@@ -30,27 +30,27 @@ def iwae(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
 
 
 def miwae(log_w: Float[Array, "M K B"]) -> Float[Array, "B"]:
-    """Multiply importance-weighted bound: 1/M Σ_m log 1/K Σ_k w_mk (Rainforth et al. 2018, eq. 14)."""
+    """Multiply importance-weighted bound: 1/M Σ_m log 1/K Σ_k w_mk (Rainforth et al. 2018)."""
     return (logsumexp(log_w, axis=1) - jnp.log(log_w.shape[1])).mean(0)
 
 
 def piwae(log_w: Float[Array, "M K B"]) -> Float[Array, "B"]:
     """Partially importance-weighted: the value, and the decoder's gradient, are those of IWAE with M·K samples.
 
-    The encoder's gradient is that of `miwae` (Rainforth et al. 2018, §5.3); see objectives.py.
+    The encoder's gradient is that of `miwae` (Rainforth et al. 2018); see objectives.py.
     """
     return iwae(log_w.reshape(-1, log_w.shape[-1]))
 
 
 def ciwae(log_w: Float[Array, "K B"], ciwae_beta: Scalar) -> Float[Array, "B"]:
-    """Combination bound: β·ELBO + (1 − β)·IWAE (Rainforth et al. 2018, eq. 15)."""
+    """Combination bound: β·ELBO + (1 − β)·IWAE (Rainforth et al. 2018)."""
     return ciwae_beta * elbo_mc(log_w) + (1 - ciwae_beta) * iwae(log_w)
 
 
 def renyi(log_w: Float[Array, "K B"], alpha: Scalar) -> Float[Array, "B"]:
-    """Rényi bound: 1/(1 − α) log 1/K Σ_k w_k^(1−α) (Li & Turner 2016, eq. 9); α = 1 is the ELBO, 0 the IWAE bound.
+    """Rényi bound: 1/(1 − α) log 1/K Σ_k w_k^(1−α) (Li & Turner 2016); α = 1 is the ELBO, 0 the IWAE bound.
 
-    The expectation is a bound for α ≥ 0 only as K → ∞; from K samples it lies below its limit.
+    As K → ∞ it tends to log p(x) − D_α(q ‖ p), a lower bound for α ≥ 0.
     """
     power = 1 - jnp.asarray(alpha, log_w.dtype)
     mean = log_w.mean(0)
@@ -65,12 +65,12 @@ def renyi(log_w: Float[Array, "K B"], alpha: Scalar) -> Float[Array, "B"]:
 
 
 def vr_max(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
-    """The limit α → −∞ of the Rényi bound: max_k log w_k (Li & Turner 2016, §4.2). Not smooth."""
+    """The limit α → −∞ of the Rényi bound: max_k log w_k (Li & Turner 2016). Not smooth."""
     return log_w.max(0)
 
 
 def jackknife(log_w: Float[Array, "K B"], order: int) -> Float[Array, "B"]:
-    """Jackknife estimate of log p(x) of order m = 1 or 2: Σ_j c_j L̄_{K−j} (Nowozin 2018, eq. 14). Not a bound.
+    """Jackknife estimate of log p(x) of order m = 1 or 2: Σ_j c_j L̄_{K−j} (Nowozin 2018). Not a bound.
 
     L̄_{K−j} is the mean of the importance-weighted bounds that leave j samples out, and
     c_j = (−1)^j (K − j)^m / ((m − j)! j!). Raises ValueError where K ≤ m.

@@ -7,7 +7,7 @@ H = ∇²F of each example:
     reparameterized  F(log_w), through the samples and through q's density (Kingma & Welling 2014)
     stl              the same with q's density held: sticking the landing (Roeder et al. 2017)
     dreg             decoder and prior weighted by c_k, the samples' own path by c_k − H_kk, q's density held. For
-                     F = IWAE these are w̃_k and w̃_k² (Tucker et al. 2018, eq. 8); it holds for every smooth F
+                     F = IWAE these are w̃_k and w̃_k² (Tucker et al. 2018); it holds for every smooth F
     score            REINFORCE with VIMCO's control variates (Mnih & Rezende 2016), nothing through the samples
 """
 
@@ -58,7 +58,7 @@ def dreg(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
 def score(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
     """(surrogate [], Weighted): the score-function estimator, for K ≥ 2.
 
-    The baseline of sample k is the bound with log w_k replaced by the mean of the others (Mnih & Rezende 2016, eq. 8).
+    The baseline of sample k is the bound with log w_k replaced by the mean of the others (Mnih & Rezende 2016).
     """
     del log_q
     z = lax.stop_gradient(z)

@@ -22,7 +22,7 @@ from vae.streams import Stream, stream
 
 SAMPLES_PER_KEY = 100  # a block of samples that one key draws
 SAMPLES_PER_TILE = 1000  # samples that are decoded at once, always of one example
-ACTIVE_VARIANCE = 0.01  # a unit is active where Var_x(E[z|x]) exceeds this (Burda et al. 2016, §5)
+ACTIVE_VARIANCE = 0.01  # a unit is active where Var_x(E[z|x]) exceeds this (Burda et al. 2016)
 
 
 class Weights(NamedTuple):

@@ -53,7 +53,7 @@ def interpolate(start: np.ndarray, end: np.ndarray, num_steps: int, path: str = 
     """Points from start to end [D], both included: [T, D], along a straight line or a great circle.
 
     The spherical path turns at a constant rate while the length changes linearly, so that it stays where a normal
-    prior has its mass (White 2016, eq. 1, there for equal lengths). Between vectors without a direction, or with
+    prior has its mass (White 2016). Between vectors without a direction, or with
     opposite ones, it is the straight line.
     """
     t = np.linspace(0, 1, num_steps)[:, None]

@@ -70,7 +70,7 @@ def from_log_weights(name: str, settings: Settings) -> Objective:
 
 
 def piwae(settings: Settings) -> Objective:
-    """The decoder climbs IWAE with M·K samples, the encoder MIWAE (Rainforth et al. 2018, §5.3); reports the former."""
+    """The decoder climbs IWAE with M·K samples, the encoder MIWAE (Rainforth et al. 2018); reports the former."""
     estimator, num_samples = ESTIMATORS[settings.estimator], settings.num_groups * settings.num_samples
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
