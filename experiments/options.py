@@ -114,6 +114,7 @@ def define_training() -> None:
 def define_run() -> None:
     flags.DEFINE_string("workdir", None, "the run folder; a run in it is resumed (default: a new folder in runs/)")
     number("devices", 1, "devices that share each batch; 0: all there are", least=0, most=1024, integer=True)
+    flags.DEFINE_bool("figures", True, "draw what the model makes of the test set once training is done")
     number("keep_last", 2, "newest checkpoints kept", least=1, integer=True)
     number("keep_best", 1, "checkpoints with the best validation bound kept", least=0, integer=True)
 

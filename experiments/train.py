@@ -70,7 +70,7 @@ def main() -> int:
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )
-        for path in pictures.after_training(workdir, dataset):
+        for path in pictures.after_training(workdir, dataset) if FLAGS.figures else []:
             print(f"picture: {path}")
     print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
     print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")

@@ -236,6 +236,16 @@ def test_generate_names_each_picture_that_it_wrote(scripts, finished):
         assert arrays["mean"].shape == arrays["log_scale"].shape == (360, 2)
 
 
+def test_training_ends_with_pictures_in_files_and_in_tensorboard(scripts, tmp_path):
+    code, out, err = scripts.call(tmp_path, "train", *SMALL, "--epochs=1", "--workdir=x", "--figures")
+    assert (code, err) == (0, "")
+    drawn = [tmp_path / line.removeprefix("picture: ") for line in out.splitlines() if line.startswith("picture: ")]
+    assert {"learning_curves", "samples", "reconstructions", "manifold", "latent_space"} <= {p.stem for p in drawn}
+    assert all(path.stat().st_size for path in drawn)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "x" / "tensorboard").iterdir())
+    assert b"reconstructions" in events
+
+
 def test_runs_of_an_empty_folder_are_none(scripts, tmp_path):
     assert scripts.call(tmp_path, "runs", "--folder=.") == (0, "", "no runs under .\n")
     assert scripts.call(tmp_path, "runs", "--folder=.", "--json") == (0, "", "no runs under .\n")
