@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from vae.run import Config
 
 
-def resolve(workdir: Path | None) -> set[str]:
-    """Apply --preset, and where `workdir` holds a run, that run's flags; returns the names given by the user.
+def resolve(workdir: Path | None) -> None:
+    """Apply --preset, and where `workdir` holds a run, that run's flags.
 
     Raises UsageError for a flag that would have no effect.
     """
@@ -57,7 +57,6 @@ def resolve(workdir: Path | None) -> set[str]:
             f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
             f"be reached by resuming it; start a new run with --init_from={workdir}"
         )
-    return given
 
 
 def _check_hyperparameters(given: set[str]) -> None:

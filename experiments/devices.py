@@ -8,13 +8,6 @@ from pathlib import Path
 from experiments.parsing import UsageError
 
 
-def key(seed: int):
-    """The root key of `seed`."""
-    import jax
-
-    return jax.random.key(seed)
-
-
 def start(num_devices: int, data_dir: str | None = None):
     """The `num_devices` first devices (0: all); on a CPU they are virtual. Raises UsageError where there are fewer."""
     import jax

@@ -34,6 +34,7 @@ def define_flags() -> None:
 
 def main() -> int:
     workdir = options.trained_workdir()
+    import jax
     from tqdm import tqdm
 
     from experiments import devices, pictures
@@ -49,7 +50,7 @@ def main() -> int:
             bar.update(done - bar.n)
 
         result = evaluation.evaluate(
-            devices.key(FLAGS.seed),
+            jax.random.key(FLAGS.seed),
             loaded.params,
             data.images,
             data.labels,

@@ -36,6 +36,8 @@ def define_flags() -> None:
 
 def main() -> int:
     workdir = options.trained_workdir()
+    import jax
+
     from experiments import devices, pictures
     from vae import run
 
@@ -44,7 +46,7 @@ def main() -> int:
     data, _ = options.evaluated_split(workdir, FLAGS.split)
     for name in ("indices", "morph"):
         options.check_indices(name, len(data.images), FLAGS.split)
-    key = devices.key(FLAGS.seed)
+    key = jax.random.key(FLAGS.seed)
     made = pictures.of_model(
         key,
         loaded,

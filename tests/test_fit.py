@@ -34,7 +34,7 @@ def undisturbed(tmp_path_factory, compiled_once):
 
 @pytest.fixture(autouse=True)
 def short_calls(monkeypatch):
-    """Calls of the compiled program that take 1, 10, 1, 10, … steps, so that a run can be stopped within an epoch."""
+    """Every call of the compiled program is one step, as of a slow model, so that a run stops where it is asked to."""
     monkeypatch.setattr(fit, "SECONDS_PER_CALL", 0.0)
 
 
@@ -62,10 +62,16 @@ def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(tmp_path, undistu
         outcome = train_until(tmp_path, step)
         assert not outcome.finished
         stopped_at = checkpoint.steps(tmp_path / run.CHECKPOINTS)[-1]
-        assert step <= stopped_at <= step + 10
+        assert stopped_at == step
         assert outcome.epoch == stopped_at / STEPS_PER_EPOCH
     assert train_until(tmp_path, None).finished
     assert_same_result(tmp_path, undisturbed)
+
+
+def test_a_slow_model_is_heard_from_after_every_step(tmp_path):
+    watcher = StopAfter(12)
+    train(tmp_path, report=watcher.report, should_stop=watcher.requested)
+    assert [progress.step for progress in watcher.seen] == list(range(1, 13))
 
 
 def test_a_run_that_was_asked_to_stop_before_its_first_step_is_saved_and_resumes(tmp_path, undisturbed):

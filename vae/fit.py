@@ -93,7 +93,7 @@ def fit(
             return bound
 
         seconds_before, held_out_bound = _so_far(workdir, settings.objective, held_out)
-        started, steps_per_call, pace = time.perf_counter(), 1, float("nan")
+        started, steps_per_call, pace, compiled = time.perf_counter(), 1, float("nan"), False
         while step < num_steps and not should_stop():
             epoch_end = (step // steps_per_epoch + 1) * steps_per_epoch
             stop = min(step + steps_per_call, epoch_end)
@@ -101,11 +101,10 @@ def fit(
             state = program.train_steps(state, splits["train"], stop)
             if not training.last_step_was_finite(state):
                 raise _failure("the bound or its gradient", workdir, program.root, state, config, num_images)
-            if steps_per_call > 1:
+            if compiled:  # the first call, which compiles, tells nothing of the pace
                 pace = (time.perf_counter() - called) / (stop - step)
-            # The first call compiles, and tells nothing of the pace.
-            steps_per_call = 10 if steps_per_call == 1 else max(1, int(SECONDS_PER_CALL / pace))
-            step = stop
+                steps_per_call = max(1, min(8 * steps_per_call, int(SECONDS_PER_CALL / pace)))
+            compiled, step = True, stop
             means = {name: float(total) / ((step - 1) % steps_per_epoch + 1) for name, total in state.sums.items()}
             train_bound = means["bound"]
             if step == epoch_end:
