@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ from vae import settings as names
 if TYPE_CHECKING:
     from vae.datasets import Dataset
     from vae.run import Config
+
+# Fields of Hyperparameters that count steps, and the flags that give them in epochs.
+IN_EPOCHS = {"warmup_steps": "warmup_epochs", "capacity_steps": "capacity_epochs"}
 
 
 def resolve(workdir: Path | None) -> None:
@@ -61,9 +66,10 @@ def resolve(workdir: Path | None) -> None:
 
 def _check_hyperparameters(given: set[str]) -> None:
     """Raises UsageError for a number that another objective reads."""
-    from vae.objectives import OBJECTIVES, hyperparameters_of
+    from vae.objectives import OBJECTIVES, reads
 
-    readers = {name: [other for other in OBJECTIVES if name in hyperparameters_of(other)] for name in given}
+    read = {objective: [IN_EPOCHS.get(name, name) for name in reads(objective)] for objective in OBJECTIVES}
+    readers = {name: [objective for objective in OBJECTIVES if name in read[objective]] for name in given}
     for name, objectives in readers.items():
         if objectives and FLAGS.objective not in objectives:
             raise UsageError(
@@ -101,50 +107,41 @@ def config(dataset: Dataset) -> Config:
     """The run's Config from the flags and the data they name; raises UsageError where they do not go together."""
     from vae.run import Config
 
-    binarization = _binarization(dataset)
     steps_per_epoch = max(1, len(dataset.train.images) // FLAGS.batch_size)
     stages = FLAGS.schedule == "stages"
+    settings: dict[str, Any] = {
+        **_values_of(field.name for field in dataclasses.fields(names.Settings)),
+        "image_shape": tuple(dataset.train.images.shape[1:]),
+        "hidden_sizes": tuple(map(int, FLAGS.hidden_sizes)),
+        "channels": tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
+        "scale": None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
+        "binarization": _binarization(dataset),
+        "discriminator_sizes": tuple(map(int, FLAGS.discriminator_sizes)),
+        "clip_gradients": FLAGS.max_gradient_norm > 0,
+        "average_weights": FLAGS.ema_decay > 0,
+    }
+    hyperparameters: dict[str, Any] = {
+        **_values_of(names.Hyperparameters._fields),
+        **{steps: float(FLAGS.get_flag_value(epochs, 0) * steps_per_epoch) for steps, epochs in IN_EPOCHS.items()},
+        "decay_steps": float(FLAGS.epochs * steps_per_epoch) if FLAGS.schedule == "cosine" else 0.0,
+        "stage_steps": tuple(int(n) * steps_per_epoch for n in FLAGS.stage_epochs) if stages else (),
+        "stage_factors": tuple(map(float, FLAGS.stage_factors)) if stages else (),
+    }
     return Config(
         dataset=dataset_name(),
-        settings=names.Settings(
-            image_shape=tuple(dataset.train.images.shape[1:]),
-            network=FLAGS.network,
-            hidden_sizes=tuple(map(int, FLAGS.hidden_sizes)),
-            channels=tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
-            activation=FLAGS.activation,
-            latent_dim=FLAGS.latent_dim,
-            likelihood=FLAGS.likelihood,
-            scale=None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
-            binarization=binarization,
-            objective=FLAGS.objective,
-            estimator=FLAGS.estimator,
-            num_samples=FLAGS.num_samples,
-            num_groups=FLAGS.num_groups,
-            batch_size=FLAGS.batch_size,
-            precision=FLAGS.precision,
-            schedule=FLAGS.schedule,
-            clip_gradients=FLAGS.max_gradient_norm > 0,
-            average_weights=FLAGS.ema_decay > 0,
-        ),
-        hyperparameters=names.Hyperparameters(
-            learning_rate=FLAGS.learning_rate,
-            alpha=FLAGS.alpha,
-            ciwae_beta=FLAGS.ciwae_beta,
-            adam_b1=FLAGS.adam_b1,
-            adam_b2=FLAGS.adam_b2,
-            adam_epsilon=FLAGS.adam_epsilon,
-            max_gradient_norm=FLAGS.max_gradient_norm,
-            ema_decay=FLAGS.ema_decay,
-            decay_steps=float(FLAGS.epochs * steps_per_epoch) if FLAGS.schedule == "cosine" else 0.0,
-            stage_steps=tuple(int(n) * steps_per_epoch for n in FLAGS.stage_epochs) if stages else (),
-            stage_factors=tuple(map(float, FLAGS.stage_factors)) if stages else (),
-        ),
+        settings=names.Settings(**settings),
+        hyperparameters=names.Hyperparameters(**hyperparameters),
         epochs=FLAGS.epochs,
         seed=FLAGS.seed,
         validation=FLAGS.validation,
         image_size=FLAGS.image_size,
         init_from=FLAGS.init_from,
     )
+
+
+def _values_of(fields: Iterable[str]) -> dict[str, Any]:
+    """The fields that are flags of the same name."""
+    return {name: FLAGS[name].value for name in fields if name in FLAGS}
 
 
 def dataset_name() -> str:

@@ -95,6 +95,7 @@ def define_training() -> None:
     number("num_groups", 1, "M, groups of K samples: miwae, piwae", least=1, integer=True)
     number("alpha", 0.5, "renyi: 0 is iwae, 1 the ELBO")
     number("ciwae_beta", 0.5, "ciwae: the weight of the ELBO", least=0, most=1)
+    define_regularizers()
     number("epochs", 20, "passes over the training set", least=1, most=10**6, integer=True)
     number("batch_size", 100, "images in a step", least=1, integer=True)
     number("learning_rate", 1e-3, "Adam's step size", above=0)
@@ -109,6 +110,32 @@ def define_training() -> None:
     choice("precision", "float32", names.PRECISIONS, "operands of matrix products")
     number("seed", 0, "of everything random", least=0, most=2**31 - 1, integer=True)
     flags.DEFINE_string("init_from", None, "start a new run from the parameters of this run folder")
+
+
+def define_regularizers() -> None:
+    """The numbers of single objectives; each is an error with the others."""
+    number("beta", 4.0, "beta: the weight of the KL", least=0)
+    choice("warmup_shape", "linear", names.WARMUP_SHAPES, "warmup: how the weight of the KL rises to 1")
+    number("warmup_epochs", 10.0, "warmup: until the KL has its full weight", least=0)
+    number("warmup_cycles", 4, "warmup, cyclical: rises within --warmup_epochs", least=1, integer=True)
+    number("capacity_weight", 100.0, "capacity: γ", least=0)
+    number("max_capacity", 25.0, "capacity: C, the KL in nats that is reached", least=0)
+    number("capacity_epochs", 10.0, "capacity: in which the target rises from 0 to C", least=0)
+    number("free_nats", 0.25, "free_bits: λ, nats of KL that each group has free", least=0)
+    number("free_bits_group_size", 1, "free_bits: dimensions in a group; 0: a whole stochastic layer", least=0,
+           integer=True)  # fmt: skip
+    number("mi_weight", 1.0, "beta_tcvae: the weight of the mutual information", least=0)
+    number("tc_weight", 6.0, "beta_tcvae: the weight of the total correlation", least=0)
+    number("dimension_weight", 1.0, "beta_tcvae: the weight of the dimension-wise KL", least=0)
+    choice("aggregate_estimator", "stratified", names.AGGREGATE_ESTIMATORS, "beta_tcvae: of q(z) from a batch")
+    number("dip_off_diagonal", 10.0, "dip_i, dip_ii: the weight of squared covariances", least=0)
+    number("dip_diagonal", 10.0, "dip_i, dip_ii: the weight of squared distances of variances from 1", least=0)
+    number("info_alpha", 0.0, "info: 1 − α weighs the KL; 1 is the Wasserstein autoencoder", most=1)
+    number("info_lambda", 100.0, "info: α + λ − 1 weighs the MMD between q(z) and p(z)", least=0)
+    choice("mmd_kernel", "imq", names.MMD_KERNELS, "info: inverse multiquadratic or Gaussian")
+    number("mmd_scale", 1.0, "info: of the kernel, in standard deviations of the prior", above=0)
+    number("factor_gamma", 10.0, "factor: the weight of the total correlation", least=0)
+    numbers("discriminator_sizes", ["1000", "1000", "1000"], "factor: the discriminator's layers", integer=True)
 
 
 def define_run() -> None:

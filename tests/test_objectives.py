@@ -10,7 +10,7 @@ from vae import model as models
 from vae import objectives
 from vae.bounds import GROUPED
 from vae.estimators import ESTIMATORS
-from vae.objectives import OBJECTIVES, REFUSED, ObjectiveError
+from vae.objectives import BOUNDS, OBJECTIVES, REFUSED, ObjectiveError
 from vae.settings import Hyperparameters, Settings
 
 NO_NUMBERS = Hyperparameters()
@@ -23,14 +23,19 @@ def apply(objective, model, x, params=None, seed=0):
 
 
 def settings_for(name, estimator="reparameterized", num_samples=1, image_shape=(6, 1, 1), **others):
-    groups = 2 if name in GROUPED else 1
-    return Settings(
-        image_shape, objective=name, estimator=estimator, num_samples=num_samples, num_groups=groups, **others
-    )
+    fields = {
+        "objective": name,
+        "estimator": estimator,
+        "num_samples": num_samples,
+        "num_groups": 2 if name in GROUPED else 1,
+        "latent_dim": LATENT_DIM,
+        "discriminator_sizes": (5,),
+    }
+    return Settings(image_shape, **(fields | others))
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "elbo"])
+@pytest.mark.parametrize("name", [*BOUNDS, "rws"])
 def test_with_the_exact_posterior_every_bound_is_log_p(name):
     oracle = LinearGaussian.random(seed=0)
     x = oracle.sample(seed=1, num_examples=20)
@@ -48,11 +53,19 @@ def test_expected_elbo_is_log_p_minus_the_kl_to_the_exact_posterior(name):
     np.testing.assert_allclose(bound, oracle.log_p(x) - oracle.diagonal_gap, atol=0.08)
 
 
+LATENT_DIM = 4
+
+
 def small_model(likelihood="bernoulli"):
-    settings = Settings((3, 3, 1), hidden_sizes=(8,), latent_dim=4, likelihood=likelihood)
+    settings = Settings((3, 3, 1), hidden_sizes=(8,), latent_dim=LATENT_DIM, likelihood=likelihood)
     model = models.build(settings)
     batch = models.Batch(jnp.round(jax.random.uniform(jax.random.key(0), (5, 3, 3, 1))))
     return model, batch, jax.jit(model.init)(jax.random.key(1), batch)
+
+
+def objectives_params(objective, model, params):
+    extra = objective.init(jax.random.key(4), model)
+    return params | ({"objective": extra} if extra else {})
 
 
 PAIRS = [(name, estimator) for name in OBJECTIVES for estimator in ESTIMATORS if (name, estimator) not in REFUSED]
@@ -62,6 +75,7 @@ PAIRS = [(name, estimator) for name in OBJECTIVES for estimator in ESTIMATORS if
 def test_every_pair_reports_the_bound_and_has_a_finite_gradient_even_at_extreme_parameters(name, estimator):
     model, batch, params = small_model()
     objective = objectives.build(settings_for(name, estimator, num_samples=4, image_shape=(3, 3, 1)))
+    params = objectives_params(objective, model, params)
     plain = objectives.build(settings_for(name, num_samples=4, image_shape=(3, 3, 1)))
     traces = []
 
@@ -77,7 +91,7 @@ def test_every_pair_reports_the_bound_and_has_a_finite_gradient_even_at_extreme_
 
     for scale in (1.0, 1e3):
         gradient, (bound, metrics, expected) = value_and_gradient(jax.tree.map(lambda p, s=scale: s * p, params))
-        assert bound.shape == metrics["kl"].shape == metrics["reconstruction"].shape == (5,)
+        assert {value.shape for value in (bound, *metrics.values())} == {(5,)}
         np.testing.assert_allclose(bound, expected, rtol=1e-6)
         assert jnp.isfinite(bound).all()
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -105,19 +119,26 @@ def test_too_few_samples_or_groups_without_effect_are_refused(settings, reason):
         objectives.build(settings)
 
 
-@pytest.mark.parametrize(("name", "field"), [("renyi", "alpha"), ("ciwae", "ciwae_beta")])
-def test_every_hyperparameter_changes_the_bound_without_a_new_trace(name, field):
-    assert objectives.hyperparameters_of(name) == [field]
+NUMBERS = {name: [field for field in objectives.reads(name) if field in Hyperparameters._fields] for name in OBJECTIVES}
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if NUMBERS[name]])
+def test_every_hyperparameter_changes_the_bound_without_a_new_trace(name):
     model, batch, params = small_model()
-    objective = objectives.build(settings_for(name, num_samples=4, image_shape=(3, 3, 1)))
+    settings = settings_for(name, num_samples=4, image_shape=(3, 3, 1), warmup_shape="cyclical")
+    objective = objectives.build(settings)
+    params = objectives_params(objective, model, params)
 
+    @jax.jit
     @jax.vmap
-    def bounds(value):
-        h = NO_NUMBERS._replace(**{field: value})
-        return objective.apply(jax.random.key(2), params, model, batch, h, 0)[1]
+    def bounds(hyperparameters):
+        return objective.apply(jax.random.key(2), params, model, batch, hyperparameters, 3)[1].mean()
 
-    low, high = jax.jit(bounds)(jnp.asarray([0.1, 0.9]))
-    assert (low > high).all()
+    # One row where nothing is changed, and one for each field.
+    plain = NO_NUMBERS._replace(warmup_steps=8.0, capacity_steps=8.0)
+    changed = [plain] + [plain._replace(**{field: getattr(plain, field) + 0.3}) for field in NUMBERS[name]]
+    found = bounds(jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *changed))
+    assert (found[1:] != found[0]).all(), dict(zip(NUMBERS[name], found[1:] - found[0], strict=True))
 
 
 def test_analytic_and_sampled_elbo_differ_only_by_the_noise_of_the_kl():
@@ -150,7 +171,7 @@ def test_fault_pixels_are_averaged_and_latent_dimensions_left_unreduced():
 def test_fault_the_field_elbo_holds_its_negative():
     oracle = LinearGaussian.random(seed=0)
     x = oracle.sample(seed=1, num_examples=50)
-    for name in OBJECTIVES:
+    for name in ["elbo", *BOUNDS]:
         num_samples = 3 if name.startswith("jackknife") else 1
         objective = objectives.build(settings_for(name, num_samples=num_samples))
         surrogate, bound, metrics = apply(objective, oracle.model("diagonal"), x)

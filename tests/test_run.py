@@ -188,7 +188,6 @@ def test_a_loaded_run_reproduces_its_validation_bounds(finished):
         values = training.validate(
             stream(jax.random.key(stored.seed), Stream.EVALUATE),
             params,
-            jax.numpy.int32(row["step"]),
             jax.device_put(images.stored(digits(), "validation", settings.binarization, training=False)),
             stored.hyperparameters,
             model=model,

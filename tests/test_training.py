@@ -239,7 +239,7 @@ def test_validation_averages_over_every_image_once_with_a_masked_last_batch(batc
     deterministic = models.build(settings)._replace(posterior=lambda params, batch: _Certain(batch.x))
     state = first_state(SETTINGS)
     validate = jax.jit(partial(training.validate, **{**p, "model": deterministic}))
-    found = validate(jax.random.key(0), state.params, state.step, Split(jnp.asarray(IMAGES)), Hyperparameters())
+    found = validate(jax.random.key(0), state.params, Split(jnp.asarray(IMAGES)), Hyperparameters())
     z = jnp.asarray(IMAGES[None, :, 0, :2, 0] / 255, jnp.float32)
     x = jnp.asarray(IMAGES / 255, jnp.float32)
     expected = p["model"].likelihood(state.params, z).log_prob(x[None]).mean()

@@ -173,7 +173,7 @@ class Program(NamedTuple):
     def validate(self, state: training.TrainState, data: Split) -> dict[str, float]:
         """The bound being trained and its metrics, averaged over `data`, with the same noise at every call."""
         key = stream(self.root, Stream.EVALUATE)
-        values = self.compiled_validate(key, state.evaluated_params, state.step, data, self.hyperparameters)
+        values = self.compiled_validate(key, state.evaluated_params, data, self.hyperparameters)
         return {name: float(value) for name, value in values.items()}
 
 

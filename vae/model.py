@@ -16,11 +16,12 @@ from vae.settings import Settings
 
 
 class Batch(NamedTuple):
-    """Images in [0, 1], and, where there are any, their labels and their positions in the data set."""
+    """Images in [0, 1], and, where there are any, their labels and their positions in a data set of `dataset_size`."""
 
     x: Float[Array, "B H W C"]
     y: Int[Array, "B"] | None = None
     index: Int[Array, "B"] | None = None
+    dataset_size: int | Int[Array, ""] | None = None
 
 
 class Model(NamedTuple):

@@ -142,6 +142,18 @@ class ConvDecoder(nn.Module):
         return x[:, :height, :width].reshape(*leading, height, width, num_outputs)
 
 
+class Discriminator(nn.Module):
+    """Dense layers of `sizes` with leaky ReLUs, and one logit (Kim & Mnih 2018, appendix A)."""
+
+    sizes: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B"]:
+        for size in self.sizes:
+            z = nn.leaky_relu(nn.Dense(size, kernel_init=_glorot)(z), 0.2)
+        return nn.Dense(1, kernel_init=_glorot)(z)[..., 0]
+
+
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "mlp": (MLPEncoder, MLPDecoder),
     "conv": (ConvEncoder, ConvDecoder),

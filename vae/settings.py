@@ -11,6 +11,9 @@ LIKELIHOODS = ("bernoulli", "normal")
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 PRECISIONS = ("float32", "bfloat16")
 ESTIMATORS = ("reparameterized", "stl", "dreg", "score")
+WARMUP_SHAPES = ("linear", "sigmoid", "cyclical")
+AGGREGATE_ESTIMATORS = ("stratified", "weighted")
+MMD_KERNELS = ("imq", "rbf")
 SCHEDULES = ("constant", "cosine", "stages")
 
 
@@ -31,6 +34,11 @@ class Settings:
     estimator: str = "reparameterized"
     num_samples: int = 1  # K
     num_groups: int = 1  # M, of the multiply importance-weighted bounds
+    warmup_shape: str = "linear"  # warmup
+    free_bits_group_size: int = 1  # free_bits: dimensions that share one threshold; 0: a whole stochastic layer
+    aggregate_estimator: str = "stratified"  # beta_tcvae: of q(z) from a batch
+    mmd_kernel: str = "imq"  # info
+    discriminator_sizes: tuple[int, ...] = (1000, 1000, 1000)  # factor
     batch_size: int = 100  # B
     precision: str = "float32"
     schedule: str = "constant"
@@ -53,6 +61,22 @@ class Hyperparameters(NamedTuple):
     learning_rate: Any = 1e-3
     alpha: Any = 0.5  # renyi
     ciwae_beta: Any = 0.5  # ciwae
+    beta: Any = 4.0  # beta
+    warmup_steps: Any = 0.0  # warmup: steps until the KL has its full weight
+    warmup_cycles: Any = 1.0  # warmup, cyclical: how often the weight rises from 0 to 1 in them
+    capacity_weight: Any = 100.0  # capacity: γ
+    max_capacity: Any = 25.0  # capacity: C, in nats
+    capacity_steps: Any = 0.0  # capacity: steps in which the target rises from 0 to C
+    free_nats: Any = 0.25  # free_bits: λ, for each group
+    mi_weight: Any = 1.0  # beta_tcvae
+    tc_weight: Any = 6.0  # beta_tcvae
+    dimension_weight: Any = 1.0  # beta_tcvae
+    dip_off_diagonal: Any = 10.0  # dip_i, dip_ii
+    dip_diagonal: Any = 10.0  # dip_i, dip_ii
+    info_alpha: Any = 0.0  # info; 1: the Wasserstein autoencoder
+    info_lambda: Any = 100.0  # info
+    mmd_scale: Any = 1.0  # info: of the kernel, in standard deviations of the prior
+    factor_gamma: Any = 10.0  # factor
     adam_b1: Any = 0.9
     adam_b2: Any = 0.999
     adam_epsilon: Any = 1e-8

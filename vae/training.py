@@ -20,6 +20,7 @@ from vae.objectives import Objective
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 
+END = 2**31 - 1  # a step after every schedule
 NUM_RECENT = 100  # steps whose bound, gradient norm and learning rate are kept, to explain a loss that is not finite
 
 
@@ -178,7 +179,7 @@ def train_steps(
         x = seen_in_training(stream(root, Stream.BINARIZE, state.step), data.images[index], settings.binarization)
         if sharding is not None:
             x = lax.with_sharding_constraint(x, sharding)
-        batch = Batch(x, None if data.labels is None else data.labels[index], index)
+        batch = Batch(x, None if data.labels is None else data.labels[index], index, num_images)
         state = state._replace(sums=jax.tree.map(lambda total: jnp.where(first == 0, 0, total), state.sums))
         key = stream(root, Stream.NOISE, state.step)
         return train_step(key, state, batch, model, objective, settings, hyperparameters)
@@ -189,7 +190,6 @@ def train_steps(
 def validate(
     key: Key[Array, ""],
     params: Any,
-    step: Int[Array, ""],
     data: Split,
     hyperparameters: Hyperparameters,
     *,
@@ -199,19 +199,18 @@ def validate(
 ) -> dict[str, Float[Array, ""]]:
     """Means over a held-out split of the bound being trained (`bound`) and of its metrics; spends `key`.
 
-    Every image counts once, whatever the batch size: the last batch is filled up and the filling is masked.
+    Every image counts once, whatever the batch size: the last batch is filled up with the first images, masked.
+    An objective with a schedule is taken at its end, so that the bounds of different epochs compare.
     """
     num_images, batch_size = len(data.images), settings.batch_size
     num_batches = -(-num_images // batch_size)
 
     def batch_sums(number):
         position = number * batch_size + jnp.arange(batch_size)
-        index = jnp.minimum(position, num_images - 1)
+        index = jnp.mod(position, num_images)
         labels = None if data.labels is None else data.labels[index]
-        batch = Batch(to_unit_interval(data.images[index]), labels, index)
-        _, bound, metrics = objective.apply(
-            jax.random.fold_in(key, number), params, model, batch, hyperparameters, step
-        )
+        batch = Batch(to_unit_interval(data.images[index]), labels, index, num_images)
+        _, bound, metrics = objective.apply(jax.random.fold_in(key, number), params, model, batch, hyperparameters, END)
         counted = position < num_images
         return {name: jnp.where(counted, value, 0).sum() for name, value in {"bound": bound, **metrics}.items()}
 

@@ -1,0 +1,91 @@
+"""Objectives that are a bound on log-weights (bounds.py) and an estimator of its gradient (estimators.py).
+
+Nats, per example. Shapes: K samples, M groups of them, B batch.
+"""
+
+from __future__ import annotations
+
+import jax
+from jax import lax
+from jaxtyping import Array, Float
+
+from vae.bounds import BOUNDS, GROUPED, iwae
+from vae.estimators import ESTIMATORS, reparameterized
+from vae.model import Model, Weighted, score_samples
+from vae.objectives.objective import Objective, no_parameters, numbers_for
+from vae.settings import Hyperparameters, Settings
+
+
+def from_log_weights(name: str, settings: Settings) -> Objective:
+    """The objective of `BOUNDS[name]` with M·K samples and the gradient estimator of `settings`."""
+    estimator, num_samples = ESTIMATORS[settings.estimator], settings.num_groups * settings.num_samples
+
+    def apply(key, params, model: Model, batch, hyperparameters, step):
+        del step
+        bound = on_log_weights(name, settings, hyperparameters)
+        q = model.posterior(params, batch)
+        z, log_q = q.sample_and_log_prob(key, num_samples)
+        surrogate, weighted = estimator(params, model, batch, q, z, log_q, bound)
+        return surrogate, bound(weighted.log_w), metrics(weighted)
+
+    return Objective(no_parameters, apply)
+
+
+def piwae(settings: Settings) -> Objective:
+    """The decoder climbs IWAE with M·K samples, the encoder MIWAE (Rainforth et al. 2018); reports the former."""
+    estimator, num_samples = ESTIMATORS[settings.estimator], settings.num_groups * settings.num_samples
+
+    def apply(key, params, model: Model, batch, hyperparameters, step):
+        del hyperparameters, step
+        q = model.posterior(params, batch)
+        z, log_q = q.sample_and_log_prob(key, num_samples)
+        # Held where it is used, not by name: a prior may share the encoder's weights.
+        held_decoder = model._replace(
+            prior=lambda params, *args: model.prior(lax.stop_gradient(params), *args),
+            likelihood=lambda params, *args: model.likelihood(lax.stop_gradient(params), *args),
+        )
+        for_encoder = on_log_weights("miwae", settings, Hyperparameters())
+        held_z, held_log_q = lax.stop_gradient((z, log_q))
+        decoders, weighted = reparameterized(params, model, batch, q, held_z, held_log_q, iwae)
+        encoders, _ = estimator(params, held_decoder, batch, q, z, log_q, for_encoder)
+        return decoders + encoders, iwae(weighted.log_w), metrics(weighted)
+
+    return Objective(no_parameters, apply)
+
+
+def rws(settings: Settings) -> Objective:
+    """Reweighted wake-sleep with the wake-phase update of q (Bornschein & Bengio 2015); reports IWAE.
+
+    With normalised weights w̃, held, and nothing through the samples: θ climbs Σ_k w̃_k log p(x, z_k), which is IWAE's
+    gradient, and φ climbs Σ_k w̃_k log q(z_k|x), which brings q towards the posterior in KL(p(z|x) ‖ q(z|x)).
+    """
+
+    def apply(key, params, model: Model, batch, hyperparameters, step):
+        del hyperparameters, step
+        q = model.posterior(params, batch)
+        z = lax.stop_gradient(q.sample_and_log_prob(key, settings.num_samples)[0])
+        weighted = score_samples(params, model, batch, z, q.log_prob(z))
+        normalized = lax.stop_gradient(jax.nn.softmax(weighted.log_w, axis=0))
+        log_joint = weighted.log_p_x_given_z + weighted.log_p_z
+        surrogate = (normalized * (log_joint + weighted.log_q_z_given_x)).sum(0)
+        return surrogate.mean(), iwae(weighted.log_w), metrics(weighted)
+
+    return Objective(no_parameters, apply)
+
+
+def on_log_weights(name: str, settings: Settings, hyperparameters: Hyperparameters):
+    """`BOUNDS[name]` as a function of flat log-weights [M·K, B], with its hyperparameters filled in."""
+    bound = BOUNDS[name]
+    numbers = numbers_for(bound, settings, hyperparameters)
+    if name not in GROUPED:
+        return lambda log_w: bound(log_w, **numbers)
+    groups = settings.num_groups, settings.num_samples
+    return lambda log_w: bound(log_w.reshape(*groups, log_w.shape[-1]), **numbers)
+
+
+def metrics(weighted: Weighted) -> dict[str, Float[Array, "B"]]:
+    """Reconstruction and KL of each example, means over its samples."""
+    return {
+        "reconstruction": weighted.log_p_x_given_z.mean(0),
+        "kl": (weighted.log_q_z_given_x - weighted.log_p_z).mean(0),
+    }

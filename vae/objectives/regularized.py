@@ -1,0 +1,143 @@
+"""Objectives of the form reconstruction − Σ_i weight_i · term_i, each as its equation. Nats, per example.
+
+A regulariser is a function `name(latents, **numbers) -> {term: (weight, [B])}`, whose numbers are fields of `Settings`
+or `Hyperparameters` (and `key`, where it draws something); its unweighted terms are what is logged. Those that compare
+the posteriors of a batch with each other are in aggregate.py; the table is in __init__.py. Shapes: K samples, B batch,
+D latent.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vae.model import Model, sum_layers
+from vae.objectives.objective import Objective, ObjectiveError, no_parameters, numbers_for
+from vae.settings import Settings
+
+Scalar = Float[Array, ""] | float
+Terms = dict[str, tuple[Scalar, Float[Array, "B"]]]
+
+
+class Latents(NamedTuple):
+    """q(z|x) of a batch, the prior, and K samples z of each q with their log densities [K, B]."""
+
+    q: Any
+    prior: Any
+    z: Any
+    log_q_z_given_x: Float[Array, "K B"]
+    log_p_z: Float[Array, "K B"]
+    step: Int[Array, ""] | int
+    dataset_size: Int[Array, ""] | int  # N, of the images that the batch was drawn from
+
+    @property
+    def kl_per_dimension(self) -> Any:
+        """The closed form of KL(q ‖ p), [B, D] for each stochastic layer; raises ObjectiveError where there is none."""
+        kl = self.q.kl_per_dimension(self.prior)
+        if kl is None:
+            raise ObjectiveError(
+                "this posterior and this prior have no KL(q ‖ p) in closed form, which the objective needs; "
+                "use elbo_mc, beta, or another bound on log-weights"
+            )
+        return kl
+
+    @property
+    def kl(self) -> Float[Array, "B"]:
+        """KL(q ‖ p): the closed form where there is one, otherwise the mean of log q(z|x) − log p(z) over samples."""
+        if self.q.kl_per_dimension(self.prior) is None:
+            return (self.log_q_z_given_x - self.log_p_z).mean(0)
+        return sum_layers(jax.tree.map(lambda kl: kl.sum(-1), self.kl_per_dimension))
+
+
+def elbo(latents: Latents) -> Terms:
+    """ELBO with the analytic KL: 1/K Σ_k log p(x|z_k) − KL(q(z|x) ‖ p(z)) (Kingma & Welling 2014, eq. 7)."""
+    return {"kl": (1.0, sum_layers(jax.tree.map(lambda kl: kl.sum(-1), latents.kl_per_dimension)))}
+
+
+def beta(latents: Latents, beta: Scalar) -> Terms:
+    """E log p(x|z) − β·KL (β-VAE; Higgins et al. 2017, eq. 4)."""
+    return {"kl": (beta, latents.kl)}
+
+
+def warmup(latents: Latents, warmup_shape: str, warmup_steps: Scalar, warmup_cycles: Scalar) -> Terms:
+    """E log p(x|z) − w(t)·KL, with w(t) rising to 1 in `warmup_steps`; see `warmup_weight`."""
+    return {"kl": (warmup_weight(warmup_shape, latents.step, warmup_steps, warmup_cycles), latents.kl)}
+
+
+def warmup_weight(shape: str, step, steps: Scalar, cycles: Scalar) -> Float[Array, ""]:
+    """w(t) with T = `steps`: how the KL is weighed at step t.
+
+    linear     min(1, t/T) (Sønderby et al. 2016)
+    sigmoid    σ(10·(t/T − ½)), so it goes from 0.007 to 0.993 in T and on to 1 (Bowman et al. 2016)
+    cyclical   `cycles` times min(1, 2·(t mod T/cycles) / (T/cycles)), then 1 (Fu et al. 2019, R = ½)
+    """
+    t = step / jnp.maximum(jnp.asarray(steps, jnp.float32), 1.0)
+    if shape == "sigmoid":
+        return jax.nn.sigmoid(10 * (t - 0.5))
+    if shape == "cyclical":
+        return jnp.where(t < 1, jnp.minimum(2 * (t * cycles % 1), 1.0), 1.0)
+    return jnp.minimum(t, 1.0)
+
+
+def capacity(latents: Latents, capacity_weight: Scalar, max_capacity: Scalar, capacity_steps: Scalar) -> Terms:
+    """E log p(x|z) − γ·|KL − C(t)|, with C(t) rising linearly to C in `capacity_steps` (Burgess et al. 2018, eq. 8)."""
+    target = max_capacity * jnp.minimum(latents.step / jnp.maximum(jnp.asarray(capacity_steps, jnp.float32), 1.0), 1.0)
+    return {"capacity_gap": (capacity_weight, jnp.abs(latents.kl - target))}
+
+
+def free_bits(latents: Latents, free_nats: Scalar, free_bits_group_size: int) -> Terms:
+    """E log p(x|z) − Σ_j max(λ, mean_b KL_jb), over groups j of dimensions (Kingma et al. 2016, eq. 15).
+
+    Groups are `free_bits_group_size` adjacent dimensions, 1: each of them, 0: a whole stochastic layer. The mean is
+    over the batch, so the term is spread evenly over it. Raises ObjectiveError where groups do not fill the dimensions.
+    """
+
+    def of_layer(kl):
+        latent_dim = kl.shape[-1]
+        size = free_bits_group_size or latent_dim
+        if latent_dim % size:
+            raise ObjectiveError(f"free_bits_group_size {size} does not divide the {latent_dim} latent dimensions")
+        groups = kl.mean(0).reshape(-1, size).sum(-1)
+        return jnp.broadcast_to(jnp.maximum(groups, free_nats).sum(), kl.shape[:1])
+
+    return {"free_bits_kl": (1.0, sum_layers(jax.tree.map(of_layer, latents.kl_per_dimension)))}
+
+
+def regularized(regularizer: Callable[..., Terms], settings: Settings) -> Objective:
+    """reconstruction − Σ_i weight_i · term_i, differentiated through reparameterised samples."""
+    draws = "key" in inspect.signature(regularizer).parameters
+
+    def apply(key, params, model: Model, batch, hyperparameters, step):
+        key_z, key_terms = jax.random.split(key) if draws else (key, None)
+        latents, reconstruction = encode(key_z, params, model, batch, step, settings.num_samples)
+        numbers = numbers_for(regularizer, settings, hyperparameters) | ({"key": key_terms} if draws else {})
+        terms = regularizer(latents, **numbers)
+        bound = reconstruction - penalty(terms)
+        return bound.mean(), bound, logged(latents, reconstruction, terms)
+
+    return Objective(no_parameters, apply)
+
+
+def encode(key, params, model: Model, batch, step, num_samples: int) -> tuple[Latents, Float[Array, "B"]]:
+    """The latents of a batch and the mean of log p(x|z) over their samples; spends `key`."""
+    q, prior = model.posterior(params, batch), model.prior(params, batch.y)
+    z, log_q = q.sample_and_log_prob(key, num_samples)
+    reconstruction = model.likelihood(params, z, batch.y).log_prob(batch.x[None]).mean(0)
+    dataset_size = len(batch.x) if batch.dataset_size is None else batch.dataset_size
+    log_p = sum_layers(prior.log_prob(z))
+    return Latents(q, prior, z, sum_layers(log_q), log_p, step, dataset_size), reconstruction
+
+
+def penalty(terms: Terms) -> Float[Array, "B"]:
+    """Σ_i weight_i · term_i."""
+    return sum_layers([weight * term for weight, term in terms.values()])
+
+
+def logged(latents: Latents, reconstruction: Float[Array, "B"], terms: Terms) -> dict[str, Float[Array, "B"]]:
+    """Reconstruction, KL and the unweighted terms."""
+    return {"reconstruction": reconstruction, "kl": latents.kl, **{name: term for name, (_, term) in terms.items()}}
