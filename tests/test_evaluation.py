@@ -51,6 +51,27 @@ def test_exact_posterior_in_float32_is_right_to_1e_4():
     np.testing.assert_allclose(result.log_likelihood[1], oracle.log_p(x.astype(float)), atol=1e-4)
 
 
+@pytest.mark.usefixtures("float64")
+def test_probabilistic_pca_at_maximum_likelihood_has_the_log_likelihood_of_tipping_and_bishop():
+    """−½ [D log 2π + Σ_{j≤L} log λ_j + (D − L) log σ² + D], λ the eigenvalues of the data's covariance."""
+    num_pixels, latent_dim = 6, 2
+    x = LinearGaussian.random(seed=3, num_pixels=num_pixels, latent_dim=4).sample(seed=4, num_examples=30)
+    flat = x.reshape(len(x), -1)
+    eigenvalues, vectors = np.linalg.eigh(np.cov(flat.T, bias=True))
+    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    variance = eigenvalues[latent_dim:].mean()
+    weights = vectors[:, :latent_dim] * np.sqrt(eigenvalues[:latent_dim] - variance)
+    oracle = LinearGaussian(weights, flat.mean(0), variance**0.5)
+    found = evaluation.evaluate(jax.random.key(0), {}, x, model=oracle.model("exact"), num_samples=1)
+    expected = -0.5 * (
+        num_pixels * np.log(2 * np.pi)
+        + np.log(eigenvalues[:latent_dim]).sum()
+        + (num_pixels - latent_dim) * np.log(variance)
+        + num_pixels
+    )
+    assert found.log_likelihood[1].mean() == pytest.approx(expected, abs=1e-9)
+
+
 def test_diagonal_posterior_converges_to_the_log_likelihood_with_k():
     oracle = LinearGaussian.random(seed=2, sigma=3.0)
     x = oracle.sample(seed=3, num_examples=300).astype(np.float32)

@@ -4,6 +4,7 @@ How they are stopped, killed and resumed is in test_scripts_stopped.py.
 """
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -95,6 +96,13 @@ def test_a_misspelt_name_is_answered_with_the_closest_and_with_all(scripts, tmp_
             "--scale has no effect with --likelihood=bernoulli; leave it out, or use --likelihood=normal",
         ),
         (["--stage_epochs=1"], "--stage_epochs has no effect with --schedule=constant"),
+        (["--beta=2"], "--beta has no effect with --objective=elbo; leave it out, or use --objective=beta"),
+        (["--objective=beta", "--warmup_epochs=2"], "--warmup_epochs has no effect with --objective=beta"),
+        (["--objective=info", "--tc_weight=2"], "--tc_weight has no effect with --objective=info"),
+        (["--mmd_kernel=rbf"], "--mmd_kernel has no effect with --objective=elbo"),
+        (["--objective=dip_i", "--estimator=dreg"], "the estimator dreg is not possible for the objective dip_i: "),
+        (["--objective=free_bits", "--free_bits_group_size=3"], "does not divide the 2 latent dimensions"),
+        (["--objective=info", "--info_alpha=1.5"], "must be a finite float32 number at most 1"),
         (["--stage_factors=1"], "--stage_factors has no effect with --schedule=constant"),
         (["--validation=0", "--keep_best=2"], "--keep_best has no effect with --validation=0"),
         (["--schedule=stages", "--stage_epochs=1,2"], "give one factor for each stage"),
@@ -244,6 +252,30 @@ def test_training_ends_with_pictures_in_files_and_in_tensorboard(scripts, tmp_pa
     assert all(path.stat().st_size for path in drawn)
     events = b"".join(path.read_bytes() for path in (tmp_path / "x" / "tensorboard").iterdir())
     assert b"reconstructions" in events
+
+
+@pytest.mark.parametrize(
+    ("flags", "terms"),
+    [
+        (["--objective=warmup", "--warmup_epochs=0.5", "--warmup_shape=cyclical"], []),
+        (["--objective=capacity", "--capacity_epochs=1"], ["capacity_gap"]),
+        (["--objective=beta_tcvae", "--tc_weight=2"], ["mutual_information", "total_correlation", "dimension_wise_kl"]),
+        (["--objective=factor", "--discriminator_sizes=8"], ["total_correlation"]),
+    ],
+)
+def test_a_regularised_objective_trains_and_writes_its_terms(scripts, tmp_path, flags, terms):
+    code, _, err = scripts.call(tmp_path, "train", *SMALL, *flags, "--epochs=1", "--workdir=x")
+    assert (code, err) == (0, "")
+    rows = run.read_metrics(tmp_path / "x")
+    name = flags[0].removeprefix("--objective=")
+    assert [row["split"] for row in rows] == ["train", "validation", "test"]
+    assert all(math.isfinite(row[value]) for row in rows for value in (name, "reconstruction", "kl", *terms))
+    stored = run.read_config(tmp_path / "x").hyperparameters
+    steps_per_epoch = rows[0]["step"]
+    expected = {"warmup": ("warmup_steps", 0.5), "capacity": ("capacity_steps", 1)}
+    if name in expected:
+        field, epochs = expected[name]
+        assert getattr(stored, field) == epochs * steps_per_epoch
 
 
 def test_runs_of_an_empty_folder_are_none(scripts, tmp_path):
