@@ -167,3 +167,17 @@ def test_dreg_of_iwae_weighs_the_samples_paths_by_squared_weights():
     weights = np.asarray(jax.nn.softmax(log_w, axis=1))
     slope = -z + (z - loc) / scale**2
     np.testing.assert_allclose(g, (weights**2 * slope).sum(1), rtol=1e-8)
+
+
+def test_wake_sleep_trains_q_on_weighted_samples_that_are_held_and_p_as_iwae_does():
+    """Bornschein & Bengio (2015), against numpy: Σ_k w̃_k ∂log q(z_k)/∂φ, with z_k and w̃_k held."""
+    loc, scale, num_draws = 0.2, 1.1, 50
+    g = gradients("rws", "reparameterized", 4, loc, scale, num_draws)
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    z = np.stack([jnp.asarray(loc + scale * jax.random.normal(k, (4, 1, 1)))[:, 0, 0] for k in keys])
+    log_w = -0.5 * z**2 + 0.5 * ((z - loc) / scale) ** 2
+    w = np.exp(log_w) / np.exp(log_w).sum(1, keepdims=True)
+    standardized = (z - loc) / scale
+    np.testing.assert_allclose(g[:, 0], (w * standardized / scale).sum(1), rtol=1e-9)
+    np.testing.assert_allclose(g[:, 1], (w * (standardized**2 - 1)).sum(1), rtol=1e-9)
+    np.testing.assert_allclose(g[:, 2], gradients("iwae", "reparameterized", 4, loc, scale, num_draws)[:, 2], rtol=1e-9)
