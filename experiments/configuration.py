@@ -38,12 +38,7 @@ def resolve(workdir: Path | None) -> None:
     for name, value in stored.items():
         if name in TRAINING_FLAGS and name not in set_here:
             FLAGS[name].value = value
-    for name, decider, values in ONLY_WITH:
-        if name in given and FLAGS[decider].value not in values:
-            raise UsageError(
-                f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
-                f"leave it out, or use --{decider}={' or '.join(values)}"
-            )
+    check_choices(given)
     _check_hyperparameters(given)
     if FLAGS.validation == 0 and "keep_best" in given and FLAGS.keep_best:
         raise UsageError("--keep_best has no effect with --validation=0: only validation images choose a checkpoint")
@@ -57,6 +52,16 @@ def resolve(workdir: Path | None) -> None:
             f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
             f"be reached by resuming it; start a new run with --init_from={workdir}"
         )
+
+
+def check_choices(given: set[str]) -> None:
+    """Raises UsageError for a given flag that the choices made give no meaning."""
+    for name, decider, values in ONLY_WITH:
+        if name in given and FLAGS[decider].value not in values:
+            raise UsageError(
+                f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
+                f"leave it out, or use --{decider}={' or '.join(values)}"
+            )
 
 
 def _check_hyperparameters(given: set[str]) -> None:
@@ -101,21 +106,12 @@ def config(dataset: Dataset) -> Config:
     """The run's Config from the flags and the data they name; raises UsageError where they do not go together."""
     from vae.run import Config
 
-    binarization = _binarization(dataset)
     steps_per_epoch = max(1, len(dataset.train.images) // FLAGS.batch_size)
     stages = FLAGS.schedule == "stages"
     return Config(
         dataset=dataset_name(),
         settings=names.Settings(
-            image_shape=tuple(dataset.train.images.shape[1:]),
-            network=FLAGS.network,
-            hidden_sizes=tuple(map(int, FLAGS.hidden_sizes)),
-            channels=tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
-            activation=FLAGS.activation,
-            latent_dim=FLAGS.latent_dim,
-            likelihood=FLAGS.likelihood,
-            scale=None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
-            binarization=binarization,
+            **model_settings(dataset),
             objective=FLAGS.objective,
             estimator=FLAGS.estimator,
             num_samples=FLAGS.num_samples,
@@ -145,6 +141,21 @@ def config(dataset: Dataset) -> Config:
         image_size=FLAGS.image_size,
         init_from=FLAGS.init_from,
     )
+
+
+def model_settings(dataset: Dataset) -> dict[str, Any]:
+    """The fields of Settings that the flags of options.define_model and the data set."""
+    return {
+        "image_shape": tuple(dataset.train.images.shape[1:]),
+        "network": FLAGS.network,
+        "hidden_sizes": tuple(map(int, FLAGS.hidden_sizes)),
+        "channels": tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
+        "activation": FLAGS.activation,
+        "latent_dim": FLAGS.latent_dim,
+        "likelihood": FLAGS.likelihood,
+        "scale": None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
+        "binarization": _binarization(dataset),
+    }
 
 
 def dataset_name() -> str:
