@@ -1,15 +1,23 @@
 """What a gradient estimator does at fixed parameters: mean, bias, variance and signal-to-noise ratio against K.
 
-    python -m experiments.gradients --workdir=runs/x
-    python -m experiments.gradients --dataset=digits --objectives=elbo_mc,iwae --estimators=reparameterized,dreg
+    python -m experiments.train --preset=digits --activation=tanh --epochs=5 --workdir=runs/digits
+    python -m experiments.gradients --workdir=runs/digits --estimators=reparameterized,stl,dreg --draws=1000
+    python -m experiments.gradients --dataset=mnist --objectives=elbo_mc,iwae   # at initialisation
+
+The first two take two minutes of a CPU and show, for K = 1 → 64, what Rainforth et al. (2018) and Tucker et al. (2018)
+found: the signal-to-noise ratio of IWAE's encoder gradient falls from 0.61 to 0.06, as 1/√K, where DReG's grows from
+2.4 to 4.3; the decoder's grows from 1.6 to 14.5, as √K. STL is found biased at every K > 1, DReG at none (p < .01).
+After long training, or with many latent dimensions, the posterior is far from q at these K, and IWAE's falls less.
 
 The parameters are those of the run in --workdir, or new ones of the model that --dataset and the other flags describe.
-Writes gradients.json and figures/gradients_snr.png in that folder, and prints a table.
+Draws are of the noise alone, on one batch; the ratios grow with its size. Writes gradients.json and
+figures/gradients_snr.png in the folder, and prints a table; vae/gradients.py says what its columns are.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from pathlib import Path
@@ -120,7 +128,8 @@ def main() -> int:
     made = {}
     if panels:
         floor = rows[0]["groups"][next(iter(panels))]["noise_floor"]
-        made["gradients_snr"] = figures.signal_to_noise(panels, floor, "Gradient")
+        title = f"Gradient of {', '.join(dict.fromkeys(row['objective'] for row in rows))}"
+        made["gradients_snr"] = figures.signal_to_noise(panels, floor, title)
     for path in pictures.save(workdir, made):
         print(f"picture: {path}")
     run.write_json(workdir / "gradients.json", summary)
@@ -222,6 +231,7 @@ def measure(subject: Subject) -> list[dict[str, Any]]:
     from vae import gradients, objectives
 
     root, rows, skipped = jax.random.key(FLAGS.seed), [], set()
+    build = functools.cache(objectives.build)  # an objective's program is compiled once, for draws and reference
     counts = sorted({int(k) for k in FLAGS.num_samples})
     asked = [(o, k, e) for o in FLAGS.objectives for k in counts for e in FLAGS.estimators]
     total = sum(k * FLAGS.draws for _, k, _ in asked) + len(FLAGS.objectives) * sum(counts) * FLAGS.reference_draws
@@ -244,7 +254,7 @@ def measure(subject: Subject) -> list[dict[str, Any]]:
                 num_groups=FLAGS.num_groups,
                 batch_size=len(subject.batch.x),
             )
-            objective = objectives.build(settings)
+            objective = build(settings)
             bar.set_description_str(f"{name} {estimator} K = {num_samples}", refresh=False)
             return gradients.measure(
                 root,

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from tests.test_estimators import pair, params_at
-from vae import gradients, objectives
+from vae import figures, gradients, objectives
 from vae.gradients import Bias, Moments, Signal
 from vae.model import Batch
 from vae.settings import Hyperparameters, Settings
@@ -270,3 +270,50 @@ def test_equal_draws_have_no_bias_and_a_shift_of_every_block_has_the_least_p_val
     np.testing.assert_array_equal(columns(same)[[0, 1, 4]], 0)
     assert same.p_norm == same.p_max_t == 1
     assert gradients.bias(of_draws(draws + 50), of_draws(draws)).p_norm == 2.0**-9
+
+
+# The chart
+
+
+def test_the_chart_has_a_panel_for_each_group_with_the_ratios_and_the_noise_floor():
+    panels = {
+        "encoder": {"dreg": ([1, 4, 16], [1.0, 1.5, 2.0], [0.1, 0.1, 2.5]), "score": ([4, 16], [0.2, 0.1], [0, 0])},
+        "decoder": {"dreg": ([1, 4, 16], [1.0, 2.0, 4.0], [0.1, 0.1, 0.1])},
+    }
+    figure = figures.signal_to_noise(panels, 0.3, "title")
+    encoder, decoder = figure.axes
+    assert [axes.get_title("left") for axes in figure.axes] == ["title: encoder", "title: decoder"]
+    for axes in figure.axes:
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        low, high = axes.get_ylim()
+        assert low < 0.3 < high
+        # On the floor's height, and every ratio above it or marked as noise.
+        assert 0.3 in [line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1]
+    lines = [container.lines[0] for container in encoder.containers]
+    np.testing.assert_array_equal(lines[0].get_ydata(), [1.0, 1.5, 2.0])
+    np.testing.assert_array_equal(lines[1].get_ydata(), [0.2, 0.1])
+    # Beside their K, not on each other.
+    for line, k in zip(lines, ([1, 4, 16], [4, 16]), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), k, rtol=0.04)
+    assert lines[0].get_xdata()[1] != lines[1].get_xdata()[0]
+    assert lines[0].get_color() == decoder.containers[0].lines[0].get_color() != lines[1].get_color()
+    bars = encoder.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose(bars[0][:, 1], [0.9, 1.1])
+    np.testing.assert_allclose(bars[2][:, 1], [0.2, 4.5])
+    figures.png(figure)
+
+
+@pytest.mark.parametrize(
+    ("panels", "floor", "message"),
+    [
+        ({}, 0.1, "panels is empty"),
+        ({"encoder": {}}, 0.1, "panels is empty"),
+        ({"encoder": {"dreg": ([1], [1], [0])}}, 0.0, "noise_floor is 0; expected more than 0"),
+        ({"encoder": {"dreg": ([1, 2], [1], [0])}}, 0.1, "ratios of 'dreg' has 1 entries; expected 2"),
+        ({"encoder": {"dreg": ([1], [0], [0])}}, 0.1, "expected K ≥ 1 and ratios above 0"),
+        ({"encoder": {"dreg": ([1], [np.nan], [0])}}, 0.1, "1 NaN or infinite values"),
+    ],
+)
+def test_a_chart_of_ratios_that_cannot_be_drawn_is_refused_in_one_line(panels, floor, message):
+    with pytest.raises(ValueError, match=message):
+        figures.signal_to_noise(panels, floor, "")
