@@ -4,7 +4,7 @@
     python -m experiments.gradients --workdir=runs/digits --estimators=reparameterized,stl,dreg --draws=1000
     python -m experiments.gradients --dataset=mnist --objectives=elbo_mc,iwae   # at initialisation
 
-The first two take two minutes of a CPU and show, for K = 1 → 64, what Rainforth et al. (2018) and Tucker et al. (2018)
+The first two take two minutes of CPU time and show for K = 1 → 64 what Rainforth et al. and Tucker et al. (2018)
 found: the signal-to-noise ratio of IWAE's encoder gradient falls from 0.61 to 0.06, as 1/√K, where DReG's grows from
 2.4 to 4.3; the decoder's grows from 1.6 to 14.5, as √K. STL is found biased at every K > 1, DReG at none (p < .01).
 After long training, or with many latent dimensions, the posterior is far from q at these K, and IWAE's falls less.
@@ -116,6 +116,7 @@ def main() -> int:
         "subject": subject.name,
         "split": FLAGS.split,
         "batch_size": len(subject.batch.x),
+        "num_groups": FLAGS.num_groups,
         "draws": FLAGS.draws,
         "reference_draws": FLAGS.reference_draws,
         "seed": FLAGS.seed,

@@ -203,7 +203,7 @@ def bias(blocks: Sequence[Moments], reference: Sequence[Moments]) -> Bias:
 
     `p_max_t` finds a bias in a few parameters: Welch's t-test of each one whose gradient varies, corrected for their
     number (conservative where they are correlated). `p_norm` finds a small bias in many: without one, the block-wise
-    differences d_j have symmetric signs, and Σ_{i≠j} d_i·d_j is as large as seen only by chance.
+    differences d_j have symmetric signs, and ‖Σ_j d_j‖ is as large as seen only by chance.
     """
     a, b = reduce(merge, blocks), reduce(merge, reference)
     difference = a.mean - b.mean
@@ -235,12 +235,11 @@ def bias(blocks: Sequence[Moments], reference: Sequence[Moments]) -> Bias:
 
 
 def sign_flip_test(differences: np.ndarray) -> float:
-    """p-value of Σ_{i≠j} d_i·d_j of J differences [J, P] among all changes of their signs: of no mean at all."""
-    gram = differences @ differences.T
-    np.fill_diagonal(gram, 0)
-    num_blocks = len(gram)
+    """p-value of ‖Σ_j d_j‖ of J differences [J, P] among all changes of their signs: whether they have a mean."""
+    num_blocks = len(differences)
     flips = (np.arange(2 ** (num_blocks - 1))[:, None] >> np.arange(num_blocks)) & 1  # the last sign stays
     signs = 1 - 2.0 * flips
-    values = np.einsum("si,ij,sj->s", signs, gram, signs)
+    gram = differences @ differences.T
+    squared_norms = np.einsum("si,ij,sj->s", signs, gram, signs)
     rounding = 1e-9 * np.abs(gram).sum()
-    return float((values >= values[0] - rounding).mean())
+    return float((squared_norms >= squared_norms[0] - rounding).mean())

@@ -275,7 +275,7 @@ def signal_to_noise(
         axes.axhspan(axes.get_ylim()[0] / 1e6, noise_floor, color=COLLAPSED, linewidth=0, zorder=0)
         axes.axhline(noise_floor, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         shown = [float(value) for curve in curves.values() for value in curve[1]]
-        axes.set_ylim(min(*shown, noise_floor) / 1.35, max(*shown, noise_floor) * 1.35)
+        axes.set_ylim(min(*shown, noise_floor) / 1.5, max(*shown, noise_floor) * 1.35)
         axes.set_xticks(sorted(ticks), [f"{n:g}" for n in sorted(ticks)])
         axes.minorticks_off()
         axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5), numticks=12))
