@@ -43,12 +43,7 @@ def resolve(workdir: Path | None) -> None:
     for name, value in stored.items():
         if name in TRAINING_FLAGS and name not in set_here:
             FLAGS[name].value = value
-    for name, decider, values in ONLY_WITH:
-        if name in given and FLAGS[decider].value not in values:
-            raise UsageError(
-                f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
-                f"leave it out, or use --{decider}={' or '.join(values)}"
-            )
+    check_choices(given)
     _check_hyperparameters(given)
     if FLAGS.validation == 0 and "keep_best" in given and FLAGS.keep_best:
         raise UsageError("--keep_best has no effect with --validation=0: only validation images choose a checkpoint")
@@ -62,6 +57,16 @@ def resolve(workdir: Path | None) -> None:
             f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
             f"be reached by resuming it; start a new run with --init_from={workdir}"
         )
+
+
+def check_choices(given: set[str]) -> None:
+    """Raises UsageError for a given flag that the choices made give no meaning."""
+    for name, decider, values in ONLY_WITH:
+        if name in given and FLAGS[decider].value not in values:
+            raise UsageError(
+                f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
+                f"leave it out, or use --{decider}={' or '.join(values)}"
+            )
 
 
 def _check_hyperparameters(given: set[str]) -> None:
@@ -110,12 +115,7 @@ def config(dataset: Dataset) -> Config:
     steps_per_epoch = max(1, len(dataset.train.images) // FLAGS.batch_size)
     stages = FLAGS.schedule == "stages"
     settings: dict[str, Any] = {
-        **_values_of(field.name for field in dataclasses.fields(names.Settings)),
-        "image_shape": tuple(dataset.train.images.shape[1:]),
-        "hidden_sizes": tuple(map(int, FLAGS.hidden_sizes)),
-        "channels": tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
-        "scale": None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
-        "binarization": _binarization(dataset),
+        **model_settings(dataset),
         "discriminator_sizes": tuple(map(int, FLAGS.discriminator_sizes)),
         "clip_gradients": FLAGS.max_gradient_norm > 0,
         "average_weights": FLAGS.ema_decay > 0,
@@ -137,6 +137,18 @@ def config(dataset: Dataset) -> Config:
         image_size=FLAGS.image_size,
         init_from=FLAGS.init_from,
     )
+
+
+def model_settings(dataset: Dataset) -> dict[str, Any]:
+    """The fields of Settings that flags and the data set give, but for those of training alone."""
+    return {
+        **_values_of(field.name for field in dataclasses.fields(names.Settings)),
+        "image_shape": tuple(dataset.train.images.shape[1:]),
+        "hidden_sizes": tuple(map(int, FLAGS.hidden_sizes)),
+        "channels": tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
+        "scale": None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
+        "binarization": _binarization(dataset),
+    }
 
 
 def _values_of(fields: Iterable[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ LAYERS = (
     {"model"},
     {"estimators", "generation", "evaluation"},
     {"objectives"},
-    {"training"},
+    {"training", "gradients"},
     {"checkpoint"},
     {"run"},
     {"fit"},

@@ -12,6 +12,7 @@ class Stream(enum.IntEnum):
     NOISE = 3
     EVALUATE = 4
     GENERATE = 5
+    GRADIENTS = 6
 
 
 def stream(root: jax.Array, name: Stream, *position) -> jax.Array:

@@ -5,7 +5,13 @@ arguments and from 1 in labels, as in the papers: `z[:, 0]` is drawn as z₁. Ar
 """
 
 from vae.figures.canvas import png, save
-from vae.figures.charts import kl_per_dimension, latent_scatter, learning_curves, log_likelihood_by_num_samples
+from vae.figures.charts import (
+    kl_per_dimension,
+    latent_scatter,
+    learning_curves,
+    log_likelihood_by_num_samples,
+    signal_to_noise,
+)
 from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, tile, traversals
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "reconstructions",
     "samples",
     "save",
+    "signal_to_noise",
     "tile",
     "traversals",
 ]

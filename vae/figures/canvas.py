@@ -53,6 +53,11 @@ def new_chart(title: str, x_label: str, y_label: str, width: int = 1100, height:
     """A page with one pair of axes, its size in pixels without the labels, in the style of every chart."""
     figure = new_figure(width, height)
     axes = new_axes(figure, 0, 0, width, height)
+    style_chart(axes, title, x_label, y_label)
+    return figure, axes
+
+
+def style_chart(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=MUTED, linewidth=0.7)
     axes.tick_params(length=3, width=0.7, color=MUTED)
@@ -61,7 +66,6 @@ def new_chart(title: str, x_label: str, y_label: str, width: int = 1100, height:
     axes.set_xlabel(x_label, fontsize=TEXT_SIZE, color=INK)
     axes.set_ylabel(y_label, fontsize=TEXT_SIZE, color=INK)
     set_title(axes, title)
-    return figure, axes
 
 
 def set_title(axes: Axes, title: str) -> None:

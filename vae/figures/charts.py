@@ -1,4 +1,4 @@
-"""Charts of numbers: the latent space, learning curves, KL per dimension, log-likelihood against number of samples."""
+"""Charts: the latent space, learning curves, KL per dimension, and what changes with the number K of samples."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from vae.figures.canvas import (
     INK,
@@ -22,9 +22,12 @@ from vae.figures.canvas import (
     check_finite,
     check_length,
     latent,
+    new_axes,
     new_chart,
+    new_figure,
     number,
     require,
+    style_chart,
 )
 
 COLLAPSED = "#efefef"
@@ -162,8 +165,10 @@ def _limit(axes: Axes, curves: Sequence[np.ndarray]) -> None:
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """The text of each (height, text, colour) at the right edge, at its height or as near as the others let it."""
-    low, high = axes.get_ylim()
-    heights = np.array([0.0 if math.isnan(end[0]) else np.clip((end[0] - low) / (high - low), 0, 1) for end in ends])
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform(axes.get_ylim())
+    values = scale.transform([end[0] for end in ends])
+    heights = np.where(np.isnan(values), 0, np.clip((values - low) / (high - low), 0, 1))
     order, line = np.argsort(heights), 0.05
     for below, above in pairwise(order):
         heights[above] = max(heights[above], heights[below] + line)
@@ -232,6 +237,54 @@ def log_likelihood_by_num_samples(
         # Below and to the right, where the curve of a bound that grows with k does not pass.
         text = f"{y:.2f}".replace("-", "−")
         axes.annotate(text, (x, y), (5, -4), textcoords="offset points", va="top", fontsize=LABEL_SIZE, color=INK)
+    return figure
+
+
+def signal_to_noise(
+    panels: Mapping[str, Mapping[str, tuple[Vector, Vector, Vector]]], noise_floor: float, title: str
+) -> Figure:
+    """Signal-to-noise ratios of gradients: panel → name → (K [E], ratio [E], its standard error [E]), on log-log axes.
+
+    Below `noise_floor`, on grey, a ratio is that of noise alone. Each name keeps its colour in every panel, and stands
+    a little to the side of the others: equal estimators do not hide each other.
+    """
+    require(len(panels) > 0 and all(map(len, panels.values())), "panels is empty; expected one curve or more in each")
+    require(noise_floor > 0, f"noise_floor is {noise_floor:g}; expected more than 0")
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    width, height, gap = 640, 620, 190 + 14 * max(map(len, names))
+    figure = new_figure(len(panels) * (width + gap), height)
+    for position, (panel, curves) in enumerate(panels.items()):
+        axes = new_axes(figure, position * (width + gap), 0, width, height)
+        style_chart(axes, f"{title}: {panel}", "samples K", "signal-to-noise ratio (± 1 standard error)")
+        axes.set(xscale="log", yscale="log")
+        ticks, ends = set(), []
+        for name, columns in curves.items():
+            k, values, errors = (check_finite(f"{panel} of {name!r}", column, "E") for column in columns)
+            check_length(f"ratios of {name!r}", values, len(k), "K")
+            check_length(f"standard errors of {name!r}", errors, len(k), "K")
+            require(np.all(k >= 1) and np.all(values > 0), f"{panel} of {name!r}: expected K ≥ 1 and ratios above 0")
+            i = names.index(name)
+            color, line = PALETTE[i % len(PALETTE)], ("-", "--", ":")[i // len(PALETTE) % 3]
+            aside = k * 1.06 ** (i - (len(names) - 1) / 2)
+            # A bar that reaches zero has no lower end on this axis.
+            down = np.minimum(errors, 0.9 * values)
+            style = {"linestyle": line, "marker": "o", "markersize": 3.5, "linewidth": 1.2, "elinewidth": 0.9}
+            axes.errorbar(aside, values, (down, errors), color=color, capsize=2, **style)
+            ticks |= set(k)
+            ends.append((float(values[-1]), name, color))
+        axes.axhspan(axes.get_ylim()[0] / 1e6, noise_floor, color=COLLAPSED, linewidth=0, zorder=0)
+        axes.axhline(noise_floor, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        shown = [float(value) for curve in curves.values() for value in curve[1]]
+        axes.set_ylim(min(*shown, noise_floor) / 1.5, max(*shown, noise_floor) * 1.35)
+        axes.set_xticks(sorted(ticks), [f"{n:g}" for n in sorted(ticks)])
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5), numticks=12))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.annotate(
+            "noise floor", (0.01, noise_floor), (0, -3), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="top", fontsize=LABEL_SIZE, color=MUTED,
+        )  # fmt: skip
+        _label_ends(axes, ends)
     return figure
 
 
