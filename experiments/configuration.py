@@ -146,7 +146,7 @@ def model_settings(dataset: Dataset) -> dict[str, Any]:
         "image_shape": tuple(dataset.train.images.shape[1:]),
         "hidden_sizes": tuple(map(int, FLAGS.hidden_sizes)),
         "channels": tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
-        "scale": None if FLAGS.scale == "learned" or FLAGS.likelihood != "normal" else float(FLAGS.scale),
+        "scale": _scale(),
         "binarization": _binarization(dataset),
     }
 
@@ -160,6 +160,12 @@ def dataset_name() -> str:
     """--dataset, a path made absolute so that the run finds it from anywhere."""
     path = Path(FLAGS.dataset).expanduser()
     return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else FLAGS.dataset
+
+
+def _scale() -> float | str | None:
+    if FLAGS.likelihood != "normal" or FLAGS.scale == "learned":
+        return None
+    return FLAGS.scale if FLAGS.scale == "optimal" else float(FLAGS.scale)
 
 
 def _binarization(dataset: Dataset) -> str:

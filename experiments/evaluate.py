@@ -38,7 +38,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from experiments import devices, pictures
-    from vae import evaluation, run
+    from vae import evaluation, likelihoods, run
 
     available = devices.start(FLAGS.devices, FLAGS.data_dir)
     loaded = run.load_run(workdir, FLAGS.checkpoint)
@@ -69,9 +69,9 @@ def main() -> int:
         "seed": FLAGS.seed,
         "seconds": seconds,
     }
-    if loaded.settings.likelihood == "normal" and data.images.dtype == "uint8":
+    if width := likelihoods.cell_width(loaded.settings.likelihood, data.images.dtype):
         num_values = data.images[0].size
-        summary["bits_per_dimension"] = evaluation.bits_per_dimension(summary["log_likelihood"], num_values)
+        summary["bits_per_dimension"] = evaluation.bits_per_dimension(summary["log_likelihood"], num_values, width)
     name = (
         run.EVALUATION
         if FLAGS.num_examples is None and FLAGS.split == "test"

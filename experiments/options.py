@@ -51,6 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 ONLY_WITH = (
     ("channels", "network", ("conv",)),
     ("scale", "likelihood", ("normal",)),
+    ("num_logistics", "likelihood", ("logistic_mixture",)),
     ("stage_epochs", "schedule", ("stages",)),
     ("stage_factors", "schedule", ("stages",)),
 )
@@ -78,11 +79,12 @@ def define_model() -> None:
     choice("activation", "tanh", names.ACTIVATIONS, "between layers")
     number("latent_dim", 50, "dimensions of z", least=1, integer=True)
     choice("likelihood", "bernoulli", names.LIKELIHOODS, "p(x|z) of a pixel")
-    flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number or 'learned'")
+    flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number, 'learned' or 'optimal'")
     flags.register_validator("scale", _check_scale)
+    number("num_logistics", 5, "logistic_mixture: components for each value", least=1, most=100, integer=True)
     choice(
         "binarization", None, names.BINARIZATIONS,
-        "of grey pixels (default: none for binary data and the normal likelihood, otherwise dynamic)",
+        "of grey pixels (default: dynamic for the Bernoulli likelihood on grey data, otherwise none)",
     )  # fmt: skip
 
 
@@ -213,14 +215,14 @@ def define_all() -> None:
 
 
 def _check_scale(value: str) -> bool:
-    if value == "learned":
+    if value in ("learned", "optimal"):
         return True
     try:
         if 0 < as_float32(float(value)) < math.inf:
             return True
     except ValueError:
         pass
-    raise flags.ValidationError("must be 'learned' or a positive number")
+    raise flags.ValidationError("must be 'learned', 'optimal' or a positive number")
 
 
 def _check_objective(name: str) -> bool:
@@ -267,10 +269,11 @@ def exit_code(error: Exception) -> int:
     from vae.checkpoint import CheckpointError
     from vae.datasets import DataError
     from vae.fit import TrainingFailed
+    from vae.likelihoods import LikelihoodError
     from vae.objectives import ObjectiveError
     from vae.run import RunError
 
-    if isinstance(error, DataError | ObjectiveError | RunError | CheckpointError):
+    if isinstance(error, DataError | LikelihoodError | ObjectiveError | RunError | CheckpointError):
         return BAD_USE
     if isinstance(error, TrainingFailed):
         return FAILED

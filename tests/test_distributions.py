@@ -7,10 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import scipy.integrate
 import scipy.stats
 from jax.test_util import check_grads
 
-from vae.distributions import Bernoulli, Independent, Normal, bernoulli_log_prob, bounded, normal_kl_divergence
+from vae.distributions import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Independent,
+    Mixture,
+    Normal,
+    OptimalNormal,
+    bernoulli_log_prob,
+    bounded,
+    continuous_bernoulli_log_prob,
+    continuous_bernoulli_mean,
+    normal_kl_divergence,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -96,3 +111,172 @@ def test_bounded_is_the_identity_near_zero_and_never_leaves_its_bound():
     np.testing.assert_allclose(bounded(jnp.asarray([-0.1, 0.0, 0.1])), [-0.1, 0.0, 0.1], rtol=1e-4)
     np.testing.assert_allclose(bounded(jnp.asarray([-1e6, 1e6])), [-10, 10])
     assert jax.grad(bounded)(jnp.asarray(30.0)) > 0
+
+
+LOGITS = [-1000.0, -2.0, -0.5, -0.499, -1e-9, 0.0, 1e-3, 0.6, 30.0]
+GRID = np.arange(256) / 255
+
+
+def continuous_bernoulli_density(eta):
+    """scipy's: an exponential distribution cut off at 1, turned round where the logit is positive."""
+    if eta == 0:
+        return scipy.stats.uniform()
+    return scipy.stats.truncexpon(abs(eta), scale=1 / abs(eta))
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+def test_continuous_bernoulli_equals_scipys_truncated_exponential(logit):
+    x, oracle = np.linspace(1e-4, 1 - 1e-4, 11), continuous_bernoulli_density(logit)
+    p = ContinuousBernoulli(jnp.full(11, logit))
+    np.testing.assert_allclose(p.log_prob(jnp.asarray(x)), oracle.logpdf(1 - x if logit > 0 else x), atol=1e-9)
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+def test_continuous_bernoulli_integrates_to_one_and_its_mean_is_the_integral(logit):
+    def density(x):
+        x = jnp.asarray(x)
+        return np.exp(continuous_bernoulli_log_prob(jnp.full(x.shape, logit), x))
+
+    # Panels that are shortest where the density changes fastest.
+    ends = np.concatenate([[0], np.geomspace(1e-3, 1, 20)])
+    panels = [(1 - b, 1 - a) if logit > 0 else (a, b) for a, b in itertools.pairwise(ends)]
+
+    def integral(f):
+        return sum(scipy.integrate.fixed_quad(f, a, b, n=20)[0] for a, b in panels)
+
+    assert integral(density) == pytest.approx(1, abs=1e-9)
+    mean = integral(lambda x: x * density(x))
+    assert continuous_bernoulli_mean(jnp.asarray(logit)) == pytest.approx(mean, abs=1e-9)
+
+
+def test_normaliser_of_the_continuous_bernoulli_is_2_at_one_half():
+    """C(λ) = p(x) / (λ^x (1 − λ)^(1−x)), Loaiza-Ganem & Cunningham (2019)."""
+    x = jnp.linspace(0, 1, 5)
+    difference = ContinuousBernoulli(jnp.zeros(5)).log_prob(x) - Bernoulli(jnp.zeros(5)).log_prob(x)
+    np.testing.assert_allclose(jnp.exp(difference), 2, rtol=1e-12)
+
+
+def test_continuous_bernoulli_derivatives_equal_finite_differences_in_both_arguments():
+    @jax.jit
+    def log_prob(logits, x):
+        return continuous_bernoulli_log_prob(logits, x)
+
+    logits = jnp.asarray([-3.0, -0.5001, -0.4, 0.0, 0.4999, 8.0])
+    check_grads(log_prob, (logits, jnp.asarray([0.0, 0.2, 0.9, 0.4, 0.3, 1.0])), order=2)
+
+
+@pytest.mark.parametrize("logit", [-40.0, -0.3, 0.0, 1e-4, 0.7, 1e4])
+def test_samples_of_the_continuous_bernoulli_follow_its_distribution_function(logit):
+    samples = np.asarray(ContinuousBernoulli(jnp.full(20_000, logit)).sample(jax.random.key(0)))
+    turned = 1 - samples if logit > 0 else samples
+    assert scipy.stats.kstest(turned, continuous_bernoulli_density(logit).cdf).pvalue > 1e-3
+
+
+def test_discretized_logistic_equals_differences_of_scipys_distribution_function():
+    generator = np.random.default_rng(0)
+    loc, scale = generator.uniform(-0.2, 1.2, 256), np.exp(generator.uniform(-4, 1, 256))
+    upper = np.where(GRID == 1, np.inf, GRID + 0.5 / 255)
+    lower = np.where(GRID == 0, -np.inf, GRID - 0.5 / 255)
+    logistic = scipy.stats.logistic(loc, scale)
+    expected = np.where(loc > GRID, logistic.cdf(upper) - logistic.cdf(lower), logistic.sf(lower) - logistic.sf(upper))
+    found = DiscretizedLogistic(jnp.asarray(loc), jnp.log(scale)).log_prob(jnp.asarray(GRID))
+    np.testing.assert_allclose(found, np.log(expected), rtol=1e-8)
+
+
+DISCRETIZED = {
+    "logistic": lambda shape: DiscretizedLogistic(0.5 + random(*shape), random(*shape, seed=1) - 2),
+    "mixture": lambda shape: Mixture(
+        random(3, *shape), DiscretizedLogistic(0.5 + random(3, *shape, seed=1), random(3, *shape, seed=2) - 2)
+    ),
+    "categorical": lambda shape: Categorical(3 * random(256, *shape)),
+}
+
+
+@pytest.mark.parametrize("name", DISCRETIZED)
+def test_discretised_masses_sum_to_one_over_the_256_values(name):
+    p = DISCRETIZED[name]((1, 7))
+    values = jnp.asarray(GRID)[:, None]
+    masses = jnp.exp(jax.jit(lambda p: jax.vmap(lambda x: p.log_prob(x[None])[0])(jnp.tile(values, (1, 7))))(p))
+    np.testing.assert_allclose(masses.sum(0), 1, rtol=1e-9)
+    np.testing.assert_allclose(p.mean[0], (values * masses).sum(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", DISCRETIZED)
+def test_discretised_samples_lie_on_the_grid_and_have_the_mean(name):
+    one = DISCRETIZED[name]((1, 3))
+    many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*leaf.shape[:-2], 5000, 3)), one)
+    samples = jax.jit(lambda p: p.sample(jax.random.key(0)))(many)
+    np.testing.assert_allclose(255 * samples, np.rint(255 * samples), atol=1e-9)
+    assert samples.min() >= 0
+    assert samples.max() <= 1
+    np.testing.assert_allclose(samples.mean(0), one.mean[0], atol=5 * 0.5 / np.sqrt(5000))
+
+
+def test_mixture_equals_scipys_logsumexp_of_its_components():
+    p, x = DISCRETIZED["mixture"]((256,)), jnp.asarray(GRID)
+    terms = jax.nn.log_softmax(p.logits, axis=0) + jnp.stack(
+        [DiscretizedLogistic(loc, log_scale).log_prob(x) for loc, log_scale in zip(*p.components, strict=True)]
+    )
+    np.testing.assert_allclose(p.log_prob(x), scipy.special.logsumexp(terms, axis=0), rtol=1e-10)
+
+
+def test_categorical_equals_numpyro():
+    p = DISCRETIZED["categorical"]((256,))
+    expected = dist.Categorical(logits=p.logits.T).log_prob(jnp.arange(256))
+    np.testing.assert_allclose(p.log_prob(jnp.asarray(GRID)), expected, rtol=1e-10)
+
+
+EXTREMES = (-1e4, -100.0, -1.0, 0.0, 1e-40, 1.0, 100.0, 1e4)
+ON_RAW = {
+    "normal": lambda a, b, x: Normal(a, bounded(b)).log_prob(x),
+    "optimal normal": lambda a, b, x: OptimalNormal(a).log_prob(x) + 0 * b,
+    "continuous Bernoulli": lambda a, b, x: ContinuousBernoulli(a).log_prob(x) + 0 * b,
+    "discretized logistic": lambda a, b, x: DiscretizedLogistic(a, bounded(b)).log_prob(x),
+    "mixture": lambda a, b, x: Mixture(
+        jnp.stack([a, -a]), DiscretizedLogistic(jnp.stack([a, b]), bounded(jnp.stack([b, a])))
+    ).log_prob(x),
+    "categorical": lambda a, b, x: Categorical(jnp.linspace(a, b, 256)).log_prob(x),
+}
+
+
+@pytest.mark.parametrize("name", ON_RAW)
+def test_every_density_and_its_gradient_are_finite_at_any_raw_output(name):
+    """In float32, |raw| to 1e4, at both ends of the values and inside: science A 11."""
+    a, b, x = (
+        jnp.asarray(values, jnp.float32)
+        for values in zip(*itertools.product(EXTREMES, EXTREMES, (0.0, 51 / 255, 1.0)), strict=True)
+    )
+
+    @jax.jit
+    def value_and_gradient(a, b):
+        value, pullback = jax.vjp(lambda a, b: ON_RAW[name](a, b, x), a, b)
+        return value, jnp.stack(pullback(jnp.ones_like(value)))
+
+    value, gradient = value_and_gradient(a, b)
+    assert value.dtype == jnp.float32
+    assert jnp.isfinite(value).all()
+    assert jnp.isfinite(gradient).all()
+
+
+def test_a_mass_is_never_above_one():
+    loc, log_scale = (jnp.ravel(a) for a in jnp.meshgrid(jnp.linspace(-1, 2, 31), jnp.linspace(-10, 10, 21)))
+    p = DiscretizedLogistic(*(jnp.tile(jnp.asarray(a, jnp.float32), (256, 1)) for a in (loc, log_scale)))
+    assert (p.log_prob(jnp.asarray(GRID, jnp.float32)[:, None]) <= 0).all()
+
+
+def test_gaussian_at_the_optimal_scale_has_nll_d_over_2_times_log_2_pi_mse_plus_1():
+    loc, x = random(4, 3, 2, 3, 1, seed=1), random(1, 3, 2, 3, 1, seed=2)
+    mse = float(((x - loc) ** 2).mean())
+    log_p = Independent(OptimalNormal(loc)).log_prob(x)
+    assert log_p.shape == (4, 3)
+    assert -log_p.mean() == pytest.approx(6 / 2 * (np.log(2 * np.pi * mse) + 1), rel=1e-12)
+    others = [Independent(Normal(loc, jnp.asarray(0.5 * np.log(mse * f)))).log_prob(x).mean() for f in (0.9, 1.1)]
+    assert max(others) < log_p.mean()
+
+
+def test_optimal_scale_may_be_held_in_the_gradient_of_a_mean_log_density():
+    """The derivative in σ is 0 at its optimum, so that the gradient is that of −D/2 log MSE (Rybkin et al. 2021)."""
+    loc, x = random(4, 3, 2, 3, 1, seed=1), random(1, 3, 2, 3, 1, seed=2)
+    held = jax.grad(lambda loc: Independent(OptimalNormal(loc)).log_prob(x).mean())(loc)
+    whole = jax.grad(lambda loc: -6 / 2 * jnp.log(((x - loc) ** 2).mean()))(loc)
+    np.testing.assert_allclose(held, whole, rtol=1e-10)

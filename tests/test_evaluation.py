@@ -207,7 +207,12 @@ def test_active_units_are_those_whose_posterior_mean_varies():
 
 
 def test_bits_per_dimension_of_a_uniform_density_on_the_grid_is_that_of_255_cells():
-    assert evaluation.bits_per_dimension(log_likelihood=0.0, num_values=10) == pytest.approx(np.log2(255))
+    assert evaluation.bits_per_dimension(0.0, num_values=10, cell_width=1 / 255) == pytest.approx(np.log2(255))
+
+
+def test_bits_per_dimension_of_equal_masses_of_256_values_are_8_without_a_cell():
+    log_likelihood = -10 * np.log(256)
+    assert evaluation.bits_per_dimension(log_likelihood, num_values=10, cell_width=1.0) == pytest.approx(8)
 
 
 def test_an_empty_split_is_refused(mlp):

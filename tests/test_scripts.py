@@ -54,7 +54,7 @@ def finished(tmp_path_factory, scripts):
         ),
         ("channels", ["", "0"], "must be positive whole numbers separated by commas"),
         ("stage_factors", ["nan", "inf", "0", "1,x", ""], "must be positive numbers separated by commas"),
-        ("scale", ["nan", "inf", "0", "-1", "x", "1e-60"], "must be 'learned' or a positive number"),
+        ("scale", ["nan", "inf", "0", "-1", "x", "1e-60"], "must be 'learned', 'optimal' or a positive number"),
         ("epochs", ["x", "1.5", "nan", ""], "invalid literal"),
         ("learning_rate", ["x", ""], "could not convert"),
     ],

@@ -241,6 +241,9 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def bits_per_dimension(log_likelihood: float, num_values: int) -> float:
-    """Bits per value of an image of `num_values` values k/255, from a density: a cell of that grid is 1/255 wide."""
-    return (math.log(255) - log_likelihood / num_values) / math.log(2)
+def bits_per_dimension(log_likelihood: float, num_values: int, cell_width: float) -> float:
+    """Bits per value of images of `num_values` values: −log₂ of exp(log-likelihood per value) × `cell_width`.
+
+    The width is 1 for masses, and 1/255 for a density on values k/255; the density is taken as constant over a cell.
+    """
+    return -(log_likelihood / num_values + math.log(cell_width)) / math.log(2)

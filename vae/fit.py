@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vae import checkpoint, images, objectives, run, training
+from vae import checkpoint, images, likelihoods, objectives, run, training
 from vae import model as models
 from vae.datasets import Dataset, Split
 from vae.streams import Stream, stream
@@ -110,6 +110,7 @@ def fit(
             if step == epoch_end:
                 means["learning_rate"] = float(state.recent.learning_rate[(step - 1) % training.NUM_RECENT])
                 record("train", means | {"seconds": seconds_before + time.perf_counter() - started})
+                state = program.fit_scale(state, splits["train"])
                 held_out_bound = record(held_out, program.validate(state, splits[held_out]))
                 if not math.isfinite(held_out_bound):
                     raise _failure(f"the {held_out} bound", workdir, program.root, state, config, num_images)
@@ -140,6 +141,7 @@ class Program(NamedTuple):
     whole: NamedSharding
     compiled_train_steps: Callable[..., training.TrainState]
     compiled_validate: Callable[..., dict[str, jax.Array]]
+    compiled_fit_scale: Callable[..., training.TrainState] | None
 
     @classmethod
     def compile(cls, config: run.Config, devices: Sequence[Any]) -> Program:
@@ -155,6 +157,7 @@ class Program(NamedTuple):
         hyperparameters = jax.tree.map(jnp.asarray, config.hyperparameters)
         root, hyperparameters = jax.device_put((jax.random.key(config.seed), hyperparameters), whole)
         train_steps = partial(training.train_steps, **parts, sharding=shared)
+        fit_scale = partial(training.fit_scale, model=parts["model"], settings=settings)
         return cls(
             parts,
             root,
@@ -162,6 +165,7 @@ class Program(NamedTuple):
             whole,
             jax.jit(train_steps, donate_argnames="state"),
             jax.jit(partial(training.validate, **parts)),
+            None if parts["model"].likelihood_in_training is None else jax.jit(fit_scale),
         )
 
     def put(self, tree: Any) -> Any:
@@ -169,6 +173,10 @@ class Program(NamedTuple):
 
     def train_steps(self, state: training.TrainState, data: Split, stop: int) -> training.TrainState:
         return self.compiled_train_steps(self.root, state, data, jnp.int32(stop), self.hyperparameters)
+
+    def fit_scale(self, state: training.TrainState, data: Split) -> training.TrainState:
+        """`state` with what p(x|z) is given outside of training, where that differs."""
+        return state if self.compiled_fit_scale is None else self.compiled_fit_scale(self.root, state, data)
 
     def validate(self, state: training.TrainState, data: Split) -> dict[str, float]:
         """The bound being trained and its metrics, averaged over `data`, with the same noise at every call."""
@@ -216,8 +224,9 @@ def initial_params(workdir: str, like: Any) -> Any:
 
 
 def check(workdir: Path | None, config: run.Config, dataset: Dataset, devices: Sequence[Any]) -> None:
-    """Raises RunError or CheckpointError where a run cannot start with `config`; writes nothing."""
+    """Raises RunError, LikelihoodError or CheckpointError where a run cannot start with `config`; writes nothing."""
     settings = config.settings
+    likelihoods.check(settings.likelihood, dataset, settings.binarization)
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
     objective = objectives.build(settings)
     state = training.abstract_state(models.build(settings), objective, settings, config.hyperparameters)

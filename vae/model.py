@@ -33,12 +33,19 @@ class Model(NamedTuple):
     prior(params, y=None) -> p(z), of the same interface, with B = 1 where it does not depend on y.
     likelihood(params, z, y=None) -> p(x|z); `log_prob(x)` sums over an image, `sample(key)`, `mean`.
         z is [..., B, D], and x is broadcast by the caller.
+    likelihood_in_training: what p(x|z) is while it is trained, where that differs; None where it does not.
     """
 
     init: Callable[..., Any]
     posterior: Callable[..., Any]
     prior: Callable[..., Any]
     likelihood: Callable[..., Any]
+    likelihood_in_training: Callable[..., Any] | None = None
+
+    @property
+    def in_training(self) -> Model:
+        """The model that a training step sees."""
+        return self if self.likelihood_in_training is None else self._replace(likelihood=self.likelihood_in_training)
 
 
 def build(settings: Settings) -> Model:
@@ -67,12 +74,22 @@ def build(settings: Settings) -> Model:
         del params, y
         return standard_normal(settings.latent_dim)
 
-    def likelihood(params, z, y=None):
-        del y
-        raw: Any = decoder.apply({"params": params["decoder"]["network"]}, z)
-        return likelihood_family.distribution(params["decoder"]["output"], raw)
+    def decoded(distribution):
+        def likelihood(params, z, y=None):
+            del y
+            raw: Any = decoder.apply({"params": params["decoder"]["network"]}, z)
+            return distribution(params["decoder"]["output"], raw)
 
-    return Model(init, posterior, prior, likelihood)
+        return likelihood
+
+    in_training = likelihood_family.in_training
+    return Model(
+        init,
+        posterior,
+        prior,
+        likelihood=decoded(likelihood_family.distribution),
+        likelihood_in_training=None if in_training is None else decoded(in_training),
+    )
 
 
 class Weighted(NamedTuple):

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 
 NETWORKS = ("mlp", "conv")
 ACTIVATIONS = ("relu", "tanh")
-LIKELIHOODS = ("bernoulli", "normal")
+LIKELIHOODS = (
+    "bernoulli",
+    "continuous_bernoulli",
+    "normal",
+    "discretized_logistic",
+    "logistic_mixture",
+    "categorical",
+)
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 PRECISIONS = ("float32", "bfloat16")
 ESTIMATORS = ("reparameterized", "stl", "dreg", "score")
@@ -28,7 +35,8 @@ class Settings:
     activation: str = "tanh"
     latent_dim: int = 50
     likelihood: str = "bernoulli"
-    scale: float | None = None  # normal only: a fixed standard deviation; None learns one
+    scale: float | str | None = None  # normal only: a fixed standard deviation, or "optimal"; None learns one
+    num_logistics: int = 5  # logistic_mixture only: components for each value
     binarization: str = "dynamic"
     objective: str = "elbo"
     estimator: str = "reparameterized"

@@ -13,6 +13,7 @@ class Stream(enum.IntEnum):
     EVALUATE = 4
     GENERATE = 5
     GRADIENTS = 6
+    SCALE = 7
 
 
 def stream(root: jax.Array, name: Stream, *position) -> jax.Array:

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vae.datasets import Split
+from vae.distributions import flatten_image, optimal_log_scale
 from vae.images import seen_in_training, to_unit_interval
 from vae.model import Batch, Model
 from vae.objectives import Objective
@@ -122,7 +123,7 @@ def train_step(
     """One step of gradient ascent on the mean of the bound over `batch`; spends `key`."""
 
     def loss(params):
-        surrogate, bound, metrics = objective.apply(key, params, model, batch, hyperparameters, state.step)
+        surrogate, bound, metrics = objective.apply(key, params, model.in_training, batch, hyperparameters, state.step)
         return -surrogate, {"bound": bound, **metrics}
 
     gradient, values = jax.grad(loss, has_aux=True)(state.params)
@@ -216,3 +217,32 @@ def validate(
 
     sums = lax.map(batch_sums, jnp.arange(num_batches))
     return {name: value.sum() / num_images for name, value in sums.items()}
+
+
+def fit_scale(root: Key[Array, ""], state: TrainState, data: Split, *, model: Model, settings: Settings) -> TrainState:
+    """`state` with the log_scale of a normal likelihood at its optimum over `data`, as evaluated (Rybkin et al. 2021).
+
+    That is ½ log of the mean squared error of all values, with one z of q(z|x) for each image, whose noise is a
+    function of (seed, step). The average of the weights, where there is one, is what is evaluated, and gets it too.
+    """
+    num_images, batch_size = len(data.images), settings.batch_size
+    params = state.evaluated_params
+
+    def squared_error(number):
+        position = number * batch_size + jnp.arange(batch_size)
+        index = jnp.minimum(position, num_images - 1)
+        batch = Batch(to_unit_interval(data.images[index]), None if data.labels is None else data.labels[index], index)
+        key = stream(root, Stream.SCALE, state.step, number)
+        z, _ = model.posterior(params, batch).sample_and_log_prob(key, 1)
+        error = flatten_image(model.likelihood(params, z, batch.y).mean[0] - batch.x) ** 2
+        return jnp.where(position < num_images, error.mean(-1), 0).sum()
+
+    total = lax.map(squared_error, jnp.arange(-(-num_images // batch_size))).sum()
+    log_scale = optimal_log_scale(total / num_images)
+
+    def with_log_scale(params):
+        output = params["decoder"]["output"] | {"log_scale": log_scale}
+        return params | {"decoder": params["decoder"] | {"output": output}}
+
+    average = None if state.average is None else with_log_scale(state.average)
+    return state._replace(params=with_log_scale(state.params), average=average)
