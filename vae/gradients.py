@@ -40,7 +40,9 @@ def draw_gradient(
     key, params: Any, batch: Batch, hyperparameters: Hyperparameters, step, *, model: Model, objective: Objective
 ) -> Any:
     """One draw: ∂surrogate/∂params, in the direction in which the bound grows; spends `key`."""
-    return jax.grad(lambda params: objective.apply(key, params, model, batch, hyperparameters, step)[0])(params)
+    return jax.grad(lambda params: objective.apply(key, params, model.in_training, batch, hyperparameters, step)[0])(
+        params
+    )
 
 
 @partial(jax.jit, static_argnames=("model", "objective"))
