@@ -2,6 +2,13 @@
 
     python -m experiments.evaluate --workdir=runs/x
     python -m experiments.evaluate --workdir=runs/x --num_examples=1000   # seconds instead of minutes
+    python -m experiments.evaluate --workdir=runs/x --also=aggregate,amortization,ais,bdmc
+
+--also adds, under keys of their own: `aggregate`, the KL as mutual information + total correlation + dimension-wise KL
+(Hoffman & Johnson 2016; Chen et al. 2018); `ais`, annealed importance sampling (Wu et al. 2017), which does not depend
+on the encoder; `bdmc`, bounds from both sides on data that the model simulates (Grosse et al. 2015), which say how far
+off `ais` is; `amortization`, what the encoder and the family of q lose (Cremer et al. 2018). The last three see
+--also_examples images.
 
 Writes <workdir>/evaluation.json (a subset: evaluation_<split>_<number>.json) and prints a table. On MNIST with
 784-200-200-50, 10,000 images with 5000 samples each take a few minutes on two CPU cores.
@@ -11,15 +18,23 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments import options
-from experiments.parsing import number
+from experiments.parsing import UsageError, choices, number
 
 FLAGS = options.FLAGS
+
+# A flag that only some of --also read.
+READ_BY = {
+    "also_examples": ("ais", "bdmc", "amortization"),
+    "ais_temperatures": ("ais", "bdmc"),
+    "ais_chains": ("ais", "bdmc"),
+}
 
 
 def define_flags() -> None:
@@ -30,9 +45,14 @@ def define_flags() -> None:
         "seed", 0, "of the samples; the same for every run, so that they compare", least=0, most=2**31 - 1, integer=True
     )
     number("devices", 1, "devices that share the images; 0: all there are", least=0, most=1024, integer=True)
+    choices("also", ("aggregate", "ais", "bdmc", "amortization"), "what to compute beside the yardstick")
+    number("also_examples", 100, "ais, bdmc, amortization: images, a random subset", least=1, integer=True)
+    number("ais_temperatures", 1000, "ais, bdmc: from the prior to the posterior", least=1, integer=True)
+    number("ais_chains", 16, "ais, bdmc: for each image", least=1, integer=True)
 
 
 def main() -> int:
+    check_flags()
     workdir = options.trained_workdir()
     import jax
     from tqdm import tqdm
@@ -44,13 +64,11 @@ def main() -> int:
     loaded = run.load_run(workdir, FLAGS.checkpoint)
     data, index = options.evaluated_split(workdir, FLAGS.split, FLAGS.num_examples)
     started = time.perf_counter()
-    with tqdm(total=len(data.images), unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def on_progress(done: int) -> None:
-            bar.update(done - bar.n)
-
+    root = jax.random.key(FLAGS.seed)
+    bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
+    with bar_of(total=len(data.images), unit="image") as bar:
         result = evaluation.evaluate(
-            jax.random.key(FLAGS.seed),
+            root,
             loaded.params,
             data.images,
             data.labels,
@@ -58,7 +76,7 @@ def main() -> int:
             model=loaded.model,
             num_samples=FLAGS.num_samples,
             devices=available,
-            on_progress=on_progress,
+            on_progress=lambda done: move(bar, done),
         )
     seconds = time.perf_counter() - started
     summary = {
@@ -79,38 +97,84 @@ def main() -> int:
     )
     run.write_json(workdir / name, summary)
     print_table(summary)
+    if FLAGS.also:
+        summary |= compute_also(root, loaded, data, index, result, available, bar_of)
+        run.write_json(workdir / name, summary)
     for path in pictures.of_evaluation(workdir, summary):
         print(f"picture: {path}")
     print(workdir / name)
     return 0
 
 
+def check_flags() -> None:
+    """Raises UsageError for a flag that nothing asked for would read."""
+    for name, readers in READ_BY.items():
+        if FLAGS[name].present and not set(readers) & set(FLAGS.also):
+            asked = f"--also={','.join(FLAGS.also)}" if FLAGS.also else "no --also"
+            raise UsageError(f"--{name} has no effect with {asked}; leave it out, or use --also={' or '.join(readers)}")
+
+
+def compute_also(root, loaded, data, index, result, available, bar_of) -> dict:
+    """The numbers of --also, printed."""
+    from experiments import diagnostics
+
+    with bar_of(total=100, bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed} < {remaining}") as bar:
+
+        def progress(name):
+            bar.reset()
+            bar.set_description(name)
+            return lambda share: move(bar, 100 * share)
+
+        log_likelihood = result.log_likelihood[FLAGS.num_samples]
+        images = diagnostics.Images(data.images, data.labels, index, log_likelihood)
+        found = diagnostics.compute(
+            FLAGS.also,
+            root,
+            loaded,
+            images,
+            num_examples=FLAGS.also_examples,
+            num_temperatures=FLAGS.ais_temperatures,
+            num_chains=FLAGS.ais_chains,
+            devices=available,
+            progress=progress,
+        )
+    for row in diagnostics.rows({"num_samples": FLAGS.num_samples} | found):
+        print_line(*row)
+    return found
+
+
+def move(bar, done: float) -> None:
+    bar.update(done - bar.n)
+
+
+def print_line(name: str, value, error=None, note: str = "") -> None:
+    shown = "—" if value is None else f"{value:.4g}" if isinstance(value, float) and abs(value) < 1 else f"{value:,.2f}"
+    shown = str(value) if isinstance(value, int) else shown
+    print(f"{name:<28}{shown:>12}{'' if error is None else f' ± {error:.2f}':<9} {note}".rstrip())
+
+
 def print_table(summary: dict) -> None:
     """The yardstick, a line for each number."""
     nats = "nats per image"
-
-    def line(name: str, value, error=None, note: str = ""):
-        shown = (
-            "—" if value is None else f"{value:.4g}" if isinstance(value, float) and abs(value) < 1 else f"{value:,.2f}"
-        )
-        shown = str(value) if isinstance(value, int) else shown
-        print(f"{name:<28}{shown:>12}{'' if error is None else f' ± {error:.2f}':<9} {note}")
-
     print(
         f"{summary['num_examples']} {summary['split']} images, checkpoint {summary['checkpoint']}, "
         f"binarization {summary['binarization']}, {summary['seconds']:.1f} s"
     )
     for k, (value, error) in summary["log_likelihood_by_num_samples"].items():
-        line(f"log-likelihood, k = {k}", value, error, nats)
-    line("ELBO", summary["elbo"], summary["elbo_se"], nats)
-    line("reconstruction", summary["reconstruction"], None, nats)
-    line("KL", summary["kl"], None, nats)
-    line("active units", summary["active_units"], None, f"of {len(summary['kl_per_dimension'] or [])}")
-    line("effective sample size", summary["effective_sample_size"], None, f"of {summary['num_samples']}")
-    line("Pareto k̂, median", summary["pareto_k"], None, "the estimate is unreliable where it exceeds 0.7:")
-    line("Pareto k̂ > 0.7", 100 * summary["pareto_k_above_0.7"], None, "% of the images")
+        print_line(f"log-likelihood, k = {k}", value, error, nats)
+    print_line("ELBO", summary["elbo"], summary["elbo_se"], nats)
+    print_line("reconstruction", summary["reconstruction"], None, nats)
+    print_line("KL", summary["kl"], None, nats)
+    layers = summary["kl_per_layer"]
+    for i, kl in enumerate(layers if len(layers) > 1 else []):
+        print_line(f"KL of layer {i + 1}", kl, None, nats)
+    per_dimension = summary["kl_per_dimension"]
+    print_line("active units", summary["active_units"], None, f"of {len(per_dimension)}" if per_dimension else "")
+    print_line("effective sample size", summary["effective_sample_size"], None, f"of {summary['num_samples']}")
+    print_line("Pareto k̂, median", summary["pareto_k"], None, "the estimate is unreliable where it exceeds 0.7:")
+    print_line("Pareto k̂ > 0.7", 100 * summary["pareto_k_above_0.7"], None, "% of the images")
     if "bits_per_dimension" in summary:
-        line("bits per dimension", summary["bits_per_dimension"])
+        print_line("bits per dimension", summary["bits_per_dimension"])
 
 
 if __name__ == "__main__":

@@ -77,6 +77,19 @@ def choice(name: str, default: str | None, values: Iterable[str], help: str) -> 
     flags.DEFINE(parser, name, default, f"<{'|'.join(values)}>: {help}", serializer=flags.ArgumentSerializer())
 
 
+def choices(name: str, values: Iterable[str], help: str) -> None:
+    """Some of `values`, separated by commas; none by default."""
+    flags.DEFINE_list(name, [], f"<{','.join(values)}>: {help}")
+
+    def check(chosen):
+        for value in chosen:
+            if value not in values:
+                raise flags.ValidationError(unknown(name, value, list(values)))
+        return True
+
+    flags.register_validator(name, check)
+
+
 def indices(name: str, default: str | None, help: str, count: int | None = None) -> None:
     """A comma-separated list of positions in a data set, from 0."""
     flags.DEFINE_list(name, default, help)

@@ -37,7 +37,7 @@ def learning_curves(workdir: Path):
 
 
 def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
-    """The log-likelihood against k, and the KL of each latent dimension."""
+    """The log-likelihood against k, the KL of each latent dimension, and the bracket of simulated data."""
     ks, estimates = zip(*summary["log_likelihood_by_num_samples"].items(), strict=True)
     values, errors = zip(*estimates, strict=True)
     made = {}
@@ -46,6 +46,14 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
         made["log_likelihood"] = figures.log_likelihood_by_num_samples([int(k) for k in ks], values, errors, title)
     if summary["kl_per_dimension"]:
         made["kl_per_dimension"] = figures.kl_per_dimension(summary["kl_per_dimension"], "KL of each latent dimension")
+    if bdmc := summary.get("bdmc"):
+        bounds = bdmc["by_num_temperatures"].values()
+        made["bdmc"] = figures.log_likelihood_bracket(
+            [int(count) for count in bdmc["by_num_temperatures"]],
+            [bound["lower"] for bound in bounds],
+            [bound["upper"] for bound in bounds],
+            f"Annealing from both sides, {bdmc['num_examples']} simulated images",
+        )
     return save(workdir, made)
 
 

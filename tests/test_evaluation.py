@@ -1,5 +1,7 @@
 """evaluation.py against closed forms (science of the linear-Gaussian model), scipy, and itself in other chunks."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import scipy.stats
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae import evaluation
 from vae import model as models
+from vae.distributions import Independent, Normal
 from vae.settings import Settings
 
 KEY_SEED = 0
@@ -168,7 +171,7 @@ def test_bounds_are_ordered_for_every_image(mlp):
 
 def test_log_likelihood_equals_scipys_logsumexp_over_all_weights():
     log_w = np.random.default_rng(0).normal(-100, 5, (4, 1000)).astype(np.float32)
-    result = evaluation.statistics(evaluation.Weights(log_w, log_w, None, None))
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
     expected = scipy.special.logsumexp(log_w.astype(float), axis=1) - np.log(1000)
     np.testing.assert_allclose(result.log_likelihood[1000], expected, rtol=1e-12)
     groups = scipy.special.logsumexp(log_w.astype(float).reshape(4, 10, 100), axis=2) - np.log(100)
@@ -177,7 +180,7 @@ def test_log_likelihood_equals_scipys_logsumexp_over_all_weights():
 
 def test_effective_sample_size_is_k_for_equal_weights_and_1_for_a_single_one():
     log_w = np.stack([np.zeros(200), np.where(np.arange(200) == 7, 0.0, -1e4)])
-    result = evaluation.statistics(evaluation.Weights(log_w, log_w, None, None))
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
     np.testing.assert_allclose(result.effective_sample_size, [200, 1])
 
 
@@ -197,13 +200,75 @@ def test_active_units_are_those_whose_posterior_mean_varies():
     generator = np.random.default_rng(0)
     means = generator.normal(size=(5000, 4)) * np.sqrt([1.0, 0.02, 0.005, 0.0])
     log_w = generator.normal(size=(5000, 2))
-    summary = evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, means, means**2)))
+    summary = evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, means, means**2)))
     assert summary["active_units"] == 2
     assert len(summary["kl_per_dimension"]) == 4
     assert summary["log_likelihood_se"] == pytest.approx(
         (np.logaddexp(*log_w.T) - np.log(2)).std(ddof=1) / np.sqrt(5000)
     )
     assert summary["elbo"] == pytest.approx(summary["reconstruction"] - summary["kl"])
+
+
+class TwoLayers(NamedTuple):
+    """N(loc_l, 1) in two independent layers of 2 and 1 dimensions; nothing else is known of it."""
+
+    locs: tuple[jax.Array, jax.Array]
+    mean = None
+    kl_per_dimension = None
+
+    def sample_and_log_prob(self, key, num_samples):
+        keys = jax.random.split(key)
+        z = tuple(
+            loc[None] + jax.random.normal(key, (num_samples, *loc.shape))
+            for key, loc in zip(keys, self.locs, strict=True)
+        )
+        return z, self.log_prob(z)
+
+    def log_prob(self, z):
+        return tuple(Normal(loc[None], jnp.zeros(())).log_prob(z).sum(-1) for loc, z in zip(self.locs, z, strict=True))
+
+
+@pytest.fixture(scope="module")
+def layered():
+    """KL of ½·(1² + 2²) in the first layer, ½·3² in the second."""
+
+    def of(first, second):
+        return TwoLayers((jnp.asarray([first]), jnp.asarray([second])))
+
+    def likelihood(params, z, y=None):
+        loc = jnp.broadcast_to(z[1][..., None, None], (*z[1].shape[:2], 2, 1, 1))
+        return Independent(Normal(loc, jnp.zeros(())))
+
+    return models.Model(
+        init=lambda key, batch: {},
+        posterior=lambda params, batch: of([1.0, -2.0], [3.0]),
+        prior=lambda params, y=None: of([0.0, 0.0], [0.0]),
+        likelihood=likelihood,
+    )
+
+
+def test_kl_per_layer_comes_from_the_samples_of_the_elbo_and_adds_up_to_the_kl(layered, mlp):
+    result = evaluate(layered, np.ones((40, 2, 1, 1), np.float32), 500)
+    summary = evaluation.summarize(result)
+    for layer, exact in enumerate((2.5, 4.5)):
+        values = result.kl_per_layer[:, layer]
+        assert values.mean() == pytest.approx(exact, abs=4 * values.std() / np.sqrt(40))
+    assert sum(summary["kl_per_layer"]) == pytest.approx(summary["kl"])
+    model, params, images = mlp
+    one_layer = evaluation.summarize(evaluate(model, images, 100, params))
+    assert one_layer["kl_per_layer"] == pytest.approx([one_layer["kl"]], rel=1e-5)
+
+
+def test_what_a_posterior_does_not_offer_is_none_and_printed_as_a_dash(layered, capsys):
+    from experiments.evaluate import print_table
+
+    summary = evaluation.summarize(evaluate(layered, np.ones((2, 2, 1, 1), np.float32), 20))
+    assert [summary[name] for name in ("kl_per_dimension", "active_units", "pareto_k")] == [None] * 3
+    about = {"split": "test", "checkpoint": 1, "binarization": "none", "seconds": 1.0}
+    print_table({**summary, **about})
+    lines = {line[:28].strip(): line[28:].split() for line in capsys.readouterr().out.splitlines()[1:]}
+    assert lines["active units"] == ["—"]
+    assert lines["KL of layer 2"][0] == f"{summary['kl_per_layer'][1]:.2f}"
 
 
 def test_bits_per_dimension_of_a_uniform_density_on_the_grid_is_that_of_255_cells():

@@ -471,6 +471,8 @@ IMAGES = np.zeros((4, 8, 8, 1))
         (lambda: figures.kl_per_dimension([np.nan, 1], ""), "kl has 1 NaN or infinite values; all must be finite"),
         (lambda: figures.log_likelihood_by_num_samples([0], [1], [1], ""), "num_samples has 0; expected 1 or more"),
         (lambda: figures.log_likelihood_by_num_samples([1], [1], [-1], ""), "standard_error has -1"),
+        (lambda: figures.log_likelihood_bracket([1, 2], [1], [1, 2], ""), "lower has 1 entries; expected 2"),
+        (lambda: figures.log_likelihood_bracket([0], [1], [1], ""), "num_temperatures has 0; expected 1 or more"),
         (lambda: figures.save(figures.samples(IMAGES, ""), "x.jpg"), "figures are saved as .png; got 'x.jpg'"),
     ],
 )
@@ -478,6 +480,18 @@ def test_an_array_that_does_not_fit_is_refused_in_one_line(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_bracket_is_drawn_in_the_order_of_temperatures_with_both_bounds_named_and_numbered():
+    figure = figures.log_likelihood_bracket([100, 10], [-95.0, -120.0], [-94.0, -90.0], "bracket")
+    (axes,) = figure.axes
+    lines = {line.get_color(): line.get_xydata().tolist() for line in axes.lines}
+    assert list(lines.values()) == [[[10, -90], [100, -94]], [[10, -120], [100, -95]]]
+    assert {"upper bound", "lower bound", "−95.00", "−120.00", "−94.00", "−90.00", "10", "100"} <= set(texts(figure))
+    for text in axes.texts:
+        if text.get_text().endswith("bound"):
+            name = text.get_text().split()[0]
+            assert lines[text.get_color()][0][1] == {"upper": -90, "lower": -120}[name]
 
 
 def test_rounding_outside_the_unit_interval_is_accepted():

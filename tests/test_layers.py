@@ -14,7 +14,7 @@ LAYERS = (
     {"likelihoods", "posteriors", "networks", "images"},
     {"model"},
     {"estimators", "generation", "evaluation"},
-    {"objectives"},
+    {"objectives", "aggregate", "amortization", "annealing"},
     {"training", "gradients"},
     {"checkpoint"},
     {"run"},

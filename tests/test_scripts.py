@@ -204,6 +204,19 @@ def test_a_folder_without_a_run_cannot_be_evaluated(scripts, tmp_path, script):
         ("evaluate", ["--num_examples=0"], "must be a whole number at least 1"),
         ("evaluate", ["--num_samples=0"], "must be a whole number at least 1"),
         ("evaluate", ["--seed=99999999999999999999"], "at most 2147483647"),
+        ("evaluate", ["--also=ais,bdcm"], "unknown also 'bdcm'; did you mean 'bdmc'? One of: aggregate, ais, bdmc, "),
+        (
+            "evaluate",
+            ["--ais_chains=4"],
+            "--ais_chains has no effect with no --also; leave it out, or use --also=",
+        ),
+        ("evaluate", ["--also=aggregate", "--also_examples=4"], "--also_examples has no effect with --also=aggregate"),
+        (
+            "evaluate",
+            ["--also=amortization", "--ais_temperatures=4"],
+            "--ais_temperatures has no effect with",
+        ),
+        ("evaluate", ["--also=ais", "--ais_temperatures=0"], "must be a whole number at least 1"),
         ("evaluate", ["--split=tset"], "unknown split 'tset'; did you mean 'test'?"),
         ("generate", ["--indices=0,360"], "--indices: there is no test image 360; the 360 images count from 0"),
         ("generate", ["--indices="], "must be whole numbers from 0, separated by commas"),
@@ -226,6 +239,25 @@ def test_evaluate_writes_what_it_prints(scripts, finished):
     assert (values["num_examples"], values["num_samples"], values["checkpoint"]) == (20, 10, 80)
     assert f"{values['elbo']:,.2f}" in out
     assert values["elbo"] == pytest.approx(values["reconstruction"] - values["kl"])
+
+
+def test_evaluate_adds_and_prints_what_also_asks_for(scripts, finished):
+    flags = ("--num_samples=10", "--num_examples=30", "--also_examples=5", "--ais_temperatures=20", "--ais_chains=3")
+    code, out, err = scripts.call(
+        finished, "evaluate", "--workdir=x y", "--also=aggregate,ais,bdmc,amortization", *flags
+    )
+    assert (code, err) == (0, "")
+    values = run.read_json(finished / "x y" / "evaluation_test_30.json")
+    parts, gaps = values["aggregate"], values["amortization"]
+    assert (parts["num_examples"], gaps["num_examples"], values["ais"]["num_examples"]) == (30, 5, 5)
+    total = parts["mutual_information"] + parts["total_correlation"] + parts["dimension_wise_kl"]
+    assert total == pytest.approx(parts["kl"])
+    assert parts["mutual_information"] <= parts["log_num_examples"] + 1e-4
+    assert gaps["inference_gap"] == pytest.approx(gaps["amortization_gap"] + gaps["approximation_gap"])
+    assert list(values["bdmc"]["by_num_temperatures"]) == ["1", "2", "20"]
+    assert (finished / "x y" / "figures" / "bdmc.png").stat().st_size
+    for number in (parts["total_correlation"], values["ais"]["log_likelihood"], gaps["amortization_gap"]):
+        assert (f"{number:,.2f}" if abs(number) >= 1 else f"{number:.4g}") in out
 
 
 def test_more_examples_than_there_are_means_all(scripts, finished):

@@ -6,7 +6,7 @@ The device computes log-weights, the host their statistics in float64. Shapes: N
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ class Weights(NamedTuple):
 
     log_w: Any  # [N, K]
     log_p_x_given_z: Any  # [N, K]
+    log_q_over_p: Any  # log q − log p of each stochastic layer, one [N, K] for each
     posterior_mean: Any  # [N, D], or None
     kl_per_dimension: Any  # [N, D], or None where there is no closed form
 
@@ -51,16 +52,24 @@ def weigh_example(root, params, x, y, index, *, model: Model, num_samples: int) 
         blocks = tile * blocks_per_tile + jnp.arange(blocks_per_tile)
         keys = jax.vmap(lambda block: stream(root, Stream.EVALUATE, index, block))(blocks)
         weighted = weigh(keys, params, model, _Blocks(q), batch, block_size)
-        return weighted.log_w[:, 0], weighted.log_p_x_given_z[:, 0]
+        scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p
+        return jax.tree.map(lambda a: a[:, 0], scores)
 
-    log_w, log_p_x_given_z = lax.map(weigh_tile, jnp.arange(num_tiles))
-    kl = q.kl_per_dimension(model.prior(params, batch.y))
+    scores = lax.map(weigh_tile, jnp.arange(num_tiles))
+    log_w, log_p_x_given_z, log_q_over_p = jax.tree.map(lambda a: a.reshape(-1)[:num_samples], scores)
     return Weights(
-        log_w=log_w.reshape(-1)[:num_samples],
-        log_p_x_given_z=log_p_x_given_z.reshape(-1)[:num_samples],
-        posterior_mean=None if q.mean is None else q.mean[0],
-        kl_per_dimension=None if kl is None else kl[0],
+        log_w=log_w,
+        log_p_x_given_z=log_p_x_given_z,
+        log_q_over_p=log_q_over_p,
+        posterior_mean=_of_example(q.mean),
+        kl_per_dimension=_of_example(q.kl_per_dimension and q.kl_per_dimension(model.prior(params, batch.y))),
     )
+
+
+def _of_example(per_dimension):
+    """The one row of [1, D_l] of each stochastic layer, end to end; None where there is none."""
+    layers = jax.tree.leaves(per_dimension)
+    return jnp.concatenate([layer[0] for layer in layers], axis=-1) if layers else None
 
 
 class _Blocks(NamedTuple):
@@ -97,6 +106,7 @@ class Evaluation(NamedTuple):
     reconstruction: np.ndarray  # [N]
     effective_sample_size: np.ndarray  # [N]
     pareto_k: np.ndarray  # [N]
+    kl_per_layer: np.ndarray  # [N, L], from the samples
     posterior_mean: np.ndarray | None  # [N, D]
     kl_per_dimension: np.ndarray | None  # [N, D]
 
@@ -123,23 +133,37 @@ def evaluate(
         raise ValueError("there is no example to evaluate: the split is empty")
     devices = list(devices or jax.devices()[:1])
     index = np.arange(len(images)) if index is None else np.asarray(index)
-    batch_size = min(batch_size or max(1, 2**18 // num_samples), len(images))
-    batch_size = -(-batch_size // len(devices)) * len(devices)
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
-    split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
+    split, whole = shardings(devices)
     weigh_batch = jax.jit(
         partial(weigh_examples, model=model, num_samples=num_samples, num_devices=len(devices)), out_shardings=split
     )
     root, params = jax.device_put((root, params), whole)
-    results = []
-    for first in range(0, len(images), batch_size):
-        # The last batch is filled up with its last example; the filling is cut off again.
-        rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        batch = jax.device_put((images[rows], None if labels is None else labels[rows], index[rows]), split)
+    results, done = [], 0
+    for batch, count in batches((images, labels, index), batch_size or max(1, 2**18 // num_samples), devices):
         weights = jax.tree.map(np.asarray, weigh_batch(root, params, *batch))
-        results.append(statistics(jax.tree.map(lambda a: a[: len(images) - first], weights)))  # noqa: B023
-        on_progress(min(first + batch_size, len(images)))
+        results.append(statistics(jax.tree.map(lambda a: a[:count], weights)))  # noqa: B023
+        done += count
+        on_progress(done)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
+    """How arrays lie on `devices`: the first axis split over them, and whole on each."""
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
+    return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+
+
+def batches(arrays: Any, batch_size: int, devices: Sequence[Any]) -> Iterator[tuple[Any, int]]:
+    """Batches of `arrays`, a pytree of [N, …], split over `devices`, each with the number of examples it holds.
+
+    All are of one size; the last is filled up with its last example.
+    """
+    split, _ = shardings(devices)
+    num_examples = len(jax.tree.leaves(arrays)[0])
+    batch_size = -(-min(batch_size, num_examples) // len(devices)) * len(devices)
+    for first in range(0, num_examples, batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), num_examples - 1)
+        yield jax.device_put(jax.tree.map(lambda a: a[rows], arrays), split), min(batch_size, num_examples - first)  # noqa: B023
 
 
 def statistics(weights: Weights) -> Evaluation:
@@ -153,6 +177,7 @@ def statistics(weights: Weights) -> Evaluation:
         reconstruction=weights.log_p_x_given_z.astype(np.float64).mean(1),
         effective_sample_size=num_samples / np.exp(2 * normalized).mean(1),
         pareto_k=pareto_k(log_w),
+        kl_per_layer=np.stack([layer.astype(np.float64).mean(1) for layer in jax.tree.leaves(weights.log_q_over_p)], 1),
         posterior_mean=weights.posterior_mean,
         kl_per_dimension=weights.kl_per_dimension,
     )
@@ -207,27 +232,23 @@ def pareto_k(log_w: np.ndarray) -> np.ndarray:
 def summarize(evaluation: Evaluation) -> dict[str, Any]:
     """Means over examples, as evaluation.json holds them: nats per example, standard errors over examples.
 
-    `elbo` = `reconstruction` − `kl` from the same samples; `kl_per_dimension` is the closed form. `pareto_k` is the
-    median over examples, `pareto_k_above_0.7` the share whose estimate is unreliable. What does not exist is None.
+    `elbo` = `reconstruction` − `kl` from the same samples, and `kl` is the sum of `kl_per_layer`, E[log q − log p] of
+    each stochastic layer in the order of z. `kl_per_dimension` is the closed form, all layers end to end. `pareto_k` is
+    the median over examples, `pareto_k_above_0.7` the share whose estimate is unreliable. What does not exist is None.
     """
     headline = max(evaluation.log_likelihood)
-    num_examples = len(evaluation.elbo)
-
-    def mean_and_error(values):
-        error = float(values.std(ddof=1)) / math.sqrt(num_examples) if num_examples > 1 else None
-        return float(values.mean()), error
-
     log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])
     elbo, elbo_se = mean_and_error(evaluation.elbo)
     median_pareto_k = float(np.median(evaluation.pareto_k))
     means, kl = evaluation.posterior_mean, evaluation.kl_per_dimension
     return {
-        "num_examples": num_examples,
+        "num_examples": len(evaluation.elbo),
         "num_samples": headline,
         "elbo": elbo,
         "elbo_se": elbo_se,
         "reconstruction": float(evaluation.reconstruction.mean()),
         "kl": float((evaluation.reconstruction - evaluation.elbo).mean()),
+        "kl_per_layer": [float(value) for value in evaluation.kl_per_layer.mean(0)],
         "kl_per_dimension": None if kl is None else [float(value) for value in kl.mean(0)],
         "log_likelihood": log_likelihood,
         "log_likelihood_se": log_likelihood_se,
@@ -239,6 +260,20 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
         "pareto_k": median_pareto_k if math.isfinite(median_pareto_k) else None,
         "pareto_k_above_0.7": float((evaluation.pareto_k > 0.7).mean()),
     }
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+    """The mean of [N] and its standard error, None for N = 1."""
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+    return float(values.mean()), error
+
+
+def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """Each mean under its name, and its standard error under `<name>_se`."""
+    summary: dict[str, float | None] = {}
+    for name, array in values.items():
+        summary[name], summary[f"{name}_se"] = mean_and_error(array)
+    return summary
 
 
 def bits_per_dimension(log_likelihood: float, num_values: int, cell_width: float) -> float:

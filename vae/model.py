@@ -99,6 +99,7 @@ class Weighted(NamedTuple):
     log_p_x_given_z: Float[Array, "K B"]
     log_p_z: Float[Array, "K B"]
     log_q_z_given_x: Float[Array, "K B"]
+    log_q_over_p: Any  # log q − log p of each stochastic layer, one [K, B] for each
 
     @property
     def log_w(self) -> Float[Array, "K B"]:
@@ -119,9 +120,11 @@ def weigh(key, params, model: Model, q, batch: Batch, num_samples: int) -> Weigh
 
 def score_samples(params, model: Model, batch: Batch, z, log_q) -> Weighted:
     """Score samples z, K for each example of `batch`, whose log q(z|x) is known."""
+    log_p = model.prior(params, batch.y).log_prob(z)
     return Weighted(
         z=z,
         log_p_x_given_z=model.likelihood(params, z, batch.y).log_prob(batch.x[None]),
-        log_p_z=sum_layers(model.prior(params, batch.y).log_prob(z)),
+        log_p_z=sum_layers(log_p),
         log_q_z_given_x=sum_layers(log_q),
+        log_q_over_p=jax.tree.map(jnp.subtract, log_q, log_p),
     )

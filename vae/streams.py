@@ -14,6 +14,10 @@ class Stream(enum.IntEnum):
     GENERATE = 5
     GRADIENTS = 6
     SCALE = 7
+    AGGREGATE = 8
+    AMORTIZE = 9
+    ANNEAL = 10
+    SIMULATE = 11
 
 
 def stream(root: jax.Array, name: Stream, *position) -> jax.Array:

@@ -9,6 +9,7 @@ from vae.figures.charts import (
     kl_per_dimension,
     latent_scatter,
     learning_curves,
+    log_likelihood_bracket,
     log_likelihood_by_num_samples,
     signal_to_noise,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "kl_per_dimension",
     "latent_scatter",
     "learning_curves",
+    "log_likelihood_bracket",
     "log_likelihood_by_num_samples",
     "manifold",
     "morph",

@@ -288,6 +288,34 @@ def signal_to_noise(
     return figure
 
 
+def log_likelihood_bracket(num_temperatures: Vector, lower: Vector, upper: Vector, title: str) -> Figure:
+    """A lower and an upper bound of log p(x) in nats, [E], against the number of temperatures of annealing, [E]."""
+    counts = check_finite("num_temperatures", num_temperatures, "E")
+    bounds = {"upper": check_finite("upper", upper, "E"), "lower": check_finite("lower", lower, "E")}
+    for name, values in bounds.items():
+        check_length(name, values, len(counts), "num_temperatures")
+    require(np.all(counts >= 1), f"num_temperatures has {counts.min():g}; expected 1 or more")
+    order = np.argsort(counts)
+    counts, bounds = counts[order], {name: values[order] for name, values in bounds.items()}
+    figure, axes = new_chart(title, "temperatures", "bounds of log p(x) (nats)", height=600)
+    axes.fill_between(counts, bounds["lower"], bounds["upper"], color=COLLAPSED, linewidth=0)
+    for color, (name, values) in zip(PALETTE, bounds.items(), strict=False):
+        axes.plot(counts, values, "o-", color=color, markersize=4, linewidth=1.3)
+        # Away from the curves, which close from left to right.
+        offset, place = ((0, 5), ("center", "bottom")) if name == "upper" else ((4, -4), ("left", "top"))
+        for x, y in zip(counts, values, strict=True):
+            text = f"{y:.2f}".replace("-", "−")
+            style = {"ha": place[0], "va": place[1], "fontsize": LABEL_SIZE, "color": color}
+            axes.annotate(text, (x, y), offset, textcoords="offset points", **style)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{n:g}" for n in counts])
+    axes.minorticks_off()
+    axes.margins(x=0.12, y=0.2)
+    labels = zip(PALETTE, bounds.items(), strict=False)
+    _label_ends(axes, [(values[-1], f"{name} bound", color) for color, (name, values) in labels])
+    return figure
+
+
 def _note(axes: Axes, text: str) -> None:
     """Small print below the right end of the axes."""
     axes.annotate(
