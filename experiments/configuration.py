@@ -67,6 +67,23 @@ def check_choices(given: set[str]) -> None:
                 f"--{name} has no effect with --{decider}={FLAGS[decider].value}; "
                 f"leave it out, or use --{decider}={' or '.join(values)}"
             )
+    _check_model(given)
+
+
+def _check_model(given: set[str]) -> None:
+    """Raises UsageError for a size of something that the model does not have."""
+    if "upper_hidden_sizes" in given and FLAGS.upper_latent_dim == 0:
+        raise UsageError("--upper_hidden_sizes has no effect with one stochastic layer; use --upper_latent_dim=50")
+    with_networks = FLAGS.posterior in ("iaf", "realnvp") or FLAGS.prior == "flow"
+    for name, used in (
+        ("num_flows", with_networks or FLAGS.posterior == "planar"),
+        ("flow_hidden_size", with_networks),
+    ):
+        if name in given and not used:
+            raise UsageError(
+                f"--{name} has no effect with --posterior={FLAGS.posterior} and --prior={FLAGS.prior}; leave it out, "
+                f"or use --posterior={'planar, ' if name == 'num_flows' else ''}iaf or realnvp, or --prior=flow"
+            )
 
 
 def _check_hyperparameters(given: set[str]) -> None:
@@ -146,6 +163,8 @@ def model_settings(dataset: Dataset) -> dict[str, Any]:
         "image_shape": tuple(dataset.train.images.shape[1:]),
         "hidden_sizes": tuple(map(int, FLAGS.hidden_sizes)),
         "channels": tuple(map(int, FLAGS.channels)) if FLAGS.network == "conv" else (),
+        "upper_hidden_sizes": tuple(map(int, FLAGS.upper_hidden_sizes)),
+        "num_classes": _num_classes(dataset) if FLAGS.conditional else 0,
         "scale": _scale(),
         "binarization": _binarization(dataset),
     }
@@ -166,6 +185,21 @@ def _scale() -> float | str | None:
     if FLAGS.likelihood != "normal" or FLAGS.scale == "learned":
         return None
     return FLAGS.scale if FLAGS.scale == "optimal" else float(FLAGS.scale)
+
+
+def _num_classes(dataset: Dataset) -> int:
+    """Of the training set; raises UsageError where a split has no labels, or one that the training set lacks."""
+    used = [split.labels for split in (dataset.train, dataset.validation, dataset.test) if len(split.images)]
+    labels = [set() if values is None else set(values.tolist()) for values in used]
+    if not all(labels):
+        raise UsageError(f"--conditional needs a label for every image; {dataset.name} has none for some")
+    unknown = sorted(set().union(*labels) - labels[0]) + [label for label in labels[0] if label < 0]
+    if unknown:
+        raise UsageError(
+            f"--conditional cannot use the label {unknown[0]} of {dataset.name}: labels count from 0, and each must be "
+            "that of a training image"
+        )
+    return max(labels[0]) + 1
 
 
 def _binarization(dataset: Dataset) -> str:

@@ -40,6 +40,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dataset": "mnist", "binarization": "fixed", "network": "mlp", "hidden_sizes": ["200", "200"],
         "activation": "tanh", "latent_dim": 50, "batch_size": 100, "learning_rate": 1e-3,
     },
+    # Its two stochastic layers.
+    "burda2016_fixed_l2": {
+        "dataset": "mnist", "binarization": "fixed", "network": "mlp", "hidden_sizes": ["200", "200"],
+        "activation": "tanh", "latent_dim": 100, "upper_latent_dim": 50, "upper_hidden_sizes": ["100", "100"],
+        "objective": "elbo_mc", "batch_size": 100, "learning_rate": 1e-3,
+    },
     # Small enough for a laptop's battery: 8x8 digits, needs no download.
     "digits": {
         "dataset": "digits", "binarization": "none", "network": "mlp", "hidden_sizes": ["128"], "activation": "relu",
@@ -52,6 +58,7 @@ ONLY_WITH = (
     ("channels", "network", ("conv",)),
     ("scale", "likelihood", ("normal",)),
     ("num_logistics", "likelihood", ("logistic_mixture",)),
+    ("prior_components", "prior", ("mixture", "vamp")),
     ("stage_epochs", "schedule", ("stages",)),
     ("stage_factors", "schedule", ("stages",)),
 )
@@ -78,6 +85,15 @@ def define_model() -> None:
     numbers("channels", ["32", "64"], "conv: channels of the layers, each of stride 2", integer=True)
     choice("activation", "tanh", names.ACTIVATIONS, "between layers")
     number("latent_dim", 50, "dimensions of z", least=1, integer=True)
+    number("upper_latent_dim", 0, "dimensions of a second stochastic layer above; 0: none", least=0, integer=True)
+    numbers("upper_hidden_sizes", ["100", "100"], "dense layers from the first stochastic layer to the second, "
+            "mirrored on the way down; may be empty", integer=True, may_be_empty=True)  # fmt: skip
+    choice("posterior", "diagonal", names.POSTERIORS, "q(z|x): a normal, or a flow of one")
+    choice("prior", "standard", names.PRIORS, "p(z)")
+    number("num_flows", 4, "steps of each flow", least=1, most=1000, integer=True)
+    number("flow_hidden_size", 128, "iaf, realnvp, flow: units of the two layers in each step", least=1, integer=True)
+    number("prior_components", 500, "mixture, vamp: components of the prior", least=1, integer=True)
+    flags.DEFINE_bool("conditional", False, "encoder and decoder are given the label")
     choice("likelihood", "bernoulli", names.LIKELIHOODS, "p(x|z) of a pixel")
     flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number, 'learned' or 'optimal'")
     flags.register_validator("scale", _check_scale)
@@ -270,10 +286,11 @@ def exit_code(error: Exception) -> int:
     from vae.datasets import DataError
     from vae.fit import TrainingFailed
     from vae.likelihoods import LikelihoodError
+    from vae.model import ModelError
     from vae.objectives import ObjectiveError
     from vae.run import RunError
 
-    if isinstance(error, DataError | LikelihoodError | ObjectiveError | RunError | CheckpointError):
+    if isinstance(error, DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError):
         return BAD_USE
     if isinstance(error, TrainingFailed):
         return FAILED

@@ -9,6 +9,7 @@ import numpy as np
 
 from vae import figures, generation, images, run
 from vae.datasets import Dataset, Split
+from vae.settings import Settings
 
 NUM_TRAVERSED = 8  # latent dimensions, the most active ones
 
@@ -58,64 +59,98 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
 
 
 def of_model(key, loaded: run.LoadedRun, data: Split, split: str, *, indices: list[int], num_images: int = 100) -> dict:
-    """Samples, reconstructions, traversals, the manifold and the scattered latent space: {name: Figure}."""
+    """Samples, reconstructions, traversals, the manifold and the scattered latent space: {name: Figure}.
+
+    Of a conditional model, the samples are sorted by class, traversals keep the image's label, and the manifold is that
+    of the first image's class. The manifold steps through the quantiles of a prior that is standard normal.
+    """
     model, params, settings = loaded
     key_samples, key_reconstructions = jax.random.split(key)
     chosen = data.images[np.array(indices)]
-    labels = None if data.labels is None else data.labels[np.array(indices)]
-    means, drawn = generation.reconstructions(key_reconstructions, params, chosen, model)
-    q = jax.tree.map(np.asarray, generation.encode(params, data.images, model))
-    active = generation.most_active(q.mean, NUM_TRAVERSED)
+    shown = None if data.labels is None else data.labels[np.array(indices)]
+    every, labels = _given(settings, data.labels), _given(settings, shown)
+    first = None if labels is None else labels[0]
+    classes = sorted_classes(settings.num_classes, num_images)
+    means, drawn = generation.reconstructions(key_reconstructions, params, chosen, model, labels)
+    z = generation.encode(params, data.images, model, every).mean
+    active = generation.most_active(z, NUM_TRAVERSED)
     made = {
         "samples": figures.samples(
-            generation.samples(key_samples, params, model, num_images),
-            f"{num_images} samples from the prior, mean of p(x|z)",
+            generation.samples(key_samples, params, model, num_images, classes),
+            f"{num_images} samples from the prior, mean of p(x|z)" + ("" if classes is None else ", class after class"),
         ),
         "reconstructions": figures.reconstructions(
-            unit(chosen), means, drawn, indices, f"Reconstructions of {split} images", labels
+            unit(chosen), means, drawn, indices, f"Reconstructions of {split} images", shown
         ),
     }
     values = np.linspace(-3, 3, 13)
-    points = generation.traversals(q.mean[indices[0]], active, values)
+    points = generation.traversals(z[indices[0]], active, values)
     made["traversals"] = figures.traversals(
-        generation.decode(params, points, model), active, values, f"Latent traversals from image #{indices[0]}"
+        generation.decode(params, points, model, first),
+        active,
+        values,
+        f"Latent traversals from image #{indices[0]}",
     )
     if settings.latent_dim > 1:
         pair = int(min(active[:2])), int(max(active[:2]))
-        z_values, grid = generation.quantile_grid(settings.latent_dim, pair, 20)
-        made["manifold"] = figures.manifold(
-            generation.decode(params, grid, model),
-            z_values,
-            "Decoded manifold, at equal steps of the prior's quantiles",
-            pair,
-        )
+        if settings.prior == "standard" and not settings.upper_latent_dim:
+            z_values, grid = generation.quantile_grid(settings.latent_dim, pair, 20)
+            made["manifold"] = figures.manifold(
+                generation.decode(params, grid, model, first),
+                z_values,
+                "Decoded manifold, at equal steps of the prior's quantiles"
+                + ("" if first is None else f", class {first}"),
+                pair,
+            )
         made["latent_space"] = figures.latent_scatter(
-            q.mean, data.labels, f"{len(data.images)} images in latent space, mean of q(z|x)", pair
+            z, data.labels, f"{len(data.images)} images in latent space, mean of q(z|x)", pair
         )
     return made
+
+
+def _given(settings: Settings, labels: np.ndarray | None) -> np.ndarray | None:
+    """The labels that the model is given: None where it is not conditional."""
+    return labels if settings.num_classes else None
+
+
+def sorted_classes(num_classes: int, num_images: int) -> np.ndarray | None:
+    """A class for each of `num_images` samples, as even as can be, class after class; None where there are none."""
+    return np.arange(num_images) * num_classes // num_images if num_classes else None
 
 
 def morph(
     workdir: Path, loaded: run.LoadedRun, data: Split, start: int, end: int, num_steps: int, path: str
 ) -> list[Path]:
-    """The strip and the GIF of a morph between two images of the split, along `path` through latent space."""
-    ends = data.images[np.array([start, end])]
-    z = np.asarray(generation.encode(loaded.params, ends, loaded.model).mean)
-    strip = generation.decode(loaded.params, generation.interpolate(z[0], z[1], num_steps, path), loaded.model)
-    smooth = generation.decode(loaded.params, generation.interpolate(z[0], z[1], 4 * num_steps, path), loaded.model)
+    """The strip and the GIF of a morph between two images of the split, along `path` through latent space.
+
+    A conditional model is given the label of the nearer end.
+    """
+    model, params, settings = loaded
+    chosen = np.array([start, end])
+    ends = data.images[chosen]
+    labels = _given(settings, None if data.labels is None else data.labels[chosen])
+    z = generation.encode(params, ends, model, labels).mean
+
+    def steps(count):
+        nearer = None if labels is None else labels[np.arange(count) * 2 // count]
+        return generation.decode(params, generation.interpolate(z[0], z[1], count, path), model, nearer)
+
     name = f"morph_{start}_{end}"
-    figure = figures.morph(strip, start, end, f"From image #{start} to #{end}, {path} path", unit(ends))
+    title = f"From image #{start} to #{end}, {path} path"
+    figure = figures.morph(steps(num_steps), start, end, title, unit(ends))
     gif = workdir / run.FIGURES / f"{name}.gif"
     saved = save(workdir, {name: figure})
-    figures.morph_gif(smooth, gif)
+    figures.morph_gif(steps(4 * num_steps), gif)
     return [*saved, gif]
 
 
 def embeddings(workdir: Path, loaded: run.LoadedRun, data: Split, split: str) -> Path:
-    """q(z|x) of every image of the split: mean and log_scale [N, D], and labels where there are any."""
-    q = generation.encode(loaded.params, data.images, loaded.model)
+    """q(z|x) of every image of the split: mean [N, D], log_scale [N, D] where its dimensions are independent normals,
+    and labels where there are any."""
+    codes = generation.encode(loaded.params, data.images, loaded.model, _given(loaded.settings, data.labels))
     path = workdir / f"embeddings_{split}.npz"
-    arrays = {"mean": q.mean, "log_scale": q.log_scale} | ({} if data.labels is None else {"labels": data.labels})
+    arrays = {name: values for name, values in codes._asdict().items() if values is not None}
+    arrays |= {} if data.labels is None else {"labels": data.labels}
     partial = path.with_name(f".{path.name}.partial.npz")
     np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)

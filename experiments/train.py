@@ -120,8 +120,12 @@ def describe(config, dataset, devices) -> None:
     )
     print(f"data: {dataset.name}, {sizes} images of {height}x{width}x{channels}, binarization {s.binarization}")
     layers = [height * width * channels, *s.channels, *s.hidden_sizes, s.latent_dim]
+    if s.upper_latent_dim:
+        layers += [*s.upper_hidden_sizes, s.upper_latent_dim]
+    kinds = f"posterior {s.posterior}, prior {s.prior}, likelihood {s.likelihood}"
     print(
-        f"model: {s.network} {'-'.join(map(str, layers + layers[-2::-1]))}, {s.activation}, {s.likelihood}; "
+        f"model: {s.network} {'-'.join(map(str, layers + layers[-2::-1]))}, {s.activation}, {kinds}"
+        f"{f', given {s.num_classes} classes' if s.num_classes else ''}; "
         f"objective {s.objective}, K = {s.num_samples}; {len(devices)} {devices[0].platform} device(s)"
     )
 

@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 LAYERS = (
     {"settings", "streams", "datasets", "figures"},
     {"distributions", "bounds"},
-    {"likelihoods", "posteriors", "networks", "images"},
+    {"likelihoods", "networks", "images"},
+    {"flows"},
+    {"posteriors"},
+    {"priors"},
     {"model"},
     {"estimators", "generation", "evaluation"},
     {"objectives", "aggregate", "amortization", "annealing"},

@@ -1,52 +1,86 @@
 """What a trained model makes: samples, reconstructions, paths through latent space. Arrays in, numpy images out.
 
-Images are means of p(x|z), float32 in [0, 1]. Shapes: N images, D latent, T steps, G grid. One stochastic layer.
+Images are means of p(x|z), float32 in [0, 1]. Shapes: N images, D latent, T steps, G grid. Of two stochastic layers, z
+is the first, which x is made of. Labels are those of a class-conditional model; others ignore them.
 """
 
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vae.images import to_unit_interval
 from vae.model import Batch, Model
+from vae.posteriors import DiagonalNormal
 
 ROWS_AT_ONCE = 1000
+SAMPLES_OF_MEAN = 100
 
 
-def decode(params: Any, z: np.ndarray | jax.Array, model: Model) -> np.ndarray:
-    """The mean of p(x|z), clipped to [0, 1]: z [..., D] -> [..., H, W, C]."""
+class Codes(NamedTuple):
+    """Where q(z|x) puts images: its mean and its log-scale, [N, D], the latter where z is independent normals."""
+
+    mean: Any
+    log_scale: Any  # or None
+
+
+def decode(params: Any, z: np.ndarray | jax.Array, model: Model, labels: np.ndarray | None = None) -> np.ndarray:
+    """The mean of p(x|z), clipped to [0, 1]: z [..., D] and labels [...] -> [..., H, W, C]."""
     rows = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
-    mean = jax.jit(lambda z: model.likelihood(params, z).mean)
-    parts = [np.asarray(mean(rows[first : first + ROWS_AT_ONCE])) for first in range(0, len(rows), ROWS_AT_ONCE)]
+    y = None if labels is None else np.broadcast_to(labels, z.shape[:-1]).reshape(-1)
+    mean = jax.jit(lambda z, y: model.likelihood(params, z, y).mean)
+    parts = [np.asarray(mean(rows[part], None if y is None else y[part])) for part in _parts(len(rows))]
     images = np.clip(np.concatenate(parts), 0, 1)
     return images.reshape(*z.shape[:-1], *images.shape[1:])
 
 
-def encode(params: Any, images: np.ndarray, model: Model) -> Any:
-    """q(z|x) of stored images [N, H, W, C]."""
-    posterior = jax.jit(lambda images: model.posterior(params, Batch(to_unit_interval(images))))
-    parts = [posterior(images[first : first + ROWS_AT_ONCE]) for first in range(0, len(images), ROWS_AT_ONCE)]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+def encode(params: Any, images: np.ndarray, model: Model, labels: np.ndarray | None = None) -> Codes:
+    """Where q(z|x) puts stored images [N, H, W, C].
+
+    A mean without a closed form, as a flow's, is that of `SAMPLES_OF_MEAN` draws under a fixed key.
+    """
+
+    @jax.jit
+    def codes(images, labels):
+        q = model.posterior(params, Batch(to_unit_interval(images), labels))
+        if q.mean is None:
+            z, _ = q.sample_and_log_prob(jax.random.key(0), SAMPLES_OF_MEAN)
+            return Codes(z.mean(0), None)
+        lowest = getattr(q, "lower", q)
+        return Codes(q.mean, lowest.log_scale if isinstance(lowest, DiagonalNormal) else None)
+
+    parts = [codes(images[part], None if labels is None else labels[part]) for part in _parts(len(images))]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def samples(key: jax.Array, params: Any, model: Model, num_samples: int) -> np.ndarray:
-    """Decoded draws from the prior: [N, H, W, C]. Spends `key`."""
-    z, _ = model.prior(params).sample_and_log_prob(key, num_samples)
-    return decode(params, np.asarray(z)[:, 0], model)
+def _parts(size: int) -> list[slice]:
+    return [slice(first, first + ROWS_AT_ONCE) for first in range(0, size, ROWS_AT_ONCE)]
 
 
-def reconstructions(key: jax.Array, params: Any, images: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
+def samples(
+    key: jax.Array, params: Any, model: Model, num_samples: int, labels: np.ndarray | None = None
+) -> np.ndarray:
+    """Decoded draws from the prior, of the classes `labels` [N] if given: [N, H, W, C]. Spends `key`."""
+    z, _ = jax.jit(lambda key, labels: model.prior(params, labels).sample_and_log_prob(key, num_samples))(key, labels)
+    return decode(params, jax.tree.leaves(z)[0][:, 0], model, labels)
+
+
+def reconstructions(
+    key: jax.Array, params: Any, images: np.ndarray, model: Model, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Of each of [N, H, W, C]: p(x|z)'s mean at the mean of q(z|x), and a draw of x at a draw of z; spends `key`."""
     key_z, key_x = jax.random.split(key)
-    q = encode(params, images, model)
-    z, _ = q.sample_and_log_prob(key_z, 1)
-    drawn = model.likelihood(params, z[0]).sample(key_x)
-    return decode(params, q.mean, model), np.clip(np.asarray(drawn), 0, 1)
+
+    @jax.jit
+    def draw(key_z, key_x, images, labels):
+        z, _ = model.posterior(params, Batch(to_unit_interval(images), labels)).sample_and_log_prob(key_z, 1)
+        return model.likelihood(params, jax.tree.leaves(z)[0][0], labels).sample(key_x)
+
+    means = decode(params, encode(params, images, model, labels).mean, model, labels)
+    return means, np.clip(np.asarray(draw(key_z, key_x, images, labels)), 0, 1)
 
 
 def interpolate(start: np.ndarray, end: np.ndarray, num_steps: int, path: str = "spherical") -> np.ndarray:

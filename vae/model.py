@@ -11,7 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from vae import networks
 from vae.likelihoods import LIKELIHOODS
-from vae.posteriors import diagonal_normal, standard_normal
+from vae.posteriors import CANNOT_SCORE, CLOSED_FORM_KL, POSTERIORS, two_layers
+from vae.priors import PRIORS
+from vae.priors import two_layers as two_layers_prior
 from vae.settings import Settings
 
 
@@ -30,10 +32,14 @@ class Model(NamedTuple):
     init(key, batch) -> params; the mean of `batch.x` sets the decoder's output bias, so pass the training set's
         mean image (as a batch of one) or a large batch. Spends `key`.
     posterior(params, batch) -> q(z|x), with B examples (see posteriors.py).
-    prior(params, y=None) -> p(z), of the same interface, with B = 1 where it does not depend on y.
+    prior(params, y=None) -> p(z), of the same interface, with B = 1 where it does not depend on y (see priors.py).
     likelihood(params, z, y=None) -> p(x|z); `log_prob(x)` sums over an image, `sample(key)`, `mean`.
-        z is [..., B, D], and x is broadcast by the caller.
+        z is [..., B, D], and x is broadcast by the caller. Of several stochastic layers, the first is what x is made
+        of, and may be given alone.
     likelihood_in_training: what p(x|z) is while it is trained, where that differs; None where it does not.
+
+    A class-conditional model is p(x|z, y) p(z) with q(z|x, y), given one-hot labels (Kingma et al. 2014, M2; Sohn et
+    al. 2015). With y = None no class is marked.
     """
 
     init: Callable[..., Any]
@@ -48,35 +54,83 @@ class Model(NamedTuple):
         return self if self.likelihood_in_training is None else self._replace(likelihood=self.likelihood_in_training)
 
 
+class ModelError(ValueError):
+    """A model that makes no sense; one line for the user."""
+
+
+def check(settings: Settings) -> None:
+    """Raises ModelError where the parts of the model do not go together."""
+    posterior, prior = settings.posterior, settings.prior
+    if settings.upper_latent_dim and posterior != "diagonal":
+        raise ModelError(
+            f"two stochastic layers are diagonal normals: posterior {posterior} goes with upper_latent_dim 0 only"
+        )
+    if settings.upper_latent_dim and prior != "standard":
+        raise ModelError(
+            f"the prior of two stochastic layers is N(0, I) above and learned below: prior {prior} goes with "
+            "upper_latent_dim 0 only"
+        )
+    if prior == "vamp" and posterior in CANNOT_SCORE:
+        raise ModelError(f"a VampPrior scores z under q(z|u), which posterior {posterior} cannot; use another")
+    if prior == "vamp" and settings.num_classes:
+        raise ModelError("the pseudo-inputs of a VampPrior have no class; use another prior for a conditional model")
+    for part, name in (("posterior", posterior), ("prior", prior)):
+        if name in ("iaf", "realnvp", "flow") and settings.latent_dim < 2:
+            raise ModelError(
+                f"{part} {name} changes one latent dimension given another; it needs a latent_dim of 2 or more"
+            )
+
+
+def can_score(settings: Settings) -> bool:
+    """Whether q.log_prob(z) exists, which the stl, dreg and score estimators need."""
+    return settings.posterior not in CANNOT_SCORE
+
+
+def has_closed_form_kl(settings: Settings) -> bool:
+    """Whether q.kl_per_dimension(p) exists, which the analytic ELBO needs."""
+    layers = 2 if settings.upper_latent_dim else 1
+    return layers == 1 and settings.posterior in CLOSED_FORM_KL and settings.prior == "standard"
+
+
 def build(settings: Settings) -> Model:
-    """The model that `settings` describe."""
+    """The model that `settings` describe; raises ModelError where they make no sense."""
+    check(settings)
     encoder_class, decoder_class = networks.NETWORKS[settings.network]
     likelihood_family = LIKELIHOODS[settings.likelihood](settings)
-    encoder = encoder_class(settings, 2 * settings.latent_dim)
+    posterior_family = (two_layers if settings.upper_latent_dim else POSTERIORS[settings.posterior])(settings)
+    prior_family = (two_layers_prior if settings.upper_latent_dim else PRIORS[settings.prior])(settings)
+    encoder = encoder_class(settings, posterior_family.num_outputs)
     decoder = decoder_class(settings, likelihood_family.outputs_per_channel)
 
     def init(key, batch):
-        key_encoder, key_decoder = jax.random.split(key)
+        key_encoder, key_decoder, key_posterior, key_prior = jax.random.split(key, 4)
+        z = jnp.zeros((1, settings.latent_dim + settings.num_classes))
+        mean_image = batch.x.mean(0)
+        labels = one_hot(batch.y, settings, len(batch.x))
         return {
-            "encoder": encoder.init(key_encoder, batch.x)["params"],
+            "encoder": {**encoder.init(key_encoder, batch.x, labels)["params"], **posterior_family.init(key_posterior)},
             "decoder": {
-                "network": decoder.init(key_decoder, jnp.zeros((1, settings.latent_dim)))["params"],
-                "output": likelihood_family.init(batch.x.mean(0)),
+                "network": decoder.init(key_decoder, z)["params"],
+                "output": likelihood_family.init(mean_image),
             },
-            "prior": {},
+            "prior": prior_family.init(key_prior, mean_image),
         }
 
     def posterior(params, batch):
-        outputs: Any = encoder.apply({"params": params["encoder"]}, batch.x)
-        return diagonal_normal(outputs)
+        labels = one_hot(batch.y, settings, len(batch.x))
+        outputs: Any = encoder.apply({"params": params["encoder"]}, batch.x, labels)
+        return posterior_family.distribution(params["encoder"], outputs)
 
     def prior(params, y=None):
-        del params, y
-        return standard_normal(settings.latent_dim)
+        del y
+        return prior_family.distribution(params["prior"], lambda images: posterior(params, Batch(images)))
 
     def decoded(distribution):
         def likelihood(params, z, y=None):
-            del y
+            z = jax.tree.leaves(z)[0]
+            labels = one_hot(y, settings, z.shape[-2])
+            if labels is not None:
+                z = jnp.concatenate([z, jnp.broadcast_to(labels, (*z.shape[:-1], labels.shape[-1]))], axis=-1)
             raw: Any = decoder.apply({"params": params["decoder"]["network"]}, z)
             return distribution(params["decoder"]["output"], raw)
 
@@ -90,6 +144,13 @@ def build(settings: Settings) -> Model:
         likelihood=decoded(likelihood_family.distribution),
         likelihood_in_training=None if in_training is None else decoded(in_training),
     )
+
+
+def one_hot(y: Int[Array, "B"] | None, settings: Settings, size: int) -> Float[Array, "B classes"] | None:
+    """Labels as the networks see them; None where they see none, and zeros where `y` is not known."""
+    if settings.num_classes == 0:
+        return None
+    return jnp.zeros((size, settings.num_classes)) if y is None else jax.nn.one_hot(y, settings.num_classes)
 
 
 class Weighted(NamedTuple):

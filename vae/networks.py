@@ -1,14 +1,18 @@
 """Encoders and decoders, as Flax Linen modules. Glorot-uniform weights, zero biases.
 
-The only file that imports flax. Shapes: B batch, H W C image, D latent, N outputs; decoders take any leading axes.
+The only file that imports flax. Shapes: K samples, B batch, H W C image, D latent, N outputs; decoders take any
+leading axes.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
@@ -75,15 +79,19 @@ def depth_to_space(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C//4"]
 
 
 class MLPEncoder(nn.Module):
-    """Dense layers of `hidden_sizes`."""
+    """Dense layers of `hidden_sizes`; `labels`, one-hot, stand beside the pixels."""
 
     settings: Settings
     num_outputs: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B N"]:
+    def __call__(
+        self, x: Float[Array, "B H W C"], labels: Float[Array, "B classes"] | None = None
+    ) -> Float[Array, "B N"]:
         activation = ACTIVATIONS[self.settings.activation]
         x = x.reshape(x.shape[0], -1)
+        if labels is not None:
+            x = jnp.concatenate([x, labels], axis=-1)
         for size in self.settings.hidden_sizes:
             x = activation(_dense(self.settings, size)(x))
         return _dense(self.settings, self.num_outputs)(x)
@@ -106,17 +114,19 @@ class MLPDecoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """3×3 convolutions of stride 2 with `channels`, then dense layers of `hidden_sizes`."""
+    """3×3 convolutions of stride 2 with `channels`, then dense layers of `hidden_sizes`, which see the labels too."""
 
     settings: Settings
     num_outputs: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B N"]:
+    def __call__(
+        self, x: Float[Array, "B H W C"], labels: Float[Array, "B classes"] | None = None
+    ) -> Float[Array, "B N"]:
         activation = ACTIVATIONS[self.settings.activation]
         for channels in self.settings.channels:
             x = activation(_conv(self.settings, channels, strides=2)(x))
-        return MLPEncoder(self.settings, self.num_outputs)(x)
+        return MLPEncoder(self.settings, self.num_outputs)(x, labels)
 
 
 class ConvDecoder(nn.Module):
@@ -152,6 +162,58 @@ class Discriminator(nn.Module):
         for size in self.sizes:
             z = nn.leaky_relu(nn.Dense(size, kernel_init=_glorot)(z), 0.2)
         return nn.Dense(1, kernel_init=_glorot)(z)[..., 0]
+
+
+class MLP(nn.Module):
+    """Dense layers of `hidden_sizes` from one stochastic layer to the next."""
+
+    settings: Settings
+    hidden_sizes: tuple[int, ...]
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B N"]:
+        activation = ACTIVATIONS[self.settings.activation]
+        for size in self.hidden_sizes:
+            z = activation(_dense(self.settings, size)(z))
+        return _dense(self.settings, self.num_outputs)(z)
+
+
+class FlowNetwork(nn.Module):
+    """Two tanh layers of `hidden_size`, whose first is also given the context; nearly zero before training.
+
+    `autoregressive`: N is a multiple of D, and output n depends only on inputs before n mod D (Germain et al. 2015).
+    In float32 whatever the precision: a flow and its inverse must find the same numbers.
+    """
+
+    hidden_size: int
+    num_outputs: int
+    autoregressive: bool = False
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "K #B D"], context: Float[Array, "B H"] | None = None) -> Float[Array, "K _ N"]:
+        sizes = (z.shape[-1], self.hidden_size, self.hidden_size, self.num_outputs)
+        masks = autoregressive_masks(sizes) if self.autoregressive else (None, None, None)
+        hidden = _masked_dense(sizes[1], masks[0])(z)
+        if context is not None:
+            hidden = hidden + nn.Dense(sizes[1], use_bias=False, kernel_init=_glorot)(context)[None]
+        hidden = jnp.tanh(_masked_dense(sizes[2], masks[1])(jnp.tanh(hidden)))
+        return _masked_dense(sizes[3], masks[2], nn.initializers.variance_scaling(0.01, "fan_avg", "uniform"))(hidden)
+
+
+def autoregressive_masks(sizes: tuple[int, int, int, int]) -> list[np.ndarray]:
+    """Of each layer, [inputs, outputs]: a unit of degree d is reached by the inputs 0 … d − 1 (Germain et al. 2015)."""
+    num_inputs, *hidden, num_outputs = sizes
+    degrees = [np.arange(1, num_inputs + 1), *(np.arange(size) % max(1, num_inputs - 1) + 1 for size in hidden)]
+    masks = [after[None] >= before[:, None] for before, after in itertools.pairwise(degrees)]
+    return [*masks, np.arange(num_outputs)[None] % num_inputs >= degrees[-1][:, None]]
+
+
+def _masked_dense(features: int, mask: np.ndarray | None, kernel_init: Any = _glorot) -> nn.Dense:
+    def dot_general(lhs, kernel, *args, **kwargs):
+        return lax.dot_general(lhs, kernel if mask is None else jnp.where(mask, kernel, 0), *args, **kwargs)
+
+    return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general)
 
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {

@@ -15,6 +15,8 @@ LIKELIHOODS = (
     "logistic_mixture",
     "categorical",
 )
+POSTERIORS = ("diagonal", "full", "planar", "iaf", "realnvp")
+PRIORS = ("standard", "mixture", "vamp", "flow")
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 PRECISIONS = ("float32", "bfloat16")
 ESTIMATORS = ("reparameterized", "stl", "dreg", "score")
@@ -34,6 +36,14 @@ class Settings:
     channels: tuple[int, ...] = ()  # conv only: each layer halves the resolution
     activation: str = "tanh"
     latent_dim: int = 50
+    upper_latent_dim: int = 0  # of a second stochastic layer above; 0: none
+    upper_hidden_sizes: tuple[int, ...] = (100, 100)  # from the lower layer to the upper; mirrored on the way down
+    posterior: str = "diagonal"
+    prior: str = "standard"
+    num_flows: int = 4  # steps of a flow, in the posterior and in the prior
+    flow_hidden_size: int = 128  # of the two layers of each step's network
+    prior_components: int = 500  # of the mixture and vamp priors
+    num_classes: int = 0  # encoder and decoder are given the label; 0: they are not
     likelihood: str = "bernoulli"
     scale: float | str | None = None  # normal only: a fixed standard deviation, or "optimal"; None learns one
     num_logistics: int = 5  # logistic_mixture only: components for each value

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vae.bounds import BOUNDS, GROUPED
+from vae.model import can_score
 from vae.objectives.aggregate import beta_tcvae, dip_i, dip_ii, info
 from vae.objectives.factor import factor, with_discriminator
 from vae.objectives.log_weights import from_log_weights, piwae, rws
@@ -64,6 +65,11 @@ def build(settings: Settings) -> Objective:
     samples = settings.num_samples * settings.num_groups
     if reason := REFUSED.get((name, estimator)):
         raise ObjectiveError(f"the estimator {estimator} is not possible for the objective {name}: {reason}")
+    if (estimator != "reparameterized" or name == "rws") and not can_score(settings):
+        raise ObjectiveError(
+            f"the posterior {settings.posterior} can be sampled, but cannot give the density of a given z, which "
+            f"{'rws' if name == 'rws' else f'the estimator {estimator}'} needs; use --posterior=iaf or realnvp"
+        )
     if estimator == "score" and samples < 2:
         raise ObjectiveError("the score estimator compares samples with each other: it needs num_samples of 2 or more")
     if name.startswith("jackknife") and samples <= int(name[-1]):
