@@ -23,8 +23,9 @@ PILOT, FORWARD, REVERSE = range(3)  # each with noise of its own
 def _target(params, example: Batch, model: Model) -> Target:
     """Of one example, x [H, W, C]; z has the leaves [C, 1, D_l]."""
     batch = jax.tree.map(lambda a: a[None], example)
+    prior = model.prior(params, batch.y)  # once, not at every step of the chains: it may be a network
     return Target(
-        log_p_z=lambda z: sum_layers(model.prior(params, batch.y).log_prob(z))[:, 0],
+        log_p_z=lambda z: sum_layers(prior.log_prob(z))[:, 0],
         log_p_x_given_z=lambda z: model.likelihood(params, z, batch.y).log_prob(batch.x[None])[:, 0],
     )
 
