@@ -5,8 +5,9 @@
     python -m experiments.generate --workdir=runs/x --embeddings=test
 
 Writes under <workdir>/figures: samples from the prior, reconstructions of the chosen test images, a morph from one
-test image to another (strip and GIF), traversals of the most active latent dimensions, the decoded manifold of two
-latent dimensions and the test set scattered in them. With --embeddings, q(z|x) of a split as .npz.
+test image to another (strip and GIF), traversals of the most active latent dimensions, the test set scattered in two of
+them, and, where the prior is a standard normal, the decoded manifold of those. Of a conditional model, samples come
+class after class. With --embeddings, q(z|x) of a split as .npz.
 """
 
 from __future__ import annotations

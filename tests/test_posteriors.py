@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from tests.oracles.linear_gaussian import LinearGaussian
 from vae import model as models
 from vae.posteriors import DiagonalNormal, FullNormal, standard_normal
 from vae.settings import POSTERIORS, Settings
@@ -127,6 +128,23 @@ def test_the_kl_of_a_full_normal_is_that_of_numpyro_split_by_the_chain_rule(prio
     alone = DiagonalNormal(q.loc, q.log_scale).kl_per_dimension(prior)
     assert alone is not None
     np.testing.assert_allclose(kl[:, 0], alone[:, 0], rtol=1e-12)
+
+
+def test_the_exact_posterior_of_a_linear_gaussian_model_is_a_full_normal():
+    """Then each log-weight is log p(x), and so is the mean reconstruction minus the closed-form KL."""
+    oracle = LinearGaussian.random(seed=0)
+    x = jnp.asarray(oracle.sample(seed=1, num_examples=4))
+    model, batch = oracle.model("exact"), models.Batch(x)
+    scale_tril = np.linalg.cholesky(oracle.posterior_covariance)
+    scale = np.diag(scale_tril)
+    mean = jnp.asarray(oracle.posterior_mean(np.asarray(x)))
+    unit = jnp.asarray(np.tile(scale_tril / scale[:, None], (4, 1, 1)))
+    q = FullNormal(mean, jnp.asarray(np.tile(np.log(scale), (4, 1))), unit)
+    weighted = jax.jit(lambda: models.weigh(jax.random.key(0), {}, model, q, batch, 10_000))()
+    np.testing.assert_allclose(weighted.log_w, np.tile(oracle.log_p(x), (10_000, 1)), atol=1e-9)
+    kl = q.kl_per_dimension(standard_normal(3))
+    assert kl is not None
+    np.testing.assert_allclose(weighted.log_p_x_given_z.mean(0) - kl.sum(-1), oracle.log_p(x), atol=0.08)
 
 
 def test_samples_of_a_full_normal_have_its_mean_and_covariance():
