@@ -81,6 +81,7 @@ def main() -> int:
     seconds = time.perf_counter() - started
     summary = {
         **evaluation.summarize(result),
+        "latent_dim": loaded.settings.latent_dim,
         "split": FLAGS.split,
         "checkpoint": run.choose_checkpoint(workdir, FLAGS.checkpoint),
         "binarization": "fixed" if loaded.settings.binarization == "dynamic" else loaded.settings.binarization,
@@ -168,8 +169,7 @@ def print_table(summary: dict) -> None:
     layers = summary["kl_per_layer"]
     for i, kl in enumerate(layers if len(layers) > 1 else []):
         print_line(f"KL of layer {i + 1}", kl, None, nats)
-    per_dimension = summary["kl_per_dimension"]
-    print_line("active units", summary["active_units"], None, f"of {len(per_dimension)}" if per_dimension else "")
+    print_line("active units", summary["active_units"], None, f"of {summary['latent_dim']}")
     print_line("effective sample size", summary["effective_sample_size"], None, f"of {summary['num_samples']}")
     print_line("Pareto k̂, median", summary["pareto_k"], None, "the estimate is unreliable where it exceeds 0.7:")
     print_line("Pareto k̂ > 0.7", 100 * summary["pareto_k_above_0.7"], None, "% of the images")

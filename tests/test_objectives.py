@@ -1,5 +1,7 @@
 """objectives.py against closed forms and numpy."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,47 +58,46 @@ def test_expected_elbo_is_log_p_minus_the_kl_to_the_exact_posterior(name):
 LATENT_DIM = 4
 
 
-def small_model(likelihood="bernoulli"):
-    settings = Settings((3, 3, 1), hidden_sizes=(8,), latent_dim=LATENT_DIM, likelihood=likelihood)
-    model = models.build(settings)
+@cache
+def small_model():
+    model = models.build(Settings((3, 3, 1), hidden_sizes=(8,), latent_dim=LATENT_DIM))
     batch = models.Batch(jnp.round(jax.random.uniform(jax.random.key(0), (5, 3, 3, 1))))
-    return model, batch, jax.jit(model.init)(jax.random.key(1), batch)
+    return model, batch, jax.device_get(jax.jit(model.init)(jax.random.key(1), batch))
 
 
 def objectives_params(objective, model, params):
-    extra = objective.init(jax.random.key(4), model)
+    extra = jax.device_get(jax.jit(lambda key: objective.init(key, model))(jax.random.key(4)))
     return params | ({"objective": extra} if extra else {})
 
 
-PAIRS = [(name, estimator) for name in OBJECTIVES for estimator in ESTIMATORS if (name, estimator) not in REFUSED]
-
-
-@pytest.mark.parametrize(("name", "estimator"), PAIRS)
-def test_every_pair_reports_the_bound_and_has_a_finite_gradient_even_at_extreme_parameters(name, estimator):
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_estimator_reports_the_bound_and_has_a_finite_gradient_even_at_extreme_parameters(name):
     model, batch, params = small_model()
-    objective = objectives.build(settings_for(name, estimator, num_samples=4, image_shape=(3, 3, 1)))
-    params = objectives_params(objective, model, params)
-    plain = objectives.build(settings_for(name, num_samples=4, image_shape=(3, 3, 1)))
+    allowed = [estimator for estimator in ESTIMATORS if (name, estimator) not in REFUSED]
+    built = {e: objectives.build(settings_for(name, e, num_samples=4, image_shape=(3, 3, 1))) for e in allowed}
+    params = objectives_params(built["reparameterized"], model, params)
     traces = []
 
     @jax.jit
-    def value_and_gradient(params):
+    def values_and_gradients(params):
         traces.append(1)
 
-        def surrogate(params):
-            value, bound, metrics = objective.apply(jax.random.key(2), params, model, batch, NO_NUMBERS, 0)
-            return value, (bound, metrics, plain.apply(jax.random.key(2), params, model, batch, NO_NUMBERS, 0)[1])
+        def surrogate(params, objective):
+            value, *reported = objective.apply(jax.random.key(2), params, model, batch, NO_NUMBERS, 0)
+            return value, reported
 
-        return jax.grad(surrogate, has_aux=True)(params)
+        return {e: jax.grad(surrogate, has_aux=True)(params, objective) for e, objective in built.items()}
 
     for scale in (1.0, 1e3):
-        gradient, (bound, metrics, expected) = value_and_gradient(jax.tree.map(lambda p, s=scale: s * p, params))
-        assert {value.shape for value in (bound, *metrics.values())} == {(5,)}
-        np.testing.assert_allclose(bound, expected, rtol=1e-6)
-        assert jnp.isfinite(bound).all()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-            assert jnp.isfinite(leaf).all(), path
-            assert scale > 1 or (leaf != 0).any(), path
+        found = jax.device_get(values_and_gradients(jax.tree.map(lambda p, s=scale: np.float32(s) * p, params)))
+        expected = found["reparameterized"][1][0]
+        for estimator, (gradient, (bound, metrics)) in found.items():
+            assert {value.shape for value in (bound, *metrics.values())} == {(5,)}
+            np.testing.assert_allclose(bound, expected, rtol=1e-6)
+            assert np.isfinite(bound).all()
+            for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+                assert np.isfinite(leaf).all(), (estimator, path)
+                assert scale > 1 or (leaf != 0).any(), (estimator, path)
     assert len(traces) == 1
 
 

@@ -37,7 +37,7 @@ def test_a_run_with_each_likelihood_trains_and_evaluates_on_grey_values(scripts,
     assert settings.binarization == "none"
     assert settings.scale == ("optimal" if name == "optimal" else None)
     assert settings.num_logistics == (2 if name == "logistic_mixture" else 5)
-    assert f", {settings.likelihood}; objective elbo" in out
+    assert f"likelihood {settings.likelihood}; objective elbo" in out
     code, out, err = scripts.call(folder, "evaluate", f"--workdir={name}", "--num_samples=5", "--num_examples=10")
     assert (code, err) == (0, "")
     values = run.read_json(folder / name / "evaluation_test_10.json")

@@ -85,7 +85,10 @@ def test_a_run_goes_on_with_the_model_it_was_started_with(scripts, tmp_path):
         (["--upper_hidden_sizes=3"], "--upper_hidden_sizes has no effect with one stochastic layer"),
         (["--num_flows=3"], "--num_flows has no effect with --posterior=diagonal and --prior=standard"),
         (["--posterior=planar", "--flow_hidden_size=3"], "use --posterior=iaf or realnvp, or --prior=flow"),
-        (["--posterior=iaf"], "elbo needs KL(q ‖ p) in closed form, which this pair lacks; use elbo_mc"),
+        (
+            ["--posterior=iaf"],
+            "have no KL(q ‖ p) in closed form, which the objective needs; use elbo_mc",
+        ),
         (["--upper_latent_dim=2", "--prior=vamp"], "prior vamp goes with upper_latent_dim 0 only"),
         (["--posterior=planar", "--prior=vamp"], "a VampPrior scores z under q(z|u), which posterior planar cannot"),
         (["--conditional", "--prior=vamp"], "the pseudo-inputs of a VampPrior have no class"),

@@ -246,6 +246,23 @@ def test_validation_averages_over_every_image_once_with_a_masked_last_batch(batc
     assert found["bound"] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_held_out_batch_is_filled_up_with_other_images_where_an_objective_compares_them():
+    """Five images in batches of four: the second one is 4, 0, 1, 2, and counts once."""
+    settings = Settings(**{**SETTINGS.to_dict(), "batch_size": 4, "objective": "dip_i"})
+    p = parts(settings)
+    state, numbers = first_state(settings), Hyperparameters()
+    images = jnp.asarray(IMAGES[:5])
+    found = jax.jit(partial(training.validate, **p))(jax.random.key(0), state.params, Split(images), numbers)
+
+    def penalty(rows, number):
+        batch = models.Batch(images[jnp.asarray(rows)] / 255)
+        key = jax.random.fold_in(jax.random.key(0), number)
+        return p["objective"].apply(key, state.params, p["model"], batch, numbers, 0)[2]["covariance_off_diagonal"][0]
+
+    expected = (4 * penalty([0, 1, 2, 3], 0) + penalty([4, 0, 1, 2], 1)) / 5
+    assert found["covariance_off_diagonal"] == pytest.approx(float(expected), rel=1e-4)
+
+
 class _Certain:
     """A posterior that is sure of z = two pixels of x, so that a bound does not depend on how batches draw."""
 
@@ -254,7 +271,7 @@ class _Certain:
 
     def sample_and_log_prob(self, key, num_samples):
         del key, num_samples
-        return self.z, None
+        return self.z, jnp.zeros(self.z.shape[:-1])
 
     def kl_per_dimension(self, prior):
         return jnp.zeros(self.z.shape[1:])
