@@ -24,12 +24,19 @@ def resolve(workdir: Path | None) -> None:
 
     Raises UsageError for a flag that would have no effect.
     """
+    stored = stored_flags(workdir)
+    check(settle(stored))
+    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored.get("epochs"):
+        raise UsageError(
+            f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
+            f"be reached by resuming it; start a new run with --init_from={workdir}"
+        )
+
+
+def settle(stored: dict[str, Any]) -> set[str]:
+    """Give each training flag its value: the command line's, --preset's, the `stored` one; the names of the first."""
     given = {name for name in TRAINING_FLAGS if FLAGS[name].present}
-    # Absolute, so that a run can be resumed from any folder.
-    FLAGS.dataset = dataset_name()
-    for name in ("data_dir", "manual_dir", "init_from"):
-        if path := FLAGS[name].value:
-            FLAGS[name].value = str(Path(path).expanduser().absolute())
+    make_paths_absolute()
     if FLAGS.preset is not None:
         chosen = {name: value for name, value in PRESETS[FLAGS.preset].items() if name not in given}
         for name, value in chosen.items():
@@ -39,10 +46,22 @@ def resolve(workdir: Path | None) -> None:
         )
         print(f"preset {FLAGS.preset}: {shown}")
     set_here = given | set(PRESETS.get(FLAGS.preset or "", {}))
-    stored = stored_flags(workdir)
     for name, value in stored.items():
         if name in TRAINING_FLAGS and name not in set_here:
             FLAGS[name].value = value
+    return given
+
+
+def make_paths_absolute() -> None:
+    """So that a run can be resumed from any folder."""
+    FLAGS.dataset = dataset_name()
+    for name in ("data_dir", "manual_dir", "init_from"):
+        if path := FLAGS[name].value:
+            FLAGS[name].value = str(Path(path).expanduser().absolute())
+
+
+def check(given: set[str]) -> None:
+    """Raises UsageError for a flag of `given` that has no effect with the others, and for what does not go together."""
     check_choices(given)
     _check_hyperparameters(given)
     if FLAGS.validation == 0 and "keep_best" in given and FLAGS.keep_best:
@@ -51,11 +70,6 @@ def resolve(workdir: Path | None) -> None:
         raise UsageError(
             f"--stage_epochs has {len(FLAGS.stage_epochs)} stages and --stage_factors {len(FLAGS.stage_factors)}; "
             "give one factor for each stage"
-        )
-    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored.get("epochs"):
-        raise UsageError(
-            f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
-            f"be reached by resuming it; start a new run with --init_from={workdir}"
         )
 
 
@@ -105,10 +119,12 @@ def stored_flags(workdir: Path | None) -> dict[str, Any]:
 
     Raises RunError where its config.json is damaged, UsageError where it was lost.
     """
-    from vae.run import CHECKPOINTS, CONFIG, read_config, read_json
+    from vae.run import CHECKPOINTS, CONFIG, SWEEP, read_config, read_json
 
     if workdir is None:
         return {}
+    if (workdir / SWEEP).exists():
+        raise UsageError(f"{workdir} holds a sweep, which experiments.sweep trains; choose another --workdir")
     if not (workdir / CONFIG).exists():
         if (workdir / CHECKPOINTS).exists():
             raise UsageError(

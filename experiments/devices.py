@@ -8,12 +8,16 @@ from pathlib import Path
 from experiments.parsing import UsageError
 
 
-def start(num_devices: int, data_dir: str | None = None):
-    """The `num_devices` first devices (0: all); on a CPU they are virtual. Raises UsageError where there are fewer."""
+def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool = False):
+    """The `num_devices` first devices (0: all); on a CPU they are virtual. Raises UsageError where there are fewer.
+
+    `one_per_core`: all devices of a CPU are as many as it has cores for this process; else it is one.
+    """
     import jax
 
-    if num_devices > 1:
-        jax.config.update("jax_num_cpu_devices", num_devices)
+    virtual = num_devices or (len(os.sched_getaffinity(0)) if one_per_core else 1)
+    if virtual > 1:
+        jax.config.update("jax_num_cpu_devices", virtual)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         from vae.datasets import default_data_dir
 

@@ -63,7 +63,8 @@ ONLY_WITH = (
     ("stage_factors", "schedule", ("stages",)),
 )
 
-TRAINING_FLAGS: list[str] = []
+TRAINING_FLAGS: list[str] = []  # what config.json keeps, so that a run goes on
+AXES: list[str] = []  # those of them that make a run what it is
 
 
 def define_data() -> None:
@@ -220,14 +221,22 @@ def evaluated_split(workdir: Path, split: str, num_examples: int | None = None) 
     return datasets.Split(data.images[index], None if data.labels is None else data.labels[index]), index
 
 
-def define_all() -> None:
-    """Every flag of experiments.train."""
+def define_config() -> None:
+    """Every flag that makes a run what it is."""
     before = set(FLAGS)
     define_data()
     define_model()
     define_training()
+    TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"preset"}))
+    AXES.extend(sorted(set(TRAINING_FLAGS) - {"data_dir", "manual_dir"}))
+
+
+def define_all() -> None:
+    """Every flag of experiments.train."""
+    define_config()
+    before = set(FLAGS)
     define_run()
-    TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"preset", "workdir"}))
+    TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"workdir"}))
 
 
 def _check_scale(value: str) -> bool:

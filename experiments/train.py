@@ -98,17 +98,17 @@ def check_resumed(workdir: Path, config, dataset) -> None:
         )
 
 
-def new_workdir(name: str) -> Path:
-    """A new folder under runs/, never one that exists."""
+def new_workdir(name: str, folder: str = "runs") -> Path:
+    """A new folder under `folder`, never one that exists."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-        path = Path("runs") / f"{name}-{now}{suffix}"
+        path = Path(folder) / f"{name}-{now}{suffix}"
         try:
             path.mkdir(parents=True)
             return path
         except FileExistsError:
             continue
-    raise UsageError("runs/ is full of folders of this very second; pass --workdir")
+    raise UsageError(f"{folder}/ is full of folders of this very second; pass --workdir")
 
 
 def describe(config, dataset, devices) -> None:

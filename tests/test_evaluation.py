@@ -264,10 +264,10 @@ def test_what_a_posterior_does_not_offer_is_none_and_printed_as_a_dash(layered, 
 
     summary = evaluation.summarize(evaluate(layered, np.ones((2, 2, 1, 1), np.float32), 20))
     assert [summary[name] for name in ("kl_per_dimension", "active_units", "pareto_k")] == [None] * 3
-    about = {"split": "test", "checkpoint": 1, "binarization": "none", "seconds": 1.0}
+    about = {"split": "test", "checkpoint": 1, "binarization": "none", "latent_dim": 3, "seconds": 1.0}
     print_table({**summary, **about})
     lines = {line[:28].strip(): line[28:].split() for line in capsys.readouterr().out.splitlines()[1:]}
-    assert lines["active units"] == ["—"]
+    assert lines["active units"] == ["—", "of", "3"]
     assert lines["KL of layer 2"][0] == f"{summary['kl_per_layer'][1]:.2f}"
 
 

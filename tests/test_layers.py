@@ -21,7 +21,11 @@ LAYERS = (
     {"training", "gradients"},
     {"checkpoint"},
     {"run"},
-    {"fit"},
+    {"record"},
+    {"fit", "population"},
+    {"planning"},
+    {"scoreboard", "results"},
+    {"sweep"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -19,14 +19,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from vae import checkpoint, images, likelihoods, objectives, run, training
 from vae import model as models
 from vae.datasets import Dataset, Split
+from vae.record import FAILURE as FAILURE
+from vae.record import Record, epoch_means
+from vae.record import TrainingFailed as TrainingFailed
 from vae.streams import Stream, stream
 
 SECONDS_PER_CALL = 1.0  # of the compiled program: how often progress is seen and a request to stop is heard
-FAILURE = "failure.json"
-
-
-class TrainingFailed(RuntimeError):
-    """The bound or its gradient is no longer a finite number; one line for the user."""
 
 
 class Progress(NamedTuple):
@@ -70,12 +68,12 @@ def fit(
     Raises TrainingFailed, after writing failure.json; RunError and CheckpointError as their modules say.
     The caller holds the folder's lock.
     """
-    settings, num_images = config.settings, len(dataset.train.images)
+    settings = config.settings
     devices = list(devices or jax.devices()[:1])
     check(workdir, config, dataset, devices)
-    steps_per_epoch = num_images // settings.batch_size
-    num_steps = config.epochs * steps_per_epoch
-    held_out = "validation" if len(dataset.validation.images) else "test"
+    record = Record(workdir, config, len(dataset.train.images))
+    num_steps, steps_per_epoch = record.num_steps, record.steps_per_epoch
+    held_out = held_out_split(dataset)
     program = Program.compile(config, devices)
     splits = {
         name: program.put(images.stored(dataset, name, settings.binarization, training=name == "train"))
@@ -86,50 +84,64 @@ def fit(
     checkpoints = workdir / run.CHECKPOINTS
 
     with contextlib.closing(run.Metrics(workdir, step)) as metrics:
-
-        def record(split: str, values: dict[str, float]) -> float:
-            bound = values.pop("bound")
-            metrics.write(step, step / steps_per_epoch, split, {settings.objective: bound, **values})
-            return bound
-
-        seconds_before, held_out_bound = _so_far(workdir, settings.objective, held_out)
-        started, steps_per_call, pace, compiled = time.perf_counter(), 1, float("nan"), False
+        seconds_before, held_out_bound = _seconds_so_far(workdir), record.last_bound(held_out)
+        started, pace = time.perf_counter(), Pace(SECONDS_PER_CALL)
         while step < num_steps and not should_stop():
             epoch_end = (step // steps_per_epoch + 1) * steps_per_epoch
-            stop = min(step + steps_per_call, epoch_end)
+            stop = min(step + pace.steps_per_call, epoch_end)
             called = time.perf_counter()
             state = program.train_steps(state, splits["train"], stop)
             if not training.last_step_was_finite(state):
-                raise _failure("the bound or its gradient", workdir, program.root, state, config, num_images)
-            if compiled:  # the first call, which compiles, tells nothing of the pace
-                pace = (time.perf_counter() - called) / (stop - step)
-                steps_per_call = max(1, min(8 * steps_per_call, int(SECONDS_PER_CALL / pace)))
-            compiled, step = True, stop
-            means = {name: float(total) / ((step - 1) % steps_per_epoch + 1) for name, total in state.sums.items()}
-            train_bound = means["bound"]
+                raise record.failure("the bound or its gradient", state)
+            pace.saw(stop - step, time.perf_counter() - called)
+            step = stop
+            means = epoch_means(state, steps_per_epoch)
             if step == epoch_end:
-                means["learning_rate"] = float(state.recent.learning_rate[(step - 1) % training.NUM_RECENT])
-                record("train", means | {"seconds": seconds_before + time.perf_counter() - started})
+                seconds = seconds_before + time.perf_counter() - started
+                record.write(metrics, step, "train", means | {"seconds": seconds})
                 state = program.fit_scale(state, splits["train"])
-                held_out_bound = record(held_out, program.validate(state, splits[held_out]))
+                values = program.validate(state, splits[held_out])
+                held_out_bound = values["bound"]
+                record.write(metrics, step, held_out, values)
                 if not math.isfinite(held_out_bound):
-                    raise _failure(f"the {held_out} bound", workdir, program.root, state, config, num_images)
+                    raise record.failure(f"the {held_out} bound", state)
                 checkpoint.save(checkpoints, step, state, held_out_bound if held_out == "validation" else None)
                 checkpoint.prune(checkpoints, keep_last, keep_best)
-            left = (num_steps - step) * pace
+            left = (num_steps - step) * pace.seconds_per_step
             report(
                 Progress(
-                    step, num_steps, step / steps_per_epoch, config.epochs, train_bound, held_out_bound, held_out,
-                    step == epoch_end, 1 / pace, left,
+                    step, num_steps, step / steps_per_epoch, config.epochs, means["bound"], held_out_bound, held_out,
+                    step == epoch_end, 1 / pace.seconds_per_step, left,
                 )
             )  # fmt: skip
         checkpoint.save(checkpoints, step, state)
         if step < num_steps:
             return Outcome(False, step / steps_per_epoch, {})
         test = program.validate(state, splits["test"])
-        if held_out != "test" and not _was_tested(workdir, step):
-            record("test", dict(test))
+        if held_out != "test" and not record.was_tested(step):
+            record.write(metrics, step, "test", test)
     return Outcome(True, step / steps_per_epoch, {settings.objective: test.pop("bound"), **test})
+
+
+class Pace:
+    """How many steps a call of a compiled program takes, so that it lasts about `seconds_per_call`."""
+
+    def __init__(self, seconds_per_call: float):
+        self._seconds_per_call, self._compiled = seconds_per_call, False
+        self.steps_per_call, self.seconds_per_step = 1, float("nan")
+
+    def saw(self, num_steps: int, seconds: float) -> None:
+        """A call of `num_steps` took `seconds`; the first one, which compiles, tells nothing of the pace."""
+        if self._compiled:
+            self.seconds_per_step = seconds / num_steps
+            fitting = int(self._seconds_per_call / self.seconds_per_step)
+            self.steps_per_call = max(1, min(8 * self.steps_per_call, fitting))
+        self._compiled = True
+
+
+def held_out_split(dataset: Dataset) -> str:
+    """The split whose bound is watched in training."""
+    return "validation" if len(dataset.validation.images) else "test"
 
 
 class Program(NamedTuple):
@@ -201,7 +213,11 @@ def first_state(workdir: Path, config: run.Config, dataset: Dataset, parts: dict
     )
     if config.init_from is None:
         return state
-    params = initial_params(config.init_from, state.params)
+    return started_from(state, initial_params(config.init_from, state.params))
+
+
+def started_from(state: training.TrainState, params: Any) -> training.TrainState:
+    """A new state with other parameters."""
     return state._replace(params=params, average=None if state.average is None else jax.tree.map(jnp.copy, params))
 
 
@@ -228,12 +244,18 @@ def check(workdir: Path | None, config: run.Config, dataset: Dataset, devices: S
     settings = config.settings
     likelihoods.check(settings.likelihood, dataset, settings.binarization)
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
-    objective = objectives.build(settings)
-    state = training.abstract_state(models.build(settings), objective, settings, config.hyperparameters)
+    state = abstract_state(config)
     check_memory(state, devices[0])
     resumed = workdir is not None and checkpoint.steps(workdir / run.CHECKPOINTS)
     if config.init_from is not None and not resumed:
         initial_params(config.init_from, state.params)
+
+
+def abstract_state(config: run.Config) -> training.TrainState:
+    """The shapes and dtypes of a run's state."""
+    settings = config.settings
+    model, objective = models.build(settings), objectives.build(settings)
+    return training.abstract_state(model, objective, settings, config.hyperparameters)
 
 
 def check_memory(state: Any, device: Any) -> None:
@@ -262,43 +284,6 @@ def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None
         )
 
 
-def _so_far(workdir: Path, objective: str, split: str) -> tuple[float, float | None]:
-    """Seconds of training so far and the last held-out bound, from the metrics of the run that goes on."""
-    seconds, bound = 0.0, None
-    for row in run.read_metrics(workdir):
-        seconds = row.get("seconds", seconds)
-        bound = row.get(objective) if row["split"] == split else bound
-    return seconds, bound
-
-
-def _was_tested(workdir: Path, step: int) -> bool:
-    return any(row["split"] == "test" and row["step"] == step for row in run.read_metrics(workdir))
-
-
-def _failure(
-    what: str, workdir: Path, root, state: training.TrainState, config: run.Config, num_images: int
-) -> TrainingFailed:
-    """Write what led to `what` not being finite; the error that says where."""
-    step = int(state.step) - 1
-    steps = np.arange(max(0, step - training.NUM_RECENT + 1), step + 1)
-    recent = jax.tree.map(lambda a: np.asarray(a)[steps % training.NUM_RECENT].tolist(), state.recent)
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    bad = [jax.tree_util.keystr(path) for path, leaf in leaves if not bool(jnp.isfinite(leaf).all())]
-    batch_size = config.settings.batch_size
-    epoch, batch = divmod(step, num_images // batch_size)
-    index = training.epoch_order(root, jnp.int32(epoch), num_images)[batch * batch_size :][:batch_size]
-    report = {
-        "step": step,
-        "batch_index": np.asarray(index).tolist(),
-        "params_not_finite_after_this_step": bad,
-        "recent_steps": steps.tolist(),
-        **{f"recent_{name}": values for name, values in recent._asdict().items()},
-    }
-    run.write_json(workdir / FAILURE, report)
-    saved = checkpoint.steps(workdir / run.CHECKPOINTS)
-    return TrainingFailed(
-        f"{what} is not finite at step {step} (bound {recent.bound[-1]:.6g}, gradient norm "
-        f"{recent.gradient_norm[-1]:.6g}, learning rate {recent.learning_rate[-1]:.6g}); what led to it is in "
-        f"{workdir / FAILURE}; start a new run with a lower --learning_rate or --max_gradient_norm"
-        + (f", from the last good checkpoint ({saved[-1]}) with --init_from={workdir}" if saved else "")
-    )
+def _seconds_so_far(workdir: Path) -> float:
+    """Seconds of training so far, from the metrics of the run that goes on."""
+    return max((row["seconds"] for row in run.read_metrics(workdir) if "seconds" in row), default=0.0)

@@ -11,16 +11,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import math
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vae.settings import Hyperparameters, Settings
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "config.json",
@@ -29,6 +34,7 @@ CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "checkpoints",
     "figures",
 )
+SWEEP = "sweep.json"  # of a folder of runs
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -103,8 +109,13 @@ def read_json(path: Path) -> Any:
 
 def write_config(workdir: Path, config: Config, **about: Any) -> None:
     """config.json: the run's Config, `about` (argv, devices, …), the versions of the packages and the git revision."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    write_json(workdir / CONFIG, {**config.to_dict(), **about, "versions": versions, "git": git_revision()})
+    write_json(workdir / CONFIG, {**config.to_dict(), **about, **provenance()})
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """The versions of the packages and the git revision."""
+    return {"versions": {name: metadata.version(name) for name in PACKAGES}, "git": git_revision()}
 
 
 def read_config(workdir: Path) -> Config:
@@ -154,25 +165,44 @@ class Metrics:
     Opening it at `step` forgets the rows after that step, so that a resumed run writes each row once.
     """
 
-    def __init__(self, workdir: Path, step: int):
-        from tensorboardX import SummaryWriter
-
+    def __init__(self, workdir: Path, step: int, *, tensorboard: bool = True):
         self._path = workdir / METRICS
         rows = [row for row in read_metrics(workdir) if row["step"] <= step]
         partial = self._path.with_name(f".{METRICS}.partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(partial, self._path)
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = _tensorboard(workdir, purge_step=step + 1) if tensorboard else None
 
     def write(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
         row = {"step": step, "epoch": epoch, "split": split, **finite_or_null(values)}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        for name, value in values.items():
-            self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+        if self._tensorboard is not None:
+            _show(self._tensorboard, step, split, values)
 
     def close(self) -> None:
-        self._tensorboard.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def write_tensorboard(workdir: Path) -> None:
+    """Show in TensorBoard what metrics.jsonl holds of a run that was not watched while it trained."""
+    shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
+    with _tensorboard(workdir) as tensorboard:
+        for row in read_metrics(workdir):
+            values = {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
+            _show(tensorboard, row["step"], row["split"], {n: math.nan if v is None else v for n, v in values.items()})
+
+
+def _tensorboard(workdir: Path, purge_step: int | None = None) -> SummaryWriter:
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
+
+
+def _show(tensorboard: SummaryWriter, step: int, split: str, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        tensorboard.add_scalar(f"{split}/{name}", value, step)
 
 
 def write_pictures(workdir: Path, step: int, pictures: dict[str, bytes]) -> None:
@@ -181,9 +211,8 @@ def write_pictures(workdir: Path, step: int, pictures: dict[str, bytes]) -> None
 
     import numpy as np
     from PIL import Image
-    from tensorboardX import SummaryWriter
 
-    with SummaryWriter(str(workdir / "tensorboard")) as tensorboard:
+    with _tensorboard(workdir) as tensorboard:
         for name, content in pictures.items():
             pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
             tensorboard.add_image(name, pixels, step, dataformats="HWC")

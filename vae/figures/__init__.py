@@ -14,20 +14,25 @@ from vae.figures.charts import (
     signal_to_noise,
 )
 from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, tile, traversals
+from vae.figures.sweeps import learning_curves_of_sweep, mean_and_error, score_against_axis, score_heat_map
 
 __all__ = [
     "kl_per_dimension",
     "latent_scatter",
     "learning_curves",
+    "learning_curves_of_sweep",
     "log_likelihood_bracket",
     "log_likelihood_by_num_samples",
     "manifold",
+    "mean_and_error",
     "morph",
     "morph_gif",
     "png",
     "reconstructions",
     "samples",
     "save",
+    "score_against_axis",
+    "score_heat_map",
     "signal_to_noise",
     "tile",
     "traversals",

@@ -1,0 +1,298 @@
+"""Train many runs as few programs: every combination of the values of some flags of experiments.train.
+
+    python -m experiments.sweep --preset=digits --sweep=seed=0:8 --sweep=learning_rate=log:1e-4:1e-2:5
+    python -m experiments.sweep --sweep=objective=elbo,iwae --sweep=latent_dim=2,10,50 --sweep=hidden_sizes=200,200/400
+    python -m experiments.sweep --sweep=seed=0:100 --sweep=learning_rate=log:1e-4:1e-2:50 --random=64
+    python -m experiments.sweep --zip --sweep=batch_size=50,100,200 --sweep=learning_rate=5e-4,1e-3,2e-3
+    python -m experiments.sweep --workdir=sweeps/x          # goes on where sweeps/x was stopped
+
+Runs that differ in seed or in numbers train as one program; those that differ in what shapes it train in turn. Each
+leaves a run folder under <workdir>/runs, for experiments.evaluate and experiments.generate; the sweep leaves
+results.csv and pictures. Ctrl-C saves and exits with code 75; so does SIGTERM. A run that diverges does not stop the
+others.
+
+64 runs of 20 epochs as one command, and as 64 commands, two at a time (MNIST: --dataset=mnist --epochs=1):
+
+    rates=0.0001,0.0002,0.0004,0.0007,0.0014,0.0027,0.0052,0.01
+    time python -m experiments.sweep --dataset=digits --epochs=20 --nofigures --sweep=seed=0:8 \\
+        --sweep=learning_rate=$rates
+    time (for s in 0 1 2 3 4 5 6 7; do for r in $(echo $rates | tr , ' '); do echo $s $r; done; done |
+        xargs -P 2 -L 1 sh -c 'python -m experiments.train --dataset=digits --epochs=20 --nofigures --seed=$0 \\
+        --learning_rate=$1 --workdir=runs/alone-$0-$1 >/dev/null')
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from absl import flags
+
+from experiments import axes, configuration, options
+from experiments.parsing import UsageError, choice, number
+from experiments.train import StopRequest, new_workdir
+
+if TYPE_CHECKING:
+    from vae.datasets import Dataset
+    from vae.run import Config
+
+FLAGS = options.FLAGS
+STRATEGIES = ("auto", "vmap", "map", "loop")
+ASKED = ("sweep", "zip", "random", "strategy")  # with the runs' own flags, what makes a sweep what it is
+
+
+def define_flags() -> None:
+    options.define_config()
+    flags.DEFINE_multi_string(
+        "sweep", [], "an axis, name=values: seed=0:8, learning_rate=log:1e-4:1e-2:5, beta=linear:0:4:5, "
+        "objective=elbo,iwae, hidden_sizes=200,200/400; repeat the flag for a grid",
+    )  # fmt: skip
+    flags.DEFINE_bool("zip", False, "pair the values of the axes instead of a grid")
+    number("random", None, "train this many points of the grid, a fixed random choice", least=1, integer=True)
+    choice("strategy", "auto", STRATEGIES, "runs of one program at once, in turn, or one call for each; auto measures")
+    flags.DEFINE_string("workdir", None, "the sweep's folder; a sweep in it is resumed (default: a new one in sweeps/)")
+    number("devices", 0, "devices that share out the runs; 0: all there are, on a CPU one for each core",
+           least=0, most=1024, integer=True)  # fmt: skip
+    number("save_every", 30, "seconds between checkpoints, at least", least=0)
+    flags.DEFINE_bool("figures", True, "draw the results once training is done")
+
+
+class Asked(NamedTuple):
+    """A run of the sweep: the values of the axes, its Config, and every flag it would be trained alone with."""
+
+    values: dict[str, Any]
+    config: Config
+    flags: dict[str, Any]
+
+
+def main() -> int:
+    stop = StopRequest()
+    workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
+    stored = stored_sweep(workdir)
+    given = configuration.settle(stored.get("flags", {}))
+    asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
+    asked |= {name: stored[name] for name in ASKED if name in stored and not FLAGS[name].present}
+    if not asked["sweep"]:
+        raise UsageError("nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8")
+    points = axes.points(axes.parse(asked["sweep"]), zipped=asked["zip"], subset=asked["random"])
+    from experiments import devices
+    from vae import planning, run, sweep
+
+    num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
+    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True)
+    load = loader()
+    runs = configure(points, given, load)
+    check_resumed(workdir, stored, asked, runs)
+    grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
+    sweep.check(grouped, available)
+    workdir = workdir or new_workdir("sweep", "sweeps")
+    with run.lock(workdir):
+        begin(workdir, stored | asked, runs, available)
+        describe(runs, len(grouped), available)
+        with Board(runs) as board:
+            finished = sweep.sweep(
+                workdir,
+                grouped,
+                devices=available,
+                strategy=asked["strategy"],
+                save_every=FLAGS.save_every,
+                report=board.update,
+                should_stop=stop.requested,
+            )
+        if not finished:
+            print(f"stopped and saved; the same command with --workdir={workdir} goes on")
+            print(workdir)
+            return options.STOPPED
+        conclude(workdir, grouped)
+    print(workdir)
+    return 0
+
+
+def begin(workdir: Path, about: dict[str, Any], runs: dict[str, Asked], available) -> None:
+    """Write sweep.json, and the config.json of every run that has none yet."""
+    from vae import planning, run
+
+    values = {name: one.values for name, one in runs.items()}
+    about |= {"devices": len(available), "argv": sys.argv, "flags": configuration.training_flags(), "runs": values}
+    run.write_json(workdir / run.SWEEP, about | run.provenance())
+    for name, one in runs.items():
+        folder = workdir / planning.RUNS / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / run.CONFIG).exists():
+            run.write_config(folder, one.config, flags=one.flags, argv=sys.argv, devices=list(map(str, available)))
+
+
+def conclude(workdir: Path, grouped) -> None:
+    """Write and print what the runs reached; raises TrainingFailed where none of them stayed finite."""
+    from vae import planning, record, results
+
+    table, rows, runs = results.write(workdir), results.rows(workdir), workdir / planning.RUNS
+    if not any(row["status"] == results.FINISHED for row in rows):
+        raise record.TrainingFailed(
+            f"none of the {len(rows)} runs stayed finite; what led to it is in {runs}/*/{record.FAILURE}; "
+            "use lower values of --learning_rate or --max_gradient_norm"
+        )
+    summarize(rows, grouped)
+    if FLAGS.figures:
+        from experiments import sweep_pictures
+
+        for path in sweep_pictures.draw(workdir):
+            print(f"picture: {path}")
+    print(f"results: {table}")
+    print(f"next: python -m experiments.evaluate --workdir={runs}/…   # log-likelihood of a run")
+
+
+def stored_sweep(workdir: Path | None) -> dict[str, Any]:
+    """The sweep.json in `workdir`; empty where there is none. Raises UsageError where it holds a single run."""
+    from vae.run import CONFIG, SWEEP, read_json
+
+    if workdir is None or not (workdir / SWEEP).exists():
+        if workdir is not None and (workdir / CONFIG).exists():
+            raise UsageError(f"{workdir} holds a single run, which experiments.train trains; choose another --workdir")
+        return {}
+    return read_json(workdir / SWEEP)
+
+
+def loader() -> Callable[[Config], Dataset]:
+    """Loads the data of a Config, each data set once."""
+    from vae import datasets
+
+    loaded: dict[Any, Dataset] = {}
+
+    def load(config):
+        wanted = config.dataset, config.validation, config.image_size
+        if wanted not in loaded:
+            name, validation, image_size = wanted
+            loaded[wanted] = datasets.load(
+                name,
+                data_dir=FLAGS.data_dir,
+                manual_dir=FLAGS.manual_dir,
+                validation=validation,
+                image_size=image_size,
+            )
+        return loaded[wanted]
+
+    return load
+
+
+def configure(points: Sequence[dict[str, Any]], given: set[str], load) -> dict[str, Asked]:
+    """The runs by name, each as experiments.train would make it of the same flags; UsageError where it would not."""
+    base = configuration.training_flags()
+    runs: dict[str, Asked] = {}
+    names: dict[Config, str] = {}
+    width = max(3, len(str(len(points) - 1)))
+    for position, point in enumerate(points):
+        for name, value in (base | point).items():
+            FLAGS[name].value = value
+        configuration.make_paths_absolute()
+        try:
+            configuration.check(given | set(point))
+            data = Data(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
+            config = configuration.config(load(data))
+        except UsageError as error:
+            raise UsageError(f"run {label(point)}: {error}") from error
+        if config in names:
+            other = label(runs[names[config]].values)
+            raise UsageError(f"run {label(point)} is the same as run {other}: what differs has no effect")
+        name = f"{position:0{width}}"
+        names[config] = name
+        runs[name] = Asked(point, config, configuration.training_flags())
+    for name, value in base.items():
+        FLAGS[name].value = value
+    return runs
+
+
+class Data(NamedTuple):
+    """What of a Config says which images it is about."""
+
+    dataset: str
+    validation: int | None
+    image_size: int | None
+
+
+def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked]) -> None:
+    """Raises RunError where `workdir` holds a sweep that is not the one asked for."""
+    if workdir is None or not stored:
+        return
+    from vae import planning, run
+
+    differing = [f"--{name} is {stored[name]}, not {asked[name]}" for name in ASKED if stored[name] != asked[name]]
+    same_runs = not differing
+    if FLAGS.epochs != stored["flags"]["epochs"]:  # not those of a run's config: it may have been trained for longer
+        differing.append(f"--epochs is {stored['flags']['epochs']}, not {FLAGS.epochs}")
+    for name, one in runs.items() if same_runs else ():
+        folder = workdir / planning.RUNS / name
+        if (folder / run.CONFIG).exists() and (found := run.differences(run.read_config(folder), one.config)):
+            differing += found
+            break
+    if differing:
+        raise run.RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
+
+
+def label(values: dict[str, Any]) -> str:
+    """The values of the axes in a line."""
+    shown = {name: ",".join(v) if isinstance(v, list) else v for name, v in values.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def describe(runs: dict[str, Asked], num_groups: int, available) -> None:
+    """What is about to be trained, in a line."""
+    programs = "one program" if num_groups == 1 else f"{num_groups} programs"
+    print(f"{len(runs)} runs as {programs}; {len(available)} {available[0].platform} device(s)")
+
+
+def summarize(rows: list[dict[str, Any]], grouped) -> None:
+    """The best run of each objective, by the bound that was held out."""
+    from vae import fit, results
+
+    objectives = {group.config.settings.objective: fit.held_out_split(group.dataset) for group in grouped}
+    for objective, split in objectives.items():
+        column = f"{split}_{objective}"
+        scored = [row for row in rows if row["status"] == results.FINISHED and row.get(column) is not None]
+        if scored:
+            best = max(scored, key=lambda row: row[column])
+            print(f"best {split} {objective}: {best[column]:.2f} nats per image, run {best['run']}")
+    diverged = [row["run"] for row in rows if row["status"] == results.DIVERGED]
+    if diverged:
+        print(f"diverged: {len(diverged)} of {len(rows)} runs ({', '.join(diverged[:20])})")
+
+
+class Board:
+    """A live line on a terminal, and a line for every epoch anywhere. Bounds in nats per image."""
+
+    def __init__(self, runs: dict[str, Asked]):
+        self._runs, self._bar = runs, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, progress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(leave=False, bar_format="{desc}", disable=not sys.stderr.isatty())
+        line = f"epoch {{}}/{progress.num_epochs} of {progress.training} runs: {progress.finished} finished"
+        if progress.diverged:
+            line += f", {progress.diverged} diverged"
+        for objective, (name, bound) in progress.best.items():
+            line += f", best {progress.held_out_split} {objective} {bound:.2f} ({label(self._runs[name].values)})"
+        if progress.seconds_left == progress.seconds_left:
+            left = tqdm.format_interval(progress.seconds_left)
+            line += f", {progress.steps_per_second:.0f} steps/s, {left} left"
+        self._bar.set_description_str(line.format(f"{progress.epoch:.2f}"))
+        if progress.epoch_ended:
+            tqdm.write(line.format(f"{progress.epoch:.0f}"))
+
+
+if __name__ == "__main__":
+    define_flags()
+    options.main(main)

@@ -1,0 +1,124 @@
+"""The pictures of a sweep, from its folder: score against each axis, over pairs of axes, and learning curves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.pictures import save
+from vae import figures, results, run
+from vae.planning import RUNS
+
+MOST_LINES = 8
+Row = dict[str, Any]
+
+
+def draw(workdir: Path) -> list[Path]:
+    """Write <workdir>/figures/*.png for every objective that was swept; the paths."""
+    about = run.read_json(workdir / run.SWEEP)
+    rows = results.rows(workdir)
+    configs = {row["run"]: run.read_config(workdir / RUNS / row["run"]) for row in rows}
+    objectives = list(dict.fromkeys(config.settings.objective for config in configs.values()))
+    axes = [text.partition("=")[0] for text in about["sweep"]]
+    made = {}
+    for objective in objectives:
+        chosen = [row for row in rows if configs[row["run"]].settings.objective == objective]
+        split = "validation" if any(f"validation_{objective}" in row for row in chosen) else "test"
+        for row in chosen:
+            # The last bound of a run that diverged says nothing.
+            score = row.get(f"{split}_{objective}") if row["status"] == results.FINISHED else None
+            row["score"] = math.nan if score is None else score
+        if not any(math.isfinite(row["score"]) for row in chosen):
+            continue
+        varied = [axis for axis in axes if len({str(row[axis]) for row in chosen}) > 1]
+        drawn = _of_objective(workdir, chosen, varied, objective, split)
+        suffix = "" if len(objectives) == 1 else f"_{objective}"
+        made |= {f"{name}{suffix}": figure for name, figure in drawn.items()}
+    return save(workdir, made)
+
+
+def _of_objective(workdir: Path, rows: list[Row], axes: list[str], objective: str, split: str) -> dict:
+    others = [axis for axis in axes if axis != "seed"]
+    label = f"{split} {objective} (nats per image)"
+    made = {f"{split}_against_{axis}": _against(rows, axis, others, label) for axis in others}
+    for x, y in itertools.combinations(others, 2):
+        made[f"{split}_over_{x}_and_{y}"] = _heat_map(rows, x, y, others, label)
+    made["learning_curves"] = _learning_curves(workdir, rows, others, objective, split, label)
+    return made
+
+
+def _against(rows: list[Row], axis: str, axes: list[str], label: str):
+    values = _values(rows, axis)
+    rest = [other for other in axes if other != axis]
+    settings = list(dict.fromkeys(_named(row, rest) for row in rows))
+    if len(settings) <= MOST_LINES:
+        of_line = {name: [row for row in rows if _named(row, rest) == name] for name in settings}
+        lines = {name or label: [_at(members, {axis: value}) for value in values] for name, members in of_line.items()}
+        title = "Mean and standard error over seeds"
+    else:
+        lines = {label: [_best(rows, {axis: value}, rest) for value in values]}
+        title = f"At the best {' and '.join(rest)} for each {axis}"
+    numbers, log = _as_numbers(values)
+    return figures.score_against_axis(numbers, lines, axis, label, title, log=log)
+
+
+def _heat_map(rows: list[Row], x: str, y: str, axes: list[str], label: str):
+    columns, lines = _values(rows, x), _values(rows, y)
+    rest = [axis for axis in axes if axis not in (x, y)]
+    scores = [[figures.mean_and_error(_best(rows, {x: a, y: b}, rest))[0] for a in columns] for b in lines]
+    title = f"{label}, mean over seeds" + (f", at the best {' and '.join(rest)}" if rest else "")
+    return figures.score_heat_map(_as_numbers(columns)[0], _as_numbers(lines)[0], np.array(scores), x, y, title)
+
+
+def _learning_curves(workdir: Path, rows: list[Row], axes: list[str], objective: str, split: str, label: str):
+    curves = {}
+    for name in dict.fromkeys(_named(row, axes) for row in rows):
+        of_seeds = []
+        for row in rows:
+            if _named(row, axes) == name:
+                written = [r for r in run.read_metrics(workdir / RUNS / row["run"]) if r["split"] == split]
+                of_seeds.append({r["epoch"]: math.nan if r[objective] is None else r[objective] for r in written})
+        epochs = sorted({epoch for seed in of_seeds for epoch in seed})
+        if epochs:
+            values = np.array([[seed.get(epoch, math.nan) for epoch in epochs] for seed in of_seeds])
+            curves[name or objective] = (epochs, values)
+    return figures.learning_curves_of_sweep(curves, "epoch", label, "Learning curves, mean over seeds")
+
+
+def _at(rows: Sequence[Row], point: Row) -> list[float]:
+    return [row["score"] for row in rows if all(row[axis] == value for axis, value in point.items())]
+
+
+def _best(rows: Sequence[Row], point: Row, rest: list[str]) -> list[float]:
+    """The scores of the seeds at `point` for the values of the `rest` of the axes with the highest mean."""
+    here = [row for row in rows if all(row[axis] == value for axis, value in point.items())]
+    groups = [[row["score"] for row in here if _named(row, rest) == n] for n in {_named(row, rest) for row in here}]
+    return max(groups, key=lambda scores: np.nan_to_num(figures.mean_and_error(scores)[0], nan=-np.inf), default=[])
+
+
+def _named(row: Row, axes: list[str]) -> str:
+    return ", ".join(f"{axis}={_text(row[axis])}" for axis in axes)
+
+
+def _values(rows: list[Row], axis: str) -> list[Any]:
+    """The values of an axis, each once, numbers in ascending order."""
+    found = list({_text(row[axis]): row[axis] for row in rows}.values())
+    return sorted(found) if all(isinstance(value, int | float) for value in found) else found
+
+
+def _as_numbers(values: list[Any]) -> tuple[list[Any], bool]:
+    """Numbers as they are, and whether their ratios are what differs evenly; anything else as text."""
+    if not all(isinstance(value, int | float) for value in values):
+        return [_text(value) for value in values], False
+    return values, min(values) > 0 and max(values) / min(values) >= 20
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
