@@ -10,16 +10,19 @@ on the encoder; `bdmc`, bounds from both sides on data that the model simulates 
 off `ais` is; `amortization`, what the encoder and the family of q lose (Cremer et al. 2018). The last three see
 --also_examples images.
 
-Writes <workdir>/evaluation.json (a subset: evaluation_<split>_<number>.json) and prints a table. On MNIST with
-784-200-200-50, 10,000 images with 5000 samples each take a few minutes on two CPU cores.
+Writes <workdir>/evaluation.json (a subset: evaluation_<split>_<number>.json), the values of each image beside it as
+.npz, and prints a table. On MNIST with 784-200-200-50, 10,000 images with 5000 samples each take a few minutes on two
+CPU cores.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -54,52 +57,34 @@ def define_flags() -> None:
 def main() -> int:
     check_flags()
     workdir = options.trained_workdir()
-    import jax
     from tqdm import tqdm
 
     from experiments import devices, pictures
-    from vae import evaluation, likelihoods, run
+    from vae import run
 
     available = devices.start(FLAGS.devices, FLAGS.data_dir)
     loaded = run.load_run(workdir, FLAGS.checkpoint)
     data, index = options.evaluated_split(workdir, FLAGS.split, FLAGS.num_examples)
-    started = time.perf_counter()
-    root = jax.random.key(FLAGS.seed)
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
     with bar_of(total=len(data.images), unit="image") as bar:
-        result = evaluation.evaluate(
-            root,
-            loaded.params,
-            data.images,
-            data.labels,
+        result, summary = judge(
+            workdir,
+            loaded,
+            data,
             index,
-            model=loaded.model,
+            split=FLAGS.split,
+            checkpoint=FLAGS.checkpoint,
             num_samples=FLAGS.num_samples,
+            seed=FLAGS.seed,
             devices=available,
             on_progress=lambda done: move(bar, done),
         )
-    seconds = time.perf_counter() - started
-    summary = {
-        **evaluation.summarize(result),
-        "latent_dim": loaded.settings.latent_dim,
-        "split": FLAGS.split,
-        "checkpoint": run.choose_checkpoint(workdir, FLAGS.checkpoint),
-        "binarization": "fixed" if loaded.settings.binarization == "dynamic" else loaded.settings.binarization,
-        "seed": FLAGS.seed,
-        "seconds": seconds,
-    }
-    if width := likelihoods.cell_width(loaded.settings.likelihood, data.images.dtype):
-        num_values = data.images[0].size
-        summary["bits_per_dimension"] = evaluation.bits_per_dimension(summary["log_likelihood"], num_values, width)
-    name = (
-        run.EVALUATION
-        if FLAGS.num_examples is None and FLAGS.split == "test"
-        else (f"evaluation_{FLAGS.split}_{len(data.images)}.json")
-    )
+    name = file_name(FLAGS.split, FLAGS.num_examples, len(data.images))
+    run.write_arrays((workdir / name).with_suffix(".npz"), by_image(result))
     run.write_json(workdir / name, summary)
     print_table(summary)
     if FLAGS.also:
-        summary |= compute_also(root, loaded, data, index, result, available, bar_of)
+        summary |= compute_also(loaded, data, index, result, available, bar_of)
         run.write_json(workdir / name, summary)
     for path in pictures.of_evaluation(workdir, summary):
         print(f"picture: {path}")
@@ -115,8 +100,57 @@ def check_flags() -> None:
             raise UsageError(f"--{name} has no effect with {asked}; leave it out, or use --also={' or '.join(readers)}")
 
 
-def compute_also(root, loaded, data, index, result, available, bar_of) -> dict:
+def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed, devices, on_progress):
+    """The yardstick on the images of a split: an Evaluation, per image, and what evaluation.json says of it."""
+    import jax
+
+    from vae import evaluation, likelihoods, run
+
+    started = time.perf_counter()
+    result = evaluation.evaluate(
+        jax.random.key(seed),
+        loaded.params,
+        data.images,
+        data.labels,
+        index,
+        model=loaded.model,
+        num_samples=num_samples,
+        devices=devices,
+        on_progress=on_progress,
+    )
+    summary = {
+        **evaluation.summarize(result),
+        "latent_dim": loaded.settings.latent_dim,
+        "split": split,
+        "checkpoint": run.choose_checkpoint(workdir, checkpoint),
+        "binarization": "fixed" if loaded.settings.binarization == "dynamic" else loaded.settings.binarization,
+        "seed": seed,
+        "images_sha256": hashlib.sha256(data.images.tobytes()).hexdigest(),
+        "seconds": time.perf_counter() - started,
+    }
+    if width := likelihoods.cell_width(loaded.settings.likelihood, data.images.dtype):
+        num_values = data.images[0].size
+        summary["bits_per_dimension"] = evaluation.bits_per_dimension(summary["log_likelihood"], num_values, width)
+    return result, summary
+
+
+def by_image(result) -> dict[str, Any]:
+    """The arrays of evaluation.npz, [N] in nats: what paired comparisons need of each image."""
+    headline = result.log_likelihood[max(result.log_likelihood)]
+    return {"log_likelihood": headline, "elbo": result.elbo, "kl": result.reconstruction - result.elbo}
+
+
+def file_name(split: str, num_examples: int | None, num_evaluated: int) -> str:
+    """evaluation.json is of the whole test split alone."""
+    from vae.run import EVALUATION
+
+    return EVALUATION if num_examples is None and split == "test" else f"evaluation_{split}_{num_evaluated}.json"
+
+
+def compute_also(loaded, data, index, result, available, bar_of) -> dict:
     """The numbers of --also, printed."""
+    import jax
+
     from experiments import diagnostics
 
     with bar_of(total=100, bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed} < {remaining}") as bar:
@@ -130,7 +164,7 @@ def compute_also(root, loaded, data, index, result, available, bar_of) -> dict:
         images = diagnostics.Images(data.images, data.labels, index, log_likelihood)
         found = diagnostics.compute(
             FLAGS.also,
-            root,
+            jax.random.key(FLAGS.seed),
             loaded,
             images,
             num_examples=FLAGS.also_examples,

@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "config.json",
     "metrics.jsonl",
-    "evaluation.json",
+    "evaluation.json",  # beside it the values of each image, evaluation.npz
     "checkpoints",
     "figures",
 )
 SWEEP = "sweep.json"  # of a folder of runs
+PLAN = "plan.json"  # of a comparison
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -85,6 +86,15 @@ def write_json(path: Path, values: Any) -> None:
     """Write JSON in one step: a reader sees the old file or the new one. A number that is not finite becomes null."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(finite_or_null(values), indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an .npz file in one step."""
+    import numpy as np
+
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
     os.replace(partial, path)
 
 

@@ -4,36 +4,46 @@ Images are [N, H, W, C] in [0, 1], with C = 1 (grey) or 3 (colour). Latent dimen
 arguments and from 1 in labels, as in the papers: `z[:, 0]` is drawn as z₁. Arrays that do not fit raise ValueError.
 """
 
-from vae.figures.canvas import png, save
-from vae.figures.charts import (
-    kl_per_dimension,
-    latent_scatter,
-    learning_curves,
-    log_likelihood_bracket,
-    log_likelihood_by_num_samples,
-    signal_to_noise,
+from vae.figures.canvas import png, save, write_atomically
+from vae.figures.charts import kl_per_dimension, latent_scatter, learning_curves
+from vae.figures.comparisons import (
+    color_of,
+    curves_of_objectives,
+    differences,
+    kl_spectra,
+    log_likelihoods,
+    rate_distortion,
 )
-from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, tile, traversals
+from vae.figures.estimates import log_likelihood_bracket, log_likelihood_by_num_samples, signal_to_noise
+from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, side_by_side, tile, traversals
 from vae.figures.sweeps import learning_curves_of_sweep, mean_and_error, score_against_axis, score_heat_map
 
 __all__ = [
+    "color_of",
+    "curves_of_objectives",
+    "differences",
     "kl_per_dimension",
+    "kl_spectra",
     "latent_scatter",
     "learning_curves",
     "learning_curves_of_sweep",
     "log_likelihood_bracket",
     "log_likelihood_by_num_samples",
+    "log_likelihoods",
     "manifold",
     "mean_and_error",
     "morph",
     "morph_gif",
     "png",
+    "rate_distortion",
     "reconstructions",
     "samples",
     "save",
     "score_against_axis",
     "score_heat_map",
+    "side_by_side",
     "signal_to_noise",
     "tile",
     "traversals",
+    "write_atomically",
 ]

@@ -1,4 +1,4 @@
-"""Charts: the latent space, learning curves, KL per dimension, and what changes with the number K of samples."""
+"""Charts of a run: the latent space, learning curves, KL per dimension."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from vae.figures.canvas import (
     INK,
@@ -22,12 +22,9 @@ from vae.figures.canvas import (
     check_finite,
     check_length,
     latent,
-    new_axes,
     new_chart,
-    new_figure,
     number,
     require,
-    style_chart,
 )
 
 COLLAPSED = "#efefef"
@@ -136,7 +133,7 @@ def learning_curves(curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     _limit(axes, shown)
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
     return figure
 
 
@@ -163,7 +160,7 @@ def _limit(axes: Axes, curves: Sequence[np.ndarray]) -> None:
         _note(axes, "values outside: " + "; ".join(notes))
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """The text of each (height, text, colour) at the right edge, at its height or as near as the others let it."""
     scale = axes.yaxis.get_transform()
     low, high = scale.transform(axes.get_ylim())
@@ -206,113 +203,6 @@ def kl_per_dimension(kl: Vector, title: str, active_threshold: float = 0.01) -> 
         axes.set_xticks(ranks, [latent(int(d)) for d in order])
     text = f"{active} of {len(kl)} active (KL > {active_threshold:g} nats), {number(kl.sum(), 4)} nats in total"
     axes.annotate(text, (0.99, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=TEXT_SIZE, color=INK)
-    return figure
-
-
-def log_likelihood_by_num_samples(
-    num_samples: Vector,
-    log_likelihood: Vector,
-    standard_error: Vector,
-    title: str,
-) -> Figure:
-    """Estimates of log p(x) in nats, [E], against the number k of importance samples of each, [E], ± standard error."""
-    k = check_finite("num_samples", num_samples, "E")
-    values = check_finite("log_likelihood", log_likelihood, "E")
-    errors = check_finite("standard_error", standard_error, "E")
-    check_length("log_likelihood", values, len(k), "num_samples")
-    check_length("standard_error", errors, len(k), "num_samples")
-    require(np.all(k >= 1), f"num_samples has {k.min():g}; expected 1 or more")
-    require(np.all(errors >= 0), f"standard_error has {errors.min():g}; expected 0 or more")
-    order = np.argsort(k)
-    k, values, errors = k[order], values[order], errors[order]
-    figure, axes = new_chart(
-        title, "importance samples k", "estimate of log p(x) (nats, ± 1 standard error)", height=600
-    )
-    axes.errorbar(k, values, errors, fmt="o-", color=PALETTE[0], markersize=4, linewidth=1.3, capsize=3, elinewidth=1)
-    axes.set_xscale("log")
-    axes.set_xticks(k, [f"{n:g}" for n in k])
-    axes.minorticks_off()
-    axes.margins(x=0.12, y=0.15)
-    for x, y in zip(k, values, strict=True):
-        # Below and to the right, where the curve of a bound that grows with k does not pass.
-        text = f"{y:.2f}".replace("-", "−")
-        axes.annotate(text, (x, y), (5, -4), textcoords="offset points", va="top", fontsize=LABEL_SIZE, color=INK)
-    return figure
-
-
-def signal_to_noise(
-    panels: Mapping[str, Mapping[str, tuple[Vector, Vector, Vector]]], noise_floor: float, title: str
-) -> Figure:
-    """Signal-to-noise ratios of gradients: panel → name → (K [E], ratio [E], its standard error [E]), on log-log axes.
-
-    Below `noise_floor`, on grey, a ratio is that of noise alone. Each name keeps its colour in every panel, and stands
-    a little to the side of the others: equal estimators do not hide each other.
-    """
-    require(len(panels) > 0 and all(map(len, panels.values())), "panels is empty; expected one curve or more in each")
-    require(noise_floor > 0, f"noise_floor is {noise_floor:g}; expected more than 0")
-    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    width, height, gap = 640, 620, 190 + 14 * max(map(len, names))
-    figure = new_figure(len(panels) * (width + gap), height)
-    for position, (panel, curves) in enumerate(panels.items()):
-        axes = new_axes(figure, position * (width + gap), 0, width, height)
-        style_chart(axes, f"{title}: {panel}", "samples K", "signal-to-noise ratio (± 1 standard error)")
-        axes.set(xscale="log", yscale="log")
-        ticks, ends = set(), []
-        for name, columns in curves.items():
-            k, values, errors = (check_finite(f"{panel} of {name!r}", column, "E") for column in columns)
-            check_length(f"ratios of {name!r}", values, len(k), "K")
-            check_length(f"standard errors of {name!r}", errors, len(k), "K")
-            require(np.all(k >= 1) and np.all(values > 0), f"{panel} of {name!r}: expected K ≥ 1 and ratios above 0")
-            i = names.index(name)
-            color, line = PALETTE[i % len(PALETTE)], ("-", "--", ":")[i // len(PALETTE) % 3]
-            aside = k * 1.06 ** (i - (len(names) - 1) / 2)
-            # A bar that reaches zero has no lower end on this axis.
-            down = np.minimum(errors, 0.9 * values)
-            style = {"linestyle": line, "marker": "o", "markersize": 3.5, "linewidth": 1.2, "elinewidth": 0.9}
-            axes.errorbar(aside, values, (down, errors), color=color, capsize=2, **style)
-            ticks |= set(k)
-            ends.append((float(values[-1]), name, color))
-        axes.axhspan(axes.get_ylim()[0] / 1e6, noise_floor, color=COLLAPSED, linewidth=0, zorder=0)
-        axes.axhline(noise_floor, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        shown = [float(value) for curve in curves.values() for value in curve[1]]
-        axes.set_ylim(min(*shown, noise_floor) / 1.5, max(*shown, noise_floor) * 1.35)
-        axes.set_xticks(sorted(ticks), [f"{n:g}" for n in sorted(ticks)])
-        axes.minorticks_off()
-        axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5), numticks=12))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.annotate(
-            "noise floor", (0.01, noise_floor), (0, -3), xycoords=("axes fraction", "data"),
-            textcoords="offset points", va="top", fontsize=LABEL_SIZE, color=MUTED,
-        )  # fmt: skip
-        _label_ends(axes, ends)
-    return figure
-
-
-def log_likelihood_bracket(num_temperatures: Vector, lower: Vector, upper: Vector, title: str) -> Figure:
-    """A lower and an upper bound of log p(x) in nats, [E], against the number of temperatures of annealing, [E]."""
-    counts = check_finite("num_temperatures", num_temperatures, "E")
-    bounds = {"upper": check_finite("upper", upper, "E"), "lower": check_finite("lower", lower, "E")}
-    for name, values in bounds.items():
-        check_length(name, values, len(counts), "num_temperatures")
-    require(np.all(counts >= 1), f"num_temperatures has {counts.min():g}; expected 1 or more")
-    order = np.argsort(counts)
-    counts, bounds = counts[order], {name: values[order] for name, values in bounds.items()}
-    figure, axes = new_chart(title, "temperatures", "bounds of log p(x) (nats)", height=600)
-    axes.fill_between(counts, bounds["lower"], bounds["upper"], color=COLLAPSED, linewidth=0)
-    for color, (name, values) in zip(PALETTE, bounds.items(), strict=False):
-        axes.plot(counts, values, "o-", color=color, markersize=4, linewidth=1.3)
-        # Away from the curves, which close from left to right.
-        offset, place = ((0, 5), ("center", "bottom")) if name == "upper" else ((4, -4), ("left", "top"))
-        for x, y in zip(counts, values, strict=True):
-            text = f"{y:.2f}".replace("-", "−")
-            style = {"ha": place[0], "va": place[1], "fontsize": LABEL_SIZE, "color": color}
-            axes.annotate(text, (x, y), offset, textcoords="offset points", **style)
-    axes.set_xscale("log")
-    axes.set_xticks(counts, [f"{n:g}" for n in counts])
-    axes.minorticks_off()
-    axes.margins(x=0.12, y=0.2)
-    labels = zip(PALETTE, bounds.items(), strict=False)
-    _label_ends(axes, [(values[-1], f"{name} bound", color) for color, (name, values) in labels])
     return figure
 
 

@@ -3,7 +3,7 @@
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -86,6 +86,16 @@ def reconstructions(
     for grid, block in zip(grids, blocks, strict=True):
         _label_columns(grid, heads[block], "top")
         _label_rows(grid, ["original", r"mean of $p(x\,|\,z)$", r"sample of $p(x\,|\,z)$"])
+    return figure
+
+
+def side_by_side(rows: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Images [N, H, W, C] of each name in a row of their own, the same position in a column."""
+    checked = [check_images(f"images of {name!r}", images) for name, images in rows.items()]
+    shapes = {images.shape for images in checked}
+    require(len(shapes) == 1, f"the rows have shapes {sorted(shapes)}; expected at least one row, all of one shape")
+    figure, (grid,) = _page([np.concatenate(checked)], [len(checked[0])], title)
+    grid.axes.set_yticks(grid.y, list(rows), parse_math=False)
     return figure
 
 

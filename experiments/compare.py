@@ -1,0 +1,246 @@
+"""Which objective is better, by how much, and is the difference real?
+
+    python -m experiments.compare --objectives=elbo,iwae,ciwae,renyi --seeds=5 --num_samples=5 --epochs=20
+    python -m experiments.compare --objectives="elbo iwae:num_samples=50 iwae:num_samples=50:estimator=dreg" \\
+        --tune=learning_rate=3e-4,1e-3,3e-3 --budget=seconds
+    python -m experiments.compare --runs=runs/a,runs/b,runs/c      # runs that exist, grouped by what differs
+    python -m experiments.compare --workdir=comparisons/x          # goes on where comparisons/x was stopped
+
+Every run is judged by the yardstick of experiments.evaluate; evaluations that exist are used. Writes comparison.json,
+comparison.md and report.html, which opens in any browser and needs no other file. Four objectives with three seeds on
+the digits take about two minutes on two CPU cores; on MNIST the evaluation alone takes minutes for each run
+(--num_examples=1000: a tenth). Ctrl-C saves and exits with code 75; so does SIGTERM.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from absl import flags
+
+from experiments import configuration, options, variants
+from experiments.parsing import UsageError, choice, number
+from experiments.train import StopRequest, new_workdir
+
+if TYPE_CHECKING:
+    from experiments.judging import Group, Yardstick
+
+FLAGS = options.FLAGS
+BUDGETS = {
+    "steps": "equal numbers of steps",
+    "seconds": "equal training time, by the seconds of a step alone on this machine",
+    "decoder_samples": "equal numbers of decoded samples",
+}
+ASKED = ("runs", "objectives", "seeds", "tune", "budget", "evaluation_samples", "evaluation_seed", "num_examples")
+TRAINING_ONLY = ("seeds", "tune", "budget")
+
+
+def define_flags() -> None:
+    options.define_config()
+    flags.DEFINE_list("runs", [], "folders of trained runs, or of many: those below them are compared")
+    flags.DEFINE_list(
+        "objectives", [], "what to train: names, each with flags of its own, parted by spaces or commas, as in "
+        "'elbo iwae:num_samples=50:estimator=dreg'",
+    )  # fmt: skip
+    number("seeds", 3, "runs of each objective, from seed 0", least=1, most=1000, integer=True)
+    flags.DEFINE_multi_string("tune", [], "learning_rate=3e-4,1e-3: chosen for each objective on validation images")
+    choice("budget", "steps", BUDGETS, "what is equal; --epochs is that of the objective whose epoch costs most")
+    number("evaluation_samples", None, "k of the log-likelihood (default: as in evaluations that exist, else 5000)",
+           least=1, integer=True)  # fmt: skip
+    number("evaluation_seed", None, "of its samples (default: as in evaluations that exist, else 0)",
+           least=0, most=2**31 - 1, integer=True)  # fmt: skip
+    number("num_examples", None, "judge by a random subset of this many test images", least=2, integer=True)
+    flags.DEFINE_string("workdir", None, "the comparison's folder; one in it is resumed (default: in comparisons/)")
+    number("devices", 1, "devices that share batches and images; 0: all there are", least=0, most=1024, integer=True)
+    flags.DEFINE_bool("figures", True, "draw what the runs did and what they make")
+
+
+class Field(NamedTuple):
+    """What enters the ranking: the groups of runs, the seconds a step of each, and how they came about."""
+
+    groups: list[Group]
+    paces: list[float]
+    budget: str
+    tried: list[dict[str, Any]]  # where something was tuned
+    left_out: list[str]
+
+
+def main() -> int:
+    stop = StopRequest()
+    workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
+    stored = stored_comparison(workdir)
+    asked = what_is_asked(stored)
+    given = configuration.settle(stored.get("flags", {}))
+    check_flags(asked, given)
+    check_resumed(workdir, stored, asked, given)
+    chosen, points = variants.parse_objectives(asked["objectives"]), variants.parse_tune(asked["tune"])
+    from experiments import comparison_runs, devices, judging
+    from vae import run
+
+    available = devices.start(FLAGS.devices, FLAGS.data_dir)
+    if asked["runs"]:
+        groups = judging.group(list(map(Path, asked["runs"])))
+        check_number(groups)
+        # All that can be refused is refused before anything is written.
+        judging.check_comparable(groups)
+        judging.common_seeds(groups)
+        judging.yardstick(groups, asked)
+        plan, dataset = None, None
+    else:
+        groups = []
+        plan, dataset = comparison_runs.make_plan(chosen, points, asked["budget"], given, stored, available)
+    workdir = workdir or new_workdir("comparison", "comparisons")
+    with run.lock(workdir):
+        try:
+            if plan is None:
+                paces = stored.get("seconds_per_step") or comparison_runs.paces([group.config for group in groups])
+                store(workdir, stored, asked, seconds_per_step=paces)
+                field = Field(groups, paces, "as the runs were trained", [], [])
+            else:
+                epochs = [candidate.config.epochs for candidate in plan.candidates]
+                store(workdir, stored, asked, seconds_per_step=plan.paces, epochs=epochs)
+                runs = comparison_runs.runs_of(plan, workdir, asked["seeds"])
+                if not comparison_runs.train(runs, dataset, available, stop.requested):
+                    raise judging.Stopped
+                best = comparison_runs.choose(plan, workdir, asked, available, stop.requested)
+                field = Field(best.groups, best.paces, BUDGETS[asked["budget"]], best.tried, best.left_out)
+                check_number(field.groups, field.left_out)
+            return finish(workdir, field, judging.yardstick(field.groups, asked), available, stop.requested)
+        except judging.Stopped:
+            print(f"stopped and saved; the same command with --workdir={workdir} goes on")
+            print(workdir)
+            return options.STOPPED
+
+
+def stored_comparison(workdir: Path | None) -> dict[str, Any]:
+    """What was stored of the comparison in `workdir`; empty where there is none."""
+    from vae.run import CHECKPOINTS, CONFIG, PLAN, read_json
+
+    if workdir is None or not (workdir / PLAN).exists():
+        if workdir is not None and ((workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()):
+            raise UsageError(f"{workdir} holds a single run; choose another --workdir")
+        return {}
+    return read_json(workdir / PLAN)
+
+
+def what_is_asked(stored: dict[str, Any]) -> dict[str, Any]:
+    """The values of this script's own flags: the command line's, else the stored ones."""
+    before = stored.get("asked", {})
+    asked = {name: before[name] if name in before and not FLAGS[name].present else FLAGS[name].value for name in ASKED}
+    if FLAGS["runs"].present:
+        asked["runs"] = [str(folder) for text in FLAGS.runs for folder in run_folders(Path(text).expanduser())]
+    return asked
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """`folder` where it is a run, else the runs below it."""
+    from vae.run import CONFIG
+
+    if (folder / CONFIG).exists():
+        return [folder.absolute()]
+    found = sorted(path.parent.absolute() for path in folder.rglob(CONFIG))
+    if not found:
+        raise UsageError(f"--runs={folder} holds no run (no {CONFIG}); train some with experiments.train")
+    return found
+
+
+def check_flags(asked: dict[str, Any], given: set[str]) -> None:
+    """Raises UsageError for flags that do not go together."""
+    if not asked["runs"] and not asked["objectives"]:
+        raise UsageError("nothing to compare; write --objectives=elbo,iwae to train, or --runs=FOLDER,FOLDER")
+    if asked["runs"] and asked["objectives"]:
+        raise UsageError(
+            "--runs and --objectives do not go together: runs that exist are compared, or new ones trained"
+        )
+    if asked["runs"]:
+        idle = [name for name in TRAINING_ONLY if FLAGS[name].present] + sorted(given - {"data_dir", "manual_dir"})
+        idle += ["preset"] if FLAGS["preset"].present else []
+        if idle:
+            raise UsageError(f"--{idle[0]} has no effect with --runs: nothing is trained; leave it out")
+        return
+    for name, instead in (("objective", "objectives"), ("seed", "seeds")):
+        if name in given:
+            raise UsageError(f"--{name} has no effect here; use --{instead}")
+
+
+def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], given: set[str]) -> None:
+    """Raises RunError where `workdir` holds a comparison that is not the one asked for, but for more --seeds."""
+    from vae.run import RunError
+
+    if not stored:
+        return
+    before = stored["asked"]
+    found = [f"--{name} is {before[name]}, not {asked[name]}" for name in ASKED if before[name] != asked[name]]
+    if asked["seeds"] > before["seeds"]:
+        found = [text for text in found if not text.startswith("--seeds ")]
+    flags_before = stored["flags"]
+    found += [f"--{n} is {flags_before[n]}, not {FLAGS[n].value}" for n in given if flags_before[n] != FLAGS[n].value]
+    if found:
+        raise RunError(f"{workdir} holds another comparison: {'; '.join(found)}; choose another --workdir")
+
+
+def check_number(groups: Sequence[Group], left_out: Sequence[str] = ()) -> None:
+    """Raises UsageError where there are not two to compare."""
+    if len(groups) < 2:
+        labels = ", ".join(group.label for group in groups)
+        reasons = "".join(f"; {text}" for text in left_out)
+        raise UsageError(f"there is one objective alone ({labels or 'none'}); a comparison needs two{reasons}")
+
+
+def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about: Any) -> None:
+    """Keep what was asked, and the first command that asked it."""
+    from vae import run
+
+    command = " ".join(["python", "-m", "experiments.compare", *map(shlex.quote, sys.argv[1:])])
+    about |= {"asked": asked, "flags": configuration.training_flags(), "command": stored.get("command", command)}
+    run.write_json(workdir / run.PLAN, about)
+
+
+def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_stop: Callable[[], bool]) -> int:
+    """Judge, compare, draw and write."""
+    from experiments import comparison_pictures, judging
+    from vae import figures, report, run
+
+    groups, left_out = field.groups, list(field.left_out)
+    seeds = judging.common_seeds(groups)
+    for group in groups:
+        if unused := [str(seed) for seed in group.folders if seed not in seeds]:
+            left_out.append(f"seed {', '.join(unused)} of {group.label}, which others lack")
+    images = judging.images_of(wanted.split, wanted.num_examples)
+    judged = {}
+    for group in groups:
+        print(f"evaluating: {group.label}, seed {', '.join(map(str, seeds))}")
+        for folder in (group.folders[seed] for seed in seeds):
+            judged[folder] = judging.judged(folder, wanted, images, available, should_stop)
+    evaluations = {folder: one.summary for folder, one in judged.items()}
+    judging.refuse_others(list(evaluations.items()))
+    totals = [sum(evaluations[group.folders[seed]]["log_likelihood"] for seed in seeds) for group in groups]
+    order = sorted(range(len(groups)), key=lambda i: -totals[i])
+    groups = [groups[i] for i in order]
+    found = judging.assemble(groups, [field.paces[i] for i in order], seeds, judged, wanted)
+    found |= {"tuning": field.tried, "budget": field.budget, "left_out": left_out}
+    found["tuning_samples"] = judging.TUNING_SAMPLES
+    found |= {"command": run.read_json(workdir / run.PLAN)["command"], **run.provenance()}
+    pictures = comparison_pictures.draw(groups, found, evaluations, images) if FLAGS.figures else {}
+    for name, content in pictures.items():
+        figures.write_atomically(workdir / run.FIGURES / f"{name}.png", content)
+    run.write_json(workdir / "comparison.json", found)
+    figures.write_atomically(workdir / "comparison.md", report.markdown(found, list(pictures)).encode())
+    colors = [figures.color_of(rank) for rank in range(len(groups))]
+    figures.write_atomically(workdir / "report.html", report.page(found, pictures, colors).encode())
+    print("\n" + "\n".join(found["conclusion"]))
+    print(f"report: {workdir / 'report.html'}")
+    print(workdir)
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    options.main(main)

@@ -1,0 +1,92 @@
+"""The pictures of a comparison: from its runs and their evaluations to PNG files by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.judging import Group
+from experiments.pictures import unit
+from vae import figures, generation, run
+
+NUM_RECONSTRUCTED, NUM_SAMPLED = 12, 12
+
+
+def draw(
+    groups: Sequence[Group], comparison: dict[str, Any], evaluations: dict[Path, dict], images: Callable[[Path], tuple]
+) -> dict[str, bytes]:
+    """Every picture of report.PICTURES that the runs allow; `groups` and the comparison are best first."""
+    made = charts(groups, comparison, evaluations) | of_models(groups, images)
+    return {name: figures.png(figure) for name, figure in made.items()}
+
+
+def charts(groups: Sequence[Group], comparison: dict[str, Any], evaluations: dict[Path, dict]) -> dict[str, Any]:
+    entries, best = comparison["objectives"], groups[0].label
+    scores = {one["label"]: one["log_likelihood_by_seed"] for one in entries}
+    made = {"log_likelihoods": figures.log_likelihoods(scores, "Log-likelihood by seed")}
+    pairs = {pair["lower"]: pair for pair in comparison["pairs"] if pair["higher"] == best}
+    if len(comparison["seeds"]) > 1:
+        leads = {
+            group.label: tuple(pairs[group.label][key] for key in ("difference", "low", "high", "significant"))
+            for group in groups[1:]
+        }
+        made["differences"] = figures.differences(leads, best, f"Paired difference from {best}")
+    curves = {group.label: [elbo_curve(folder) for folder in folders(group, comparison)] for group in groups}
+    curves = {name: [curve for curve in runs if len(curve[0])] for name, runs in curves.items()}
+    if any(curves.values()):
+        label = "held-out ELBO (nats per image)"
+        made["elbo_by_step"] = figures.curves_of_objectives(curves, "step", label, "ELBO against steps")
+        paces = {one["label"]: one["seconds_per_step"] for one in entries}
+        timed = {name: [(paces[name] * t, values) for t, values in runs] for name, runs in curves.items()}
+        made["elbo_by_second"] = figures.curves_of_objectives(
+            timed, "seconds of training, alone", label, "ELBO against seconds"
+        )
+    of_runs = {group.label: [evaluations[folder] for folder in folders(group, comparison)] for group in groups}
+    planes = {
+        name: ([one["kl"] for one in runs], [-one["reconstruction"] for one in runs]) for name, runs in of_runs.items()
+    }
+    made["rate_distortion"] = figures.rate_distortion(planes, "Rate and distortion, test images")
+    spectra = {
+        name: np.array([one["kl_per_dimension"] for one in runs])
+        for name, runs in of_runs.items()
+        if all(one["kl_per_dimension"] for one in runs)
+    }
+    if spectra:
+        made["kl_spectra"] = figures.kl_spectra(spectra, "KL of each latent dimension")
+    return made
+
+
+def folders(group: Group, comparison: dict[str, Any]) -> list[Path]:
+    return [group.folders[seed] for seed in comparison["seeds"]]
+
+
+def elbo_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and the ELBO of the split that was held out in training; empty where it was not logged."""
+    rows = run.read_metrics(folder)
+    split = "validation" if any(row["split"] == "validation" for row in rows) else "test"
+    kept = [row for row in rows if row["split"] == split and None not in (row.get("kl"), row.get("reconstruction"))]
+    values = [row["reconstruction"] - row["kl"] for row in kept]
+    return np.array([row["step"] for row in kept], float), np.array(values, float)
+
+
+def of_models(groups: Sequence[Group], images: Callable[[Path], tuple]) -> dict[str, Any]:
+    """Reconstructions of the same images and samples from the same key, a row for each objective; the first seed."""
+    key_samples, key_reconstructions = jax.random.split(jax.random.key(0))
+    first = [next(iter(group.folders.values())) for group in groups]
+    data, index = images(first[0])
+    chosen = np.linspace(0, len(data.images) - 1, NUM_RECONSTRUCTED).astype(int)
+    originals = unit(data.images[chosen])
+    reconstructed, sampled = {f"original, #{index[chosen[0]]} to #{index[chosen[-1]]}": originals}, {}
+    for group, folder in zip(groups, first, strict=True):
+        model, params, _ = run.load_run(folder)
+        means, _ = generation.reconstructions(key_reconstructions, params, data.images[chosen], model)
+        reconstructed[group.label] = means
+        sampled[group.label] = generation.samples(key_samples, params, model, NUM_SAMPLED)
+    return {
+        "reconstructions": figures.side_by_side(reconstructed, "Reconstructions of the same test images"),
+        "samples": figures.side_by_side(sampled, "Samples from the same draws of the prior"),
+    }

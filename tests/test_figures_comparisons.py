@@ -1,0 +1,79 @@
+"""Charts of several objectives: they show the numbers they are given, each objective in the colour of its rank."""
+
+import matplotlib.colors
+import numpy as np
+import pytest
+
+from vae import figures
+
+
+def lines(figure):
+    return figure.axes[0].get_lines()
+
+
+def colors_of(artists):
+    return {matplotlib.colors.to_hex(artist.get_color()) for artist in artists}
+
+
+def test_runs_are_dots_and_their_mean_has_its_standard_error():
+    scores = {"a": [-99.0, -98.0, -97.5], "b": [-101.0, -100.0, -102.0]}
+    figure = figures.log_likelihoods(scores, "title")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    bars = [bar.get_segments()[0] for container in axes.containers for bar in container[2]]
+    for rank, (values, bar) in enumerate(zip(scores.values(), bars, strict=True)):
+        dots = [line for line in lines(figure) if list(line.get_xdata()) == values]
+        assert colors_of(dots) == {figures.color_of(rank)}
+        error = np.std(values, ddof=1) / np.sqrt(3)
+        np.testing.assert_allclose(bar[:, 0], [np.mean(values) - error, np.mean(values) + error])
+
+
+def test_a_difference_that_is_not_significant_is_hollow_and_has_no_colour_of_its_own():
+    figure = figures.differences({"b": (1.0, 0.5, 1.5, True), "c": (0.2, -0.5, 0.9, False)}, "a", "title")
+    dots = [line for line in lines(figure) if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() for line in dots] == [figures.color_of(1), "white"]
+    assert figures.color_of(2) not in colors_of(lines(figure))
+    intervals = [list(line.get_xdata()) for line in lines(figure) if line.get_marker() == "None"]
+    assert [0.5, 1.5] in intervals
+    assert [-0.5, 0.9] in intervals
+
+
+def test_the_curve_of_an_objective_is_the_mean_of_its_runs():
+    runs = [(np.array([1.0, 2.0, 3.0]), np.array([-9.0, -5.0, -4.0]) + shift) for shift in (-1.0, 0.0, 1.0)]
+    figure = figures.curves_of_objectives({"a": runs, "b": []}, "step", "nats", "title")
+    (mean,) = [line for line in lines(figure) if line.get_linewidth() == 1.5 and len(line.get_xdata())]
+    np.testing.assert_allclose(mean.get_ydata(), [-9.0, -5.0, -4.0])
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["a  −4.00", "b  not recorded"]
+
+
+def test_lines_of_equal_elbo_lose_in_distortion_what_they_gain_in_rate():
+    figure = figures.rate_distortion({"a": ([20.0, 21.0], [80.0, 79.5]), "b": ([25.0, 26.0], [76.0, 75.0])}, "title")
+    dashed = [line for line in lines(figure) if line.get_linestyle() == "--"]
+    assert len(dashed) >= 3
+    for line in dashed:
+        assert np.ptp(line.get_xdata() + line.get_ydata()) < 1e-9
+    for text in figure.axes[0].texts:
+        assert float(text.get_text().replace("−", "-")) == pytest.approx(-sum(text.xy))
+
+
+def test_a_spectrum_is_sorted_within_each_run():
+    figure = figures.kl_spectra({"a": np.array([[0.1, 2.0], [1.0, 0.3]])}, "title")
+    (curve,) = [line for line in lines(figure) if line.get_marker() == "."]
+    np.testing.assert_allclose(curve.get_ydata(), [1.5, 0.2])
+
+
+def test_rows_are_named_and_of_one_shape():
+    figure = figures.side_by_side({"original": np.zeros((3, 8, 8, 1)), "$a$": np.ones((3, 8, 8, 1))}, "title")
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["original", "$a$"]
+    assert not any(label.get_parse_math() for label in labels)
+    with pytest.raises(ValueError, match="all of one shape"):
+        figures.side_by_side({"a": np.zeros((3, 8, 8, 1)), "b": np.zeros((2, 8, 8, 1))}, "title")
+
+
+def test_nothing_to_draw_is_refused():
+    with pytest.raises(ValueError, match="expected at least one run"):
+        figures.curves_of_objectives({"a": []}, "step", "nats", "title")
+    with pytest.raises(ValueError, match="expected at least one objective"):
+        figures.log_likelihoods({}, "title")

@@ -1,0 +1,10 @@
+"""A comparison as pages: report.html, which needs no other file, and comparison.md. From what comparison.json holds.
+
+The pictures are PNG files by name, in the order of PICTURES; one that does not exist is left out.
+"""
+
+from vae.report.html import page
+from vae.report.markdown import markdown
+from vae.report.words import PICTURES
+
+__all__ = ["PICTURES", "markdown", "page"]

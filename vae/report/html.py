@@ -1,0 +1,166 @@
+"""report.html: no script, no link, pictures inlined; readable in light and dark, on paper and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vae.report.words import (
+    PICTURES,
+    TABLE_NOTE,
+    Comparison,
+    estimate,
+    how_it_was_judged,
+    method,
+    nats,
+    pairs_note,
+    probability,
+    ranking_table,
+    tuning_note,
+    tuning_table,
+)
+
+
+def page(comparison: Comparison, pictures: Mapping[str, bytes], colors: Sequence[str]) -> str:
+    """The whole report as HTML: no script, no link, pictures inlined. `colors` are those of the ranks in the charts."""
+    first, *rest = comparison["conclusion"]
+    sections = [
+        f'<header><p class="kicker">{_text(comparison["title"])}</p><h1>{_text(first)}</h1>'
+        + (f'<p class="lede">{_text(" ".join(rest))}</p>' if rest else "")
+        + f'<p class="small">{_text(how_it_was_judged(comparison))}</p></header>',
+        _section("Ranking", _ranking(comparison, colors)),
+        _section("Every pair", _matrix(comparison)),
+        *([_section("Pictures", _pictures(pictures))] if pictures else []),
+        *([_section("Tuning", _tuning(comparison))] if comparison["tuning"] else []),
+        _section("How it was done", _method(comparison)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        f'<meta name="color-scheme" content="light dark"/><title>{_text(comparison["title"])}</title>'
+        f"<style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(sections) + "\n</main></body></html>\n"
+    )
+
+
+def _ranking(comparison: Comparison, colors: Sequence[str]) -> str:
+    heads, rows = ranking_table(comparison)
+    body = []
+    for rank, (label, *values) in enumerate(rows):
+        swatch = f'<span class="swatch" style="background:{colors[rank % len(colors)]}"></span>'
+        cells = "".join(f"<td>{_text(value)}</td>" for value in values)
+        body.append(f'<tr><th scope="row">{swatch}{_text(label)}</th>{cells}</tr>')
+    return _table(heads, body, "ranking") + f'<p class="small">{_text(TABLE_NOTE)}</p>'
+
+
+def _matrix(comparison: Comparison) -> str:
+    """The lead of the row over the column, above the diagonal."""
+    names = [one["label"] for one in comparison["objectives"]]
+    pairs = {(pair["higher"], pair["lower"]): pair for pair in comparison["pairs"]}
+    body = []
+    for position, row in enumerate(names[:-1]):
+        cells = ['<td class="none"></td>'] * position
+        for column in names[position + 1 :]:
+            pair = pairs.get((row, column)) or pairs[column, row]
+            kind = "yes" if pair["significant"] else "no"
+            value = _text(estimate(pair["difference"], pair["standard_error"]))
+            if pair["p"] is not None:
+                p = probability(pair["p_holm"])
+                value += f"<small>{nats(pair['low'])} to {nats(pair['high'])}</small>"
+                value += f"<small>{_text('p ' + p if p.startswith('<') else 'p = ' + p)}</small>"
+            cells.append(f'<td class="{kind}">{value}</td>')
+        body.append(f'<tr><th scope="row">{_text(row)}</th>{"".join(cells)}</tr>')
+    note = "The lead of the row over the column. Green: significant; grey: not. " + pairs_note(comparison)
+    return _table(["leads", *names[1:]], body, "matrix") + f'<p class="small">{_text(note)}</p>'
+
+
+def _pictures(pictures: Mapping[str, bytes]) -> str:
+    shown = []
+    for name in (name for name in PICTURES if name in pictures):
+        heading, caption, wide = PICTURES[name]
+        source = "data:image/png;base64," + base64.b64encode(pictures[name]).decode()
+        shown.append(
+            f'<figure class="{"wide" if wide else "chart"}">'
+            f'<img alt="{_text(heading)}" src="{source}"/>'
+            f"<figcaption>{_text(caption)}</figcaption></figure>"
+        )
+    return f'<div class="pictures">{"".join(shown)}</div>'
+
+
+def _tuning(comparison: Comparison) -> str:
+    heads, rows = tuning_table(comparison)
+    body = []
+    for label, *values in rows:
+        kind = "chosen" if values[-1] else "tried"
+        cells = "".join(f"<td>{_text(value)}</td>" for value in values)
+        body.append(f'<tr class="{kind}"><th scope="row">{_text(label)}</th>{cells}</tr>')
+    return _table(heads, body, "tuning") + f'<p class="small">{_text(tuning_note(comparison))}</p>'
+
+
+def _method(comparison: Comparison) -> str:
+    entries = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in method(comparison))
+    return f"<dl>{entries}</dl>"
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section><h2>{_text(heading)}</h2>{content}</section>"
+
+
+def _table(heads: Sequence[str], body: Sequence[str], kind: str) -> str:
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+STYLE = """
+:root { --ink: #1d2127; --soft: #5b6470; --page: #fbfaf7; --card: #ffffff; --rule: #e2dfd8; --yes: #dcefe2;
+  --yes-ink: #14532d; --accent: #332288; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7e6e3; --soft: #a2a8b1; --page: #16181c; --card: #1e2126;
+  --rule: #33373e; --yes: #1d3a2a; --yes-ink: #a7e3bd; --accent: #b3a7f0; } .swatch { filter: brightness(1.6); } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto,
+  "DejaVu Sans", sans-serif; }
+main { max-width: 74rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
+header { max-width: 52rem; margin-bottom: 2.5rem; }
+.kicker { margin: 0 0 .5rem; color: var(--accent); font-weight: 600; letter-spacing: .02em; }
+h1 { margin: 0 0 .75rem; font-size: clamp(1.25rem, 3vw, 1.7rem); line-height: 1.25; text-wrap: pretty; }
+.lede { margin: 0 0 .75rem; font-size: 1.15rem; }
+.small, figcaption { color: var(--soft); font-size: .875rem; max-width: 60rem; }
+section { margin-top: 2.75rem; }
+h2 { font-size: 1.15rem; margin: 0 0 .9rem; padding-bottom: .35rem; border-bottom: 1px solid var(--rule); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .925rem; }
+table.ranking { width: 100%; }
+th, td { padding: .5rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+th:first-child { text-align: left; padding-left: .2rem; }
+thead th { color: var(--soft); font-weight: 500; font-size: .85rem; vertical-align: bottom; }
+tbody th { font-weight: 600; }
+.ranking tbody tr:first-child td:nth-child(2) { font-weight: 700; }
+.tried :is(th, td) { color: var(--soft); font-weight: 400; }
+.swatch { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .55em;
+  box-shadow: 0 0 0 1px var(--rule); }
+.matrix td { text-align: center; color: var(--soft); border: 1px solid var(--rule); }
+.matrix td.yes { background: var(--yes); color: var(--yes-ink); font-weight: 600; }
+.matrix td.none { border: 0; }
+.matrix thead th { text-align: center; }
+.matrix small { display: block; font-size: .75rem; font-weight: 400; opacity: .85; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.25rem; }
+figure { margin: 0; padding: 1rem 1.1rem; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem;
+  display: flex; flex-direction: column; }
+figure.wide { grid-column: 1 / -1; }
+img { max-width: 100%; height: auto; margin: auto; background: #fff; border-radius: .3rem; }
+figcaption { margin-top: .7rem; }
+dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .45rem 1.2rem; margin: 0;
+  font-size: .925rem; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 36rem) { dl { grid-template-columns: 1fr; gap: .1rem; } dd { margin-bottom: .6rem; } }
+@media print { .pictures { grid-template-columns: 1fr; } figure, tr { break-inside: avoid; } }
+"""

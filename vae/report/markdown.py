@@ -1,0 +1,39 @@
+"""comparison.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vae.report.words import (
+    PICTURES,
+    TABLE_NOTE,
+    Comparison,
+    how_it_was_judged,
+    method,
+    pair_table,
+    pairs_note,
+    ranking_table,
+    tuning_note,
+    tuning_table,
+)
+
+
+def markdown(comparison: Comparison, pictures: Sequence[str]) -> str:
+    """comparison.md: the same words and numbers; `pictures` are names of files in figures/."""
+    lines = [f"# {comparison['title']}", " ".join(comparison["conclusion"]), how_it_was_judged(comparison)]
+    heads, rows = ranking_table(comparison)
+    lines += ["## Ranking", _pipes(heads, rows), TABLE_NOTE]
+    heads, rows = pair_table(comparison)
+    lines += ["## Every pair", _pipes(heads, rows), pairs_note(comparison)]
+    for name in (name for name in PICTURES if name in pictures):
+        heading, caption, _ = PICTURES[name]
+        lines += [f"## {heading}", f"![{heading}](figures/{name}.png)", caption]
+    if comparison["tuning"]:
+        lines += ["## Tuning", _pipes(*tuning_table(comparison)), tuning_note(comparison)]
+    lines += ["## How it was done", "\n".join(f"- {name}: {value}" for name, value in method(comparison))]
+    return "\n\n".join(lines) + "\n"
+
+
+def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

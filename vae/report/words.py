@@ -1,0 +1,183 @@
+"""What the pages say of a comparison: notes, captions and tables, the same in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Comparison = Mapping[str, Any]
+
+# Heading, what to look at, and whether it takes the whole width.
+PICTURES: dict[str, tuple[str, str, bool]] = {
+    "log_likelihoods": (
+        "Log-likelihood of each run",
+        "A dot is one seed, the bar their mean ± its standard error. Look at whether the dots of two objectives mix.",
+        False,
+    ),
+    "differences": (
+        "How far below the best",
+        "Paired differences with intervals that hold all true differences at once with 95 % probability. Filled: "
+        "significant after Holm's correction; hollow and grey: not.",
+        False,
+    ),
+    "elbo_by_step": (
+        "Learning curves by step",
+        "The ELBO (reconstruction − KL) of held-out images, the one quantity that every objective logs alike; it is "
+        "not what the others maximise, so a lower curve need not be worse training. Thin lines are seeds.",
+        False,
+    ),
+    "elbo_by_second": (
+        "Learning curves by time",
+        "The same against seconds of a run alone on this machine: its steps times the measured seconds of a step. "
+        "Look at who is ahead for the time you have.",
+        False,
+    ),
+    "rate_distortion": (
+        "Rate and distortion",
+        "What the code costs (KL) against what it loses (−reconstruction), on the test images. Along a dashed line the "
+        "ELBO is the same, written at its right end; further right, more of it is spent on the code.",
+        False,
+    ),
+    "kl_spectra": (
+        "KL of each latent dimension",
+        "Sorted, mean over seeds. Where a curve falls off, the remaining dimensions carry nothing.",
+        False,
+    ),
+    "reconstructions": (
+        "Reconstructions of the same test images",
+        "The mean of p(x|z) at the mean of q(z|x), one objective a row under the originals; first seed.",
+        True,
+    ),
+    "samples": (
+        "Samples from the same z",
+        "The mean of p(x|z) at draws from the prior, the same draw in a column where the priors agree; first seed.",
+        True,
+    ),
+}
+
+
+def how_it_was_judged(comparison: Comparison) -> str:
+    y = comparison["yardstick"]
+    seeds = len(comparison["seeds"])
+    return (
+        f"Log-likelihood of {y['num_examples']:,} {y['split']} images by importance sampling, "
+        f"k = {y['num_samples']:,}; "
+        f"{len(comparison['objectives'])} objectives, {seeds} seed{'s' if seeds > 1 else ''} each."
+    )
+
+
+TABLE_NOTE = (
+    "Nats per test image; ± is the standard error over seeds. The gap is log-likelihood − ELBO: what the posterior "
+    "q(z|x) loses. ms / step are of a run alone on this machine."
+)
+
+
+def ranking_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows, the best first."""
+    heads = ["objective", "log-likelihood", "ELBO", "gap", "KL", "reconstruction"]
+    heads.extend(["active units", "epochs", "ms / step"])
+    rows = []
+    for one in comparison["objectives"]:
+        units = one["active_units"]
+        pace = one["seconds_per_step"]
+        rows.append(
+            [
+                one["label"],
+                estimate(one["log_likelihood"], one["log_likelihood_se"]),
+                nats(one["elbo"]),
+                nats(one["log_likelihood"] - one["elbo"]),
+                nats(one["kl"]),
+                nats(one["reconstruction"]),
+                "—" if units is None else f"{units:.3g} of {one['latent_dim']}",
+                f"{one['epochs']}",
+                "—" if pace is None else f"{1000 * pace:.3g}",
+            ]
+        )
+    return heads, rows
+
+
+def pair_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    heads = ["higher", "lower", "difference", "95 % interval, all at once", "p", "p (Holm)", ""]
+    rows = [
+        [
+            pair["higher"],
+            pair["lower"],
+            estimate(pair["difference"], pair["standard_error"]),
+            "—" if pair["p"] is None else f"{nats(pair['low'])} to {nats(pair['high'])}",
+            probability(pair["p"]),
+            probability(pair["p_holm"]),
+            "significant" if pair["significant"] else "",
+        ]
+        for pair in comparison["pairs"]
+    ]
+    return heads, rows
+
+
+def pairs_note(comparison: Comparison) -> str:
+    count, level = len(comparison["pairs"]), comparison["level"]
+    pairs = f"{count} pair{'s' if count > 1 else ''}"
+    return (
+        "Differences on the same images and seeds; ± is the standard error over seeds and images. Significant: below "
+        f"{level:g} after Holm's correction for {pairs}, so that the chance of any false “beats” on this page is at "
+        f"most {100 * level:g} %. The intervals hold all true differences at once with {100 - 100 * level:g} % "
+        "probability (Bonferroni)."
+    )
+
+
+def tuning_note(comparison: Comparison) -> str:
+    return (
+        f"Chosen by the log-likelihood of validation images, k = {comparison['tuning_samples']}, mean over seeds: the "
+        "yardstick of the ranking, so that no bound of one objective is held against that of another. Test images "
+        "chose nothing."
+    )
+
+
+def tuning_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    heads = ["objective", "tried", "validation log-likelihood", ""]
+    rows = [
+        [
+            one["label"],
+            ", ".join(f"{name} = {value}" for name, value in one["point"].items()),
+            "diverged" if one["log_likelihood"] is None else estimate(one["log_likelihood"], one["log_likelihood_se"]),
+            "chosen" if one["chosen"] else "",
+        ]
+        for one in comparison["tuning"]
+    ]
+    return heads, rows
+
+
+def method(comparison: Comparison) -> list[tuple[str, str]]:
+    """What somebody needs to do it again."""
+    y = comparison["yardstick"]
+    entries = [
+        ("data", f"{y['dataset']}, {y['num_examples']} {y['split']} images, binarization {y['binarization']}"),
+        ("yardstick", f"{y['likelihood']} likelihood, k = {y['num_samples']}, evaluation seed {y['seed']}"),
+        ("seeds", ", ".join(map(str, comparison["seeds"]))),
+        ("budget", comparison["budget"]),
+        (
+            "statistics",
+            "differences are random over seeds and over images (two crossed random effects); t-tests whose variance "
+            "over seeds is the larger of the pair's own and the mean of all pairs, degrees of freedom after "
+            "Satterthwaite; Holm's correction over all pairs",
+        ),
+        ("the same in all", ", ".join(f"{name} {value}" for name, value in comparison["settings"].items())),
+        ("command", comparison["command"]),
+        ("versions", ", ".join(f"{n} {v}" for n, v in comparison["versions"].items())),
+        ("code", comparison["git"] or "not from a git checkout"),
+    ]
+    entries += [("left out", text) for text in comparison["left_out"]]
+    return entries
+
+
+def nats(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def estimate(value: float, error: float | None) -> str:
+    return nats(value) + ("" if error is None else f" ± {error:.2f}")
+
+
+def probability(p: float | None) -> str:
+    if p is None:
+        return "—"
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.095 else f"{p:.2f}"
