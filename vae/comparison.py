@@ -31,8 +31,9 @@ YARDSTICK = {
 class Comparison(NamedTuple):
     """Means of each objective and differences of each pair, nats; what one seed cannot tell is NaN.
 
-    `difference` of the pair (a, b) is a − b. `low` to `high` hold all P true differences at once with probability
-    1 − LEVEL (Bonferroni); `p_holm` controls the chance of any false "a differs from b" (Holm 1979).
+    `difference` of the pair (a, b) is a − b. `p_holm` controls the chance of any false "a differs from b" among all
+    pairs (Holm 1979). `low` to `high` holds the true difference with probability 1 − LEVEL or more; its level is the
+    one at which Holm's test decided on the pair, so that it leaves out 0 exactly where the difference is significant.
     """
 
     mean: np.ndarray  # [..., O] over seeds and images
@@ -90,7 +91,7 @@ def compare(scores: np.ndarray) -> Comparison:
     # Runs that agree in every number differ in nothing, and leave no variance to divide by.
     degrees_of_freedom = np.where(variance > 0, degrees_of_freedom, num_seeds - 1)
     p = 2 * stats.t.sf(t, degrees_of_freedom)
-    half = stats.t.isf(LEVEL / (2 * len(pairs)), degrees_of_freedom) * np.sqrt(variance)
+    half = stats.t.isf(levels(p) / 2, degrees_of_freedom) * np.sqrt(variance)
     return Comparison(
         mean=by_seed.mean(-1),
         standard_error=by_seed.std(-1, ddof=1) / np.sqrt(num_seeds),
@@ -150,7 +151,8 @@ def conclusion(names: Sequence[str], pairs: Sequence[Mapping[str, Any]], num_see
         sentences.append(f"{lead} {listed(tied)} is not significant.")
     real = [pair for pair in others if pair["significant"]]
     if len(real) > 2:
-        sentences.append(f"Of the other {len(others)} differences {len(real)} are significant.")
+        share = "All" if len(real) == len(others) else f"{len(real)} of the"
+        sentences.append(f"{share} {len(others)} other differences are significant.")
     elif real:
         sentences.append(listed([f"{p['higher']} beats {p['lower']} by {_margin(p)}" for p in real]) + " nats.")
     if len(real) <= 2 and len(real) < len(others):
@@ -207,6 +209,13 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty_like(p)
     np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(stepped, -1), 1), -1)
     return adjusted
+
+
+def levels(p: np.ndarray) -> np.ndarray:
+    """The level at which Holm's test decides on each of [..., P]: LEVEL over the pairs that are left at its step."""
+    num_tests = p.shape[-1]
+    step = np.minimum(np.argsort(np.argsort(p, -1, kind="stable"), -1), (holm(p) < LEVEL).sum(-1, keepdims=True))
+    return LEVEL / np.maximum(num_tests - step, 1)
 
 
 def incomparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

@@ -16,8 +16,8 @@ PICTURES: dict[str, tuple[str, str, bool]] = {
     ),
     "differences": (
         "How far below the best",
-        "Paired differences with intervals that hold all true differences at once with 95 % probability. Filled: "
-        "significant after Holm's correction; hollow and grey: not.",
+        "Paired differences with intervals of 95 % or more, which leave out 0 exactly where a difference is "
+        "significant after Holm's correction: those are filled, the others hollow and grey.",
         False,
     ),
     "elbo_by_step": (
@@ -97,7 +97,7 @@ def ranking_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def pair_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    heads = ["higher", "lower", "difference", "95 % interval, all at once", "p", "p (Holm)", ""]
+    heads = ["higher", "lower", "difference", "interval, 95 % or more", "p", "p (Holm)", ""]
     rows = [
         [
             pair["higher"],
@@ -119,8 +119,8 @@ def pairs_note(comparison: Comparison) -> str:
     return (
         "Differences on the same images and seeds; ± is the standard error over seeds and images. Significant: below "
         f"{level:g} after Holm's correction for {pairs}, so that the chance of any false “beats” on this page is at "
-        f"most {100 * level:g} %. The intervals hold all true differences at once with {100 - 100 * level:g} % "
-        "probability (Bonferroni)."
+        f"most {100 * level:g} %. An interval holds the true difference with probability {100 - 100 * level:g} % or "
+        "more; its level is that of Holm's step, so that it leaves out 0 exactly where the difference is significant."
     )
 
 
