@@ -1,7 +1,6 @@
 """population.py: a run among others is the run alone; a run that diverges stops and stops no other."""
 
 import functools
-import os
 from pathlib import Path
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.run_samples import assert_same_bits, compiled_once, config, digits
+from tests.run_samples import assert_close, assert_same_bits, compiled_once, config, digits
 from vae import fit, images, population, training
 from vae.images import seen_in_training
 from vae.streams import Stream, stream
@@ -61,14 +60,6 @@ def of_run(tree, r):
     return jax.tree.map(lambda a: a[r], tree)
 
 
-def assert_close(one, other, tolerance=1e-5):
-    """Relative to the largest value of each array: Adam makes a step of full size of a gradient that is almost zero."""
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
-        a, b = np.nan_to_num(np.asarray(a, np.float64)), np.nan_to_num(np.asarray(b, np.float64))
-        scale = np.abs(a).max(initial=1e-30)
-        assert np.abs(a - b).max(initial=0) <= tolerance * scale, jax.tree_util.keystr(path)
-
-
 @pytest.fixture(scope="module")
 def singles(compiled_once):
     return [alone(c) for c in configs()]
@@ -76,12 +67,11 @@ def singles(compiled_once):
 
 @pytest.mark.parametrize("strategy", population.STRATEGIES)
 def test_a_run_of_a_population_is_the_run_alone_after_an_epoch(singles, strategy):
-    """In turn bit for bit; `map` where XLA's optimiser is off: with it on, a loop in a loop is compiled otherwise."""
-    unoptimized = "optimization_level=0" in os.environ["XLA_FLAGS"]
+    """Called for each bit for bit; XLA compiles a loop within a loop, or a batch of runs, otherwise."""
     states, seen, bounds = together(program(strategy))
     for r, (state, values) in enumerate(singles):
         assert_close(state, of_run(states, r))
-        if strategy == "loop" or (strategy == "map" and unoptimized):
+        if strategy == "loop":
             assert_same_bits(state, of_run(states, r))
         assert {name: float(column[r]) for name, column in bounds.items()} == pytest.approx(values, rel=1e-5)
         assert_same_bits(of_run(seen, r), population.without_parameters(of_run(states, r)))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.run_samples import assert_same_bits, compiled_once, config, digits, rows, state, train
+from tests.run_samples import assert_close_result, assert_same_bits, compiled_once, config, digits, rows, state, train
 from vae import checkpoint, images, planning, population, results, run, scoreboard, sweep, training
 
 __all__ = ["compiled_once"]
@@ -82,8 +82,7 @@ def test_runs_that_differ_in_arrays_alone_are_one_group():
 
 def test_a_run_of_the_sweep_ends_as_the_run_alone(tmp_path, undisturbed):
     train(tmp_path / "alone", configs()["001"])
-    assert_same_bits(state(tmp_path / "alone"), state(undisturbed / planning.RUNS / "001"))
-    assert rows(tmp_path / "alone") == rows(undisturbed / planning.RUNS / "001")
+    assert_close_result(tmp_path / "alone", undisturbed / planning.RUNS / "001")
 
 
 @pytest.mark.parametrize(("num_devices", "memory", "sizes"), [(1, 25, [2, 1]), (2, 10, [2, 1])])
@@ -216,7 +215,7 @@ def test_runs_start_from_the_parameters_of_another(tmp_path):
     runs = configs(init_from=tmp_path / "other")
     start(tmp_path / "x", runs)
     train(tmp_path / "alone", runs["001"])
-    assert_same_bits(state(tmp_path / "alone"), state(tmp_path / "x" / planning.RUNS / "001"))
+    assert_close_result(tmp_path / "alone", tmp_path / "x" / planning.RUNS / "001")
 
 
 def test_the_best_bound_so_far_is_kept_apart_by_objective(tmp_path):
@@ -234,6 +233,5 @@ def test_what_is_set_at_the_end_of_an_epoch_is_set_in_a_sweep(tmp_path):
     start(tmp_path / "x", runs)
     train(tmp_path / "alone", runs["001"])
     among = tmp_path / "x" / planning.RUNS / "001"
-    assert_same_bits(state(tmp_path / "alone"), state(among))
-    assert rows(tmp_path / "alone") == rows(among)
+    assert_close_result(tmp_path / "alone", among)
     assert state(among).params["decoder"]["output"]["log_scale"] != 0
