@@ -105,19 +105,25 @@ def largest_program(
 
 
 def measure(program: population.Program, configs: Sequence[run.Config], data: Split, mean_image: np.ndarray) -> float:
-    """Seconds per run and step, of the steps that fit in about a second once the program is compiled."""
+    """Seconds per run and step, of the steps that fit in about a second once the program is compiled.
+
+    What a call costs without a step is left out: it shuffles the data of every run, once in many steps.
+    """
     members, shared_image, shared_data = _arguments(program, configs, data, mean_image)
     states = program.initialize(members, shared_image)
-    step, seconds, steps_per_epoch = 0, math.nan, len(data.images) // configs[0].settings.batch_size
-    for num_steps in (0, 1, None):  # the first call compiles, the second says how many fit
-        num_steps = max(1, int(TRIAL_SECONDS / seconds)) if num_steps is None else num_steps
-        num_steps = min(num_steps, steps_per_epoch - step)
+    last = len(data.images) // configs[0].settings.batch_size
+
+    def seconds_until(stop):
+        nonlocal states
         started = time.perf_counter()
-        states, _ = program.train_steps(members, states, shared_data, np.full(program.num_runs, step + num_steps))
-        if num_steps:
-            seconds = (time.perf_counter() - started) / num_steps
-        step += num_steps
-    return seconds / program.num_runs
+        states, _ = program.train_steps(members, states, shared_data, np.full(program.num_runs, stop))
+        return time.perf_counter() - started
+
+    seconds_until(0)  # compiles
+    without_steps = seconds_until(0)
+    one_step = max(seconds_until(1) - without_steps, 1e-6)
+    num_steps = max(1, min(int(TRIAL_SECONDS / one_step), last - 1))
+    return max(seconds_until(1 + num_steps) - without_steps, 1e-6) / num_steps / program.num_runs
 
 
 def memory_of(devices: Sequence[Any]) -> float:
