@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from experiments.options import AXES, FLAGS
-from experiments.parsing import UsageError, unknown
+from experiments.parsing import UsageError, flag_value, unknown
 
 MOST_RUNS = 10_000
 
@@ -74,7 +74,12 @@ def _axis(text: str) -> Axis:
     if name not in AXES:
         raise UsageError(f"--sweep={text}: {unknown('training flag', name, AXES)}")
     texts = _texts(name, values)
-    parsed = [_checked(text, name, value) for value in texts]
+    parsed = []
+    for value in texts:
+        try:
+            parsed.append(flag_value(name, value))
+        except UsageError as error:
+            raise UsageError(f"--sweep={text}: {value!r}: {error}") from error
     for value, shown in zip(parsed, texts, strict=True):
         if parsed.count(value) > 1:
             raise UsageError(f"--sweep={text} has the value {shown} twice")
@@ -122,17 +127,3 @@ def _spaced(name: str, kind: str, rest: str) -> list[float]:
             f"--sweep={name}={kind}:{rest}: write {kind}:first:last:count with finite{positive} numbers and a count "
             f"from 2 to {MOST_RUNS}, as in {kind}:1e-4:1e-2:5"
         ) from None
-
-
-def _checked(text: str, name: str, value: str) -> Any:
-    """The flag's value, after its own parser and validators."""
-    before = FLAGS[name].value
-    try:
-        parsed = FLAGS[name].parser.parse(value)
-        setattr(FLAGS, name, parsed)
-        return parsed
-    except (ValueError, TypeError, flags.Error) as error:
-        message = " ".join(str(error).removeprefix(f"flag --{name}={value}: ").split())
-        raise UsageError(f"--sweep={text}: {value!r}: {message}") from error
-    finally:
-        FLAGS[name].value = before

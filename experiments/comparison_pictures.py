@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from experiments.judging import Group
-from experiments.pictures import unit
+from experiments.pictures import sorted_classes, unit
 from vae import figures, generation, run
 
 NUM_RECONSTRUCTED, NUM_SAMPLED = 12, 12
@@ -82,10 +82,12 @@ def of_models(groups: Sequence[Group], images: Callable[[Path], tuple]) -> dict[
     originals = unit(data.images[chosen])
     reconstructed, sampled = {f"original, #{index[chosen[0]]} to #{index[chosen[-1]]}": originals}, {}
     for group, folder in zip(groups, first, strict=True):
-        model, params, _ = run.load_run(folder)
-        means, _ = generation.reconstructions(key_reconstructions, params, data.images[chosen], model)
+        model, params, settings = run.load_run(folder)
+        labels = data.labels[chosen] if settings.num_classes else None
+        means, _ = generation.reconstructions(key_reconstructions, params, data.images[chosen], model, labels)
         reconstructed[group.label] = means
-        sampled[group.label] = generation.samples(key_samples, params, model, NUM_SAMPLED)
+        classes = sorted_classes(settings.num_classes, NUM_SAMPLED)
+        sampled[group.label] = generation.samples(key_samples, params, model, NUM_SAMPLED, classes)
     return {
         "reconstructions": figures.side_by_side(reconstructed, "Reconstructions of the same test images"),
         "samples": figures.side_by_side(sampled, "Samples from the same draws of the prior"),

@@ -87,13 +87,7 @@ def make_plan(
     available,
 ) -> tuple[Plan, datasets.Dataset]:
     """What is to be trained, and its data; raises UsageError, RunError or ObjectiveError where it cannot be."""
-    dataset = datasets.load(
-        configuration.dataset_name(),
-        data_dir=FLAGS.data_dir,
-        manual_dir=FLAGS.manual_dir,
-        validation=FLAGS.validation,
-        image_size=FLAGS.image_size,
-    )
+    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     if len(points) > 1 and not len(dataset.validation.images):
         raise UsageError("--tune chooses on validation images, and there are none; leave --validation=0 out")
     found = variants.candidates(chosen, points, given, dataset)

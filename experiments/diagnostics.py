@@ -11,7 +11,6 @@ import numpy as np
 from vae import aggregate, amortization, annealing
 from vae.run import LoadedRun
 
-NATS = "nats per image"
 Row = tuple[str, Any, float | None, str]  # name, value, standard error, note
 
 

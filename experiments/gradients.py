@@ -163,18 +163,12 @@ def is_run(workdir: Path | None) -> bool:
 
 def trained_subject(workdir) -> Subject:
     """The run in `workdir`, at its checkpoint's step."""
-    from vae import datasets, run
+    from vae import run
 
     config = run.read_config(workdir)
     step = run.choose_checkpoint(workdir, FLAGS.checkpoint)
     model, params, settings = run.load_run(workdir, step)
-    dataset = datasets.load(
-        config.dataset,
-        data_dir=FLAGS.data_dir,
-        manual_dir=FLAGS.manual_dir,
-        validation=config.validation,
-        image_size=config.image_size,
-    )
+    dataset = options.load_dataset(config.dataset, config.validation, config.image_size)
     name = f"{workdir}, step {step}"
     return Subject(name, model, params, settings, config.hyperparameters, step, fixed_batch(dataset, settings))
 
@@ -184,16 +178,10 @@ def new_subject() -> Subject:
     import jax
     import jax.numpy as jnp
 
-    from vae import datasets, images, objectives, training
+    from vae import images, objectives, training
     from vae import model as models
 
-    dataset = datasets.load(
-        configuration.dataset_name(),
-        data_dir=FLAGS.data_dir,
-        manual_dir=FLAGS.manual_dir,
-        validation=FLAGS.validation,
-        image_size=FLAGS.image_size,
-    )
+    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     settings = names.Settings(**(configuration.model_settings(dataset) | {"objective": "elbo_mc", "num_samples": 1}))
     model, hyperparameters = models.build(settings), names.Hyperparameters()
     state = training.initialize(
@@ -221,7 +209,8 @@ def fixed_batch(dataset, settings) -> Batch:
         raise UsageError(f"--batch_size={FLAGS.batch_size}, but --split={FLAGS.split} has {len(stored.images)} images")
     index = np.sort(np.random.default_rng(FLAGS.seed).permutation(len(stored.images))[: FLAGS.batch_size])
     labels = None if stored.labels is None else jnp.asarray(stored.labels[index])
-    return Batch(images.to_unit_interval(jnp.asarray(stored.images[index])), labels, jnp.asarray(index))
+    x = images.to_unit_interval(jnp.asarray(stored.images[index]))
+    return Batch(x, labels, jnp.asarray(index), len(stored.images))
 
 
 def measure(subject: Subject) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from experiments.parsing import UsageError, as_float32, choice, number, numbers,
 from vae import settings as names
 
 if TYPE_CHECKING:
-    from vae.datasets import Split
+    from vae.datasets import Dataset, Split
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # as in parsing.py
@@ -196,6 +196,15 @@ def trained_workdir() -> Path:
     return workdir
 
 
+def load_dataset(name: str, validation: int | None, image_size: int | None) -> Dataset:
+    """A data set, from where --data_dir and --manual_dir say."""
+    from vae import datasets
+
+    return datasets.load(
+        name, data_dir=FLAGS.data_dir, manual_dir=FLAGS.manual_dir, validation=validation, image_size=image_size
+    )
+
+
 def evaluated_split(workdir: Path, split: str, num_examples: int | None = None) -> tuple[Split, Any]:
     """The images of a run's split as they are evaluated, and their positions [N]; all, or a fixed random subset."""
     import numpy as np
@@ -203,13 +212,7 @@ def evaluated_split(workdir: Path, split: str, num_examples: int | None = None) 
     from vae import datasets, images, run
 
     config = run.read_config(workdir)
-    dataset = datasets.load(
-        config.dataset,
-        data_dir=FLAGS.data_dir,
-        manual_dir=FLAGS.manual_dir,
-        validation=config.validation,
-        image_size=config.image_size,
-    )
+    dataset = load_dataset(config.dataset, config.validation, config.image_size)
     num_images = len(getattr(dataset, split).images)
     if num_images == 0:
         raise UsageError(f"--split={split} of this run is empty; use another split")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import operator
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -103,6 +104,23 @@ def indices(name: str, default: str | None, help: str, count: int | None = None)
         raise flags.ValidationError(f"must be {wanted} from 0, separated by commas, got {','.join(values)!r}")
 
     flags.register_validator(name, check)
+
+
+def flag_value(name: str, text: str) -> Any:
+    """The value of a flag written as `text`, after its own parser and validators; the flag keeps the value it has.
+
+    Raises UsageError with the reason alone.
+    """
+    flag = flags.FLAGS[name]
+    before = flag.value
+    try:
+        value = flag.parser.parse(text)
+        setattr(flags.FLAGS, name, value)
+        return value
+    except (ValueError, TypeError, flags.Error) as error:
+        raise UsageError(" ".join(re.sub(rf"^flag --{name}=.*?: ", "", str(error)).split())) from error
+    finally:
+        flag.value = before
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:

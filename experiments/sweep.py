@@ -160,21 +160,13 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
 
 def loader() -> Callable[[Config], Dataset]:
     """Loads the data of a Config, each data set once."""
-    from vae import datasets
 
     loaded: dict[Any, Dataset] = {}
 
     def load(config):
         wanted = config.dataset, config.validation, config.image_size
         if wanted not in loaded:
-            name, validation, image_size = wanted
-            loaded[wanted] = datasets.load(
-                name,
-                data_dir=FLAGS.data_dir,
-                manual_dir=FLAGS.manual_dir,
-                validation=validation,
-                image_size=image_size,
-            )
+            loaded[wanted] = options.load_dataset(*wanted)
         return loaded[wanted]
 
     return load

@@ -32,16 +32,10 @@ def main() -> int:
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     configuration.resolve(workdir)
     from experiments import devices, pictures
-    from vae import datasets, fit, run
+    from vae import fit, run
 
     available = devices.start(FLAGS.devices, FLAGS.data_dir)
-    dataset = datasets.load(
-        configuration.dataset_name(),
-        data_dir=FLAGS.data_dir,
-        manual_dir=FLAGS.manual_dir,
-        validation=FLAGS.validation,
-        image_size=FLAGS.image_size,
-    )
+    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     config = configuration.config(dataset)
     fit.check(workdir, config, dataset, available)
     workdir = workdir or new_workdir(f"{dataset.name.split('/')[-1]}-{config.settings.objective}")

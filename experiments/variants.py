@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +15,7 @@ from absl import flags
 
 from experiments import configuration
 from experiments.options import AXES, FLAGS
-from experiments.parsing import UsageError, unknown
+from experiments.parsing import UsageError, flag_value, unknown
 from vae.settings import Hyperparameters, Settings
 
 if TYPE_CHECKING:
@@ -90,16 +89,10 @@ def checked(name: str, value: str, where: str) -> Any:
         raise UsageError(f"{where}: {unknown('training flag', name, AXES)}")
     if isinstance(FLAGS[name].parser, flags.ListParser):
         value = value.replace("/", ",")
-    before = FLAGS[name].value
     try:
-        parsed = FLAGS[name].parser.parse(value)
-        setattr(FLAGS, name, parsed)
-        return parsed
-    except (ValueError, TypeError, flags.Error) as error:
-        message = " ".join(re.sub(rf"^flag --{name}=\S*: ", "", str(error)).split())
-        raise UsageError(f"{where}: {name}={value}: {message}") from error
-    finally:
-        FLAGS[name].value = before
+        return flag_value(name, value)
+    except UsageError as error:
+        raise UsageError(f"{where}: {name}={value}: {error}") from error
 
 
 def candidates(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from vae import networks
 from vae.likelihoods import LIKELIHOODS
-from vae.posteriors import CANNOT_SCORE, CLOSED_FORM_KL, POSTERIORS, two_layers
+from vae.posteriors import CANNOT_SCORE, POSTERIORS, two_layers
 from vae.priors import PRIORS
 from vae.priors import two_layers as two_layers_prior
 from vae.settings import Settings
@@ -84,12 +84,6 @@ def check(settings: Settings) -> None:
 def can_score(settings: Settings) -> bool:
     """Whether q.log_prob(z) exists, which the stl, dreg and score estimators need."""
     return settings.posterior not in CANNOT_SCORE
-
-
-def has_closed_form_kl(settings: Settings) -> bool:
-    """Whether q.kl_per_dimension(p) exists, which the analytic ELBO needs."""
-    layers = 2 if settings.upper_latent_dim else 1
-    return layers == 1 and settings.posterior in CLOSED_FORM_KL and settings.prior == "standard"
 
 
 def build(settings: Settings) -> Model:

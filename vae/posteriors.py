@@ -251,4 +251,3 @@ POSTERIORS: dict[str, Callable[[Settings], Posterior]] = {
     "realnvp": realnvp,
 }
 CANNOT_SCORE = ("planar",)  # their q.log_prob is None
-CLOSED_FORM_KL = ("diagonal", "full")  # against a standard normal prior
