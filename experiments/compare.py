@@ -58,7 +58,8 @@ def define_flags() -> None:
            least=0, most=2**31 - 1, integer=True)  # fmt: skip
     number("num_examples", None, "judge by a random subset of this many test images", least=2, integer=True)
     flags.DEFINE_string("workdir", None, "the comparison's folder; one in it is resumed (default: in comparisons/)")
-    number("devices", 1, "devices that share batches and images; 0: all there are", least=0, most=1024, integer=True)
+    number("devices", 0, "devices that share out the runs and the images; 0: all there are, on a CPU one for each core",
+           least=0, most=1024, integer=True)  # fmt: skip
     flags.DEFINE_bool("figures", True, "draw what the runs did and what they make")
 
 
@@ -84,7 +85,7 @@ def main() -> int:
     from experiments import comparison_runs, devices, judging
     from vae import run
 
-    available = devices.start(FLAGS.devices, FLAGS.data_dir)
+    available = devices.start(FLAGS.devices, FLAGS.data_dir, one_per_core=True)
     if asked["runs"]:
         groups = judging.group(list(map(Path, asked["runs"])))
         check_number(groups)
@@ -107,7 +108,7 @@ def main() -> int:
                 epochs = [candidate.config.epochs for candidate in plan.candidates]
                 store(workdir, stored, asked, seconds_per_step=plan.paces, epochs=epochs)
                 runs = comparison_runs.runs_of(plan, workdir, asked["seeds"])
-                if not comparison_runs.train(runs, dataset, available, stop.requested):
+                if not comparison_runs.train(workdir, runs, dataset, available, stop.requested):
                     raise judging.Stopped
                 best = comparison_runs.choose(plan, workdir, asked, available, stop.requested)
                 field = Field(best.groups, best.paces, BUDGETS[asked["budget"]], best.tried, best.left_out)
@@ -121,9 +122,11 @@ def main() -> int:
 
 def stored_comparison(workdir: Path | None) -> dict[str, Any]:
     """What was stored of the comparison in `workdir`; empty where there is none."""
-    from vae.run import CHECKPOINTS, CONFIG, PLAN, read_json
+    from vae.run import CHECKPOINTS, CONFIG, PLAN, SWEEP, read_json
 
     if workdir is None or not (workdir / PLAN).exists():
+        if workdir is not None and (workdir / SWEEP).exists():
+            raise UsageError(f"{workdir} holds a sweep; compare its runs with --runs={workdir}, and another --workdir")
         if workdir is not None and ((workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()):
             raise UsageError(f"{workdir} holds a single run; choose another --workdir")
         return {}
@@ -228,6 +231,8 @@ def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_sto
     found |= {"tuning": field.tried, "budget": field.budget, "left_out": left_out}
     found["tuning_samples"] = judging.TUNING_SAMPLES
     found |= {"command": run.read_json(workdir / run.PLAN)["command"], **run.provenance()}
+    for text in left_out:
+        print(f"left out: {text}")
     pictures = comparison_pictures.draw(groups, found, evaluations, images) if FLAGS.figures else {}
     for name, content in pictures.items():
         figures.write_atomically(workdir / run.FIGURES / f"{name}.png", content)

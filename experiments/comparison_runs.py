@@ -17,8 +17,9 @@ import numpy as np
 
 from experiments import configuration, judging, options, variants
 from experiments.parsing import UsageError
+from experiments.sweep import Board, describe, label
 from experiments.train import check_resumed
-from vae import checkpoint, comparison, datasets, fit, images, run, training
+from vae import checkpoint, comparison, datasets, fit, images, planning, run, sweep, training
 
 FLAGS = options.FLAGS
 NUM_ROUNDS, SECONDS_OF_ROUND = 3, 0.2  # in which a step is timed
@@ -36,7 +37,7 @@ class Plan(NamedTuple):
         candidate = self.candidates[position]
         words = [self.labels[candidate.variant], *(f"{name} {value}" for name, value in shown(candidate.point).items())]
         names = {seed: re.sub(r"[^\w.]+", "-", " ".join([*words, f"seed {seed}"])) for seed in range(num_seeds)}
-        return {seed: workdir / "runs" / name for seed, name in names.items()}
+        return {seed: workdir / planning.RUNS / name for seed, name in names.items()}
 
 
 def load(config: run.Config) -> datasets.Dataset:
@@ -112,46 +113,58 @@ def make_plan(
 
 
 class Run(NamedTuple):
-    folder: Path
     config: Any
+    values: dict[str, Any]  # what tells it from the others
     flags: dict[str, Any]  # of experiments.train
 
 
-def runs_of(plan: Plan, workdir: Path, num_seeds: int) -> list[Run]:
-    """Every run of the plan."""
-    return [
-        Run(folder, dataclasses.replace(candidate.config, seed=seed), candidate.flags | {"seed": seed})
+def runs_of(plan: Plan, workdir: Path, num_seeds: int) -> dict[str, Run]:
+    """Every run of the plan, by the name of its folder."""
+    return {
+        folder.name: Run(
+            dataclasses.replace(candidate.config, seed=seed),
+            {"objective": plan.labels[candidate.variant], **shown(candidate.point), "seed": seed},
+            candidate.flags | {"seed": seed},
+        )
         for position, candidate in enumerate(plan.candidates)
         for seed, folder in plan.folders(position, workdir, num_seeds).items()
-    ]
+    }
 
 
-def train(runs: Sequence[Run], dataset, available, should_stop: Callable[[], bool]) -> bool:
-    """Train every run that is not finished; False where it was stopped. A run that diverges leaves failure.json."""
-    for count, (folder, config, training_flags) in enumerate(runs, 1):
-        if (folder / fit.FAILURE).exists():
-            continue
-        with run.lock(folder):
-            check_resumed(folder, config, dataset)
-            if not finished(folder, config, dataset):
-                print(f"training {count}/{len(runs)}: {folder.name}, {config.epochs} epochs")
-                about = {"flags": training_flags, "argv": sys.argv, "devices": [str(d) for d in available]}
-                run.write_config(folder, config, **about)
-                try:
-                    outcome = fit.fit(folder, config, dataset, devices=available, should_stop=should_stop)
-                except fit.TrainingFailed as error:
-                    print(f"diverged: {error}", file=sys.stderr)
-                    continue
-                if not outcome.finished:
-                    return False
+def train(workdir: Path, runs: dict[str, Run], dataset, available, should_stop: Callable[[], bool]) -> bool:
+    """Train every run that is not done, as a sweep; False where it was stopped. One that diverges leaves failure.json.
+
+    Seeds that were asked for later are a sweep of their own, after the one that `workdir` holds.
+    """
+    started = list(run.read_json(workdir / run.SWEEP)["runs"]) if (workdir / run.SWEEP).exists() else []
+    for name in runs:
+        check_resumed(workdir / planning.RUNS / name, runs[name].config, dataset)
+    for names in (started, [name for name in runs if name not in started]):
+        chosen = {name: runs[name] for name in names}
+        if chosen and names is not started:
+            begin(workdir, chosen, available)
+        grouped = planning.grouped({name: one.config for name, one in chosen.items()}, lambda config: dataset)
+        if not all(map(done, (workdir / planning.RUNS / name for name in names))):
+            describe(chosen, len(grouped), available)
+        with Board({name: label(one.values) for name, one in chosen.items()}) as board:
+            if not sweep.sweep(workdir, grouped, devices=available, report=board.update, should_stop=should_stop):
+                return False
     return True
 
 
-def finished(folder: Path, config, dataset) -> bool:
-    saved = checkpoint.steps(folder / run.CHECKPOINTS)
-    num_steps = config.epochs * (len(dataset.train.images) // config.settings.batch_size)
-    tested = any(row["split"] == "test" and row["step"] == num_steps for row in run.read_metrics(folder))
-    return bool(saved) and saved[-1] == num_steps and tested
+def begin(workdir: Path, runs: dict[str, Run], available) -> None:
+    """Write sweep.json, and the config.json of every run."""
+    devices = list(map(str, available))
+    for name, one in runs.items():
+        folder = workdir / planning.RUNS / name
+        folder.mkdir(parents=True, exist_ok=True)
+        run.write_config(folder, one.config, flags=one.flags, argv=sys.argv, devices=devices)
+    # Last: what sweep.json names is there.
+    run.write_json(workdir / run.SWEEP, {"runs": {name: one.values for name, one in runs.items()}} | run.provenance())
+
+
+def done(folder: Path) -> bool:
+    return bool(checkpoint.steps(folder / run.CHECKPOINTS)) or (folder / fit.FAILURE).exists()
 
 
 class Chosen(NamedTuple):

@@ -24,7 +24,7 @@ others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,7 +94,7 @@ def main() -> int:
     with run.lock(workdir):
         begin(workdir, stored | asked, runs, available)
         describe(runs, len(grouped), available)
-        with Board(runs) as board:
+        with Board({name: label(one.values) for name, one in runs.items()}) as board:
             finished = sweep.sweep(
                 workdir,
                 grouped,
@@ -149,8 +149,12 @@ def conclude(workdir: Path, grouped) -> None:
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     """The sweep.json in `workdir`; empty where there is none. Raises UsageError where it holds a single run."""
-    from vae.run import CONFIG, SWEEP, read_json
+    from vae.run import CONFIG, PLAN, SWEEP, read_json
 
+    if workdir is not None and (workdir / PLAN).exists():
+        raise UsageError(
+            f"{workdir} holds a comparison, which experiments.compare goes on with; choose another --workdir"
+        )
     if workdir is None or not (workdir / SWEEP).exists():
         if workdir is not None and (workdir / CONFIG).exists():
             raise UsageError(f"{workdir} holds a single run, which experiments.train trains; choose another --workdir")
@@ -232,7 +236,7 @@ def label(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def describe(runs: dict[str, Asked], num_groups: int, available) -> None:
+def describe(runs: Mapping[str, Any], num_groups: int, available) -> None:
     """What is about to be trained, in a line."""
     programs = "one program" if num_groups == 1 else f"{num_groups} programs"
     print(f"{len(runs)} runs as {programs}; {len(available)} {available[0].platform} device(s)")
@@ -257,8 +261,8 @@ def summarize(rows: list[dict[str, Any]], grouped) -> None:
 class Board:
     """A live line on a terminal, and a line for every epoch anywhere. Bounds in nats per image."""
 
-    def __init__(self, runs: dict[str, Asked]):
-        self._runs, self._bar = runs, None
+    def __init__(self, labels: Mapping[str, str]):
+        self._labels, self._bar = labels, None
 
     def __enter__(self):
         return self
@@ -276,7 +280,7 @@ class Board:
         if progress.diverged:
             line += f", {progress.diverged} diverged"
         for objective, (name, bound) in progress.best.items():
-            line += f", best {progress.held_out_split} {objective} {bound:.2f} ({label(self._runs[name].values)})"
+            line += f", best {progress.held_out_split} {objective} {bound:.2f} ({self._labels[name]})"
         if progress.seconds_left == progress.seconds_left:
             left = tqdm.format_interval(progress.seconds_left)
             line += f", {progress.steps_per_second:.0f} steps/s, {left} left"
