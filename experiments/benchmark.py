@@ -19,8 +19,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments import options
-from experiments.parsing import number, numbers
+from experiments.command import options, script
+from experiments.command.parsing import number, numbers
 
 FLAGS = options.FLAGS
 IMAGE_SHAPE = (28, 28, 1)
@@ -43,7 +43,7 @@ def main() -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from experiments import devices
+    from experiments.command import devices
     from vae import evaluation, objectives, training
     from vae import model as models
     from vae.datasets import Split
@@ -144,4 +144,4 @@ def in_turn(name: str, whole, alone, scale: float) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    options.main(main)
+    script.run(main)

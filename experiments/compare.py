@@ -25,12 +25,12 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments import configuration, options, variants
-from experiments.parsing import UsageError, choice, number
-from experiments.train import StopRequest, new_workdir
+from experiments.command import configuration, options, script
+from experiments.command.parsing import UsageError, choice, number
+from experiments.comparing import variants
 
 if TYPE_CHECKING:
-    from experiments.judging import Group, Yardstick
+    from experiments.comparing.judging import Group, Yardstick
 
 FLAGS = options.FLAGS
 BUDGETS = {
@@ -74,7 +74,7 @@ class Field(NamedTuple):
 
 
 def main() -> int:
-    stop = StopRequest()
+    stop = script.StopRequest()
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     stored = stored_comparison(workdir)
     asked = what_is_asked(stored)
@@ -82,7 +82,8 @@ def main() -> int:
     check_flags(asked, given)
     check_resumed(workdir, stored, asked, given)
     chosen, points = variants.parse_objectives(asked["objectives"]), variants.parse_tune(asked["tune"])
-    from experiments import comparison_runs, devices, judging
+    from experiments.command import devices
+    from experiments.comparing import comparison_runs, judging
     from vae import run
 
     available = devices.start(FLAGS.devices, FLAGS.data_dir, one_per_core=True)
@@ -97,7 +98,7 @@ def main() -> int:
     else:
         groups = []
         plan, dataset = comparison_runs.make_plan(chosen, points, asked["budget"], given, stored, available)
-    workdir = workdir or new_workdir("comparison", "comparisons")
+    workdir = workdir or script.new_workdir("comparison", "comparisons")
     with run.lock(workdir):
         try:
             if plan is None:
@@ -117,7 +118,7 @@ def main() -> int:
         except judging.Stopped:
             print(f"stopped and saved; the same command with --workdir={workdir} goes on")
             print(workdir)
-            return options.STOPPED
+            return script.STOPPED
 
 
 def stored_comparison(workdir: Path | None) -> dict[str, Any]:
@@ -208,7 +209,8 @@ def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about:
 
 def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_stop: Callable[[], bool]) -> int:
     """Judge, compare, draw and write."""
-    from experiments import comparison_pictures, judging
+    from experiments.comparing import judging
+    from experiments.pictures import comparison_pictures
     from vae import figures, report, run
 
     groups, left_out = field.groups, list(field.left_out)
@@ -248,4 +250,4 @@ def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_sto
 
 if __name__ == "__main__":
     define_flags()
-    options.main(main)
+    script.run(main)

@@ -27,8 +27,8 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments import options
-from experiments.parsing import UsageError, choices, number
+from experiments.command import options, script
+from experiments.command.parsing import UsageError, choices, number
 
 FLAGS = options.FLAGS
 
@@ -59,7 +59,8 @@ def main() -> int:
     workdir = options.trained_workdir()
     from tqdm import tqdm
 
-    from experiments import devices, pictures
+    from experiments.command import devices
+    from experiments.pictures import run_pictures
     from vae import run
 
     available = devices.start(FLAGS.devices, FLAGS.data_dir)
@@ -86,7 +87,7 @@ def main() -> int:
     if FLAGS.also:
         summary |= compute_also(loaded, data, index, result, available, bar_of)
         run.write_json(workdir / name, summary)
-    for path in pictures.of_evaluation(workdir, summary):
+    for path in run_pictures.of_evaluation(workdir, summary):
         print(f"picture: {path}")
     print(workdir / name)
     return 0
@@ -151,7 +152,7 @@ def compute_also(loaded, data, index, result, available, bar_of) -> dict:
     """The numbers of --also, printed."""
     import jax
 
-    from experiments import diagnostics
+    from experiments.measuring import diagnostics
 
     with bar_of(total=100, bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed} < {remaining}") as bar:
 
@@ -213,4 +214,4 @@ def print_table(summary: dict) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    options.main(main)
+    script.run(main)

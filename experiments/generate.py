@@ -18,8 +18,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments import options
-from experiments.parsing import choice, indices, number
+from experiments.command import options, script
+from experiments.command.parsing import choice, indices, number
 
 FLAGS = options.FLAGS
 
@@ -39,7 +39,8 @@ def main() -> int:
     workdir = options.trained_workdir()
     import jax
 
-    from experiments import devices, pictures
+    from experiments.command import devices
+    from experiments.pictures import run_pictures
     from vae import run
 
     devices.start(1, FLAGS.data_dir)
@@ -48,7 +49,7 @@ def main() -> int:
     for name in ("indices", "morph"):
         options.check_indices(name, len(data.images), FLAGS.split)
     key = jax.random.key(FLAGS.seed)
-    made = pictures.of_model(
+    made = run_pictures.of_model(
         key,
         loaded,
         data,
@@ -56,12 +57,12 @@ def main() -> int:
         indices=[int(i) for i in FLAGS.indices or range(min(10, len(data.images)))],
         num_images=FLAGS.num_images,
     )
-    paths = pictures.save(workdir, made)
+    paths = run_pictures.save(workdir, made)
     start, end = (int(i) for i in FLAGS.morph)
-    paths += pictures.morph(workdir, loaded, data, start, end, FLAGS.num_steps, FLAGS.path)
+    paths += run_pictures.morph(workdir, loaded, data, start, end, FLAGS.num_steps, FLAGS.path)
     if FLAGS.embeddings:
         split, _ = options.evaluated_split(workdir, FLAGS.embeddings)
-        paths.append(pictures.embeddings(workdir, loaded, split, FLAGS.embeddings))
+        paths.append(run_pictures.embeddings(workdir, loaded, split, FLAGS.embeddings))
     for path in paths:
         print(path)
     return 0
@@ -69,4 +70,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     define_flags()
-    options.main(main)
+    script.run(main)

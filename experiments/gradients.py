@@ -16,24 +16,19 @@ figures/gradients_snr.png in the folder, and prints a table; vae/gradients.py sa
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from absl import flags
 
-from experiments import configuration, options
-from experiments.parsing import UsageError, choice, number, numbers, unknown
+from experiments.command import configuration, options, script
+from experiments.command.parsing import UsageError, choice, number, numbers, unknown
 from vae import settings as names
-
-if TYPE_CHECKING:
-    from vae.model import Batch, Model
 
 FLAGS = options.FLAGS
 LEAST_DRAWS = 20  # two in each block: see vae/gradients.py
@@ -84,33 +79,23 @@ def _several(name: str, default: list[str], known, help: str) -> None:
     flags.register_validator(name, check)
 
 
-class Subject(NamedTuple):
-    """What is measured: a model at some parameters, on one batch."""
-
-    name: str
-    model: Model
-    params: Any
-    settings: names.Settings
-    hyperparameters: names.Hyperparameters
-    step: int
-    batch: Batch
-
-
 def main() -> int:
     if 0 < FLAGS.reference_draws < LEAST_DRAWS:
         raise UsageError(f"--reference_draws={FLAGS.reference_draws} is too few: use {LEAST_DRAWS} or more, or 0")
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
-    trained = is_run(workdir)
-    from experiments import devices, pictures, train
+    trained = trained_run(workdir)
+    from experiments.command import devices
+    from experiments.measuring import estimators
+    from experiments.pictures import run_pictures
     from vae import figures, run
 
     devices.start(1, FLAGS.data_dir)
-    subject = trained_subject(workdir) if trained else new_subject()
+    subject = estimators.trained_subject(trained) if trained else estimators.new_subject()
     print(f"{subject.name}; {len(subject.batch.x)} {FLAGS.split} images, {FLAGS.draws} draws")
-    rows = measure(subject)
+    rows = estimators.measure(subject)
     if not rows:
         raise UsageError("nothing is left to measure: every pair of objective and estimator was skipped")
-    workdir = workdir or train.new_workdir(f"{FLAGS.dataset.split('/')[-1]}-gradients")
+    workdir = workdir or script.new_workdir(f"{FLAGS.dataset.split('/')[-1]}-gradients")
     workdir.mkdir(parents=True, exist_ok=True)
     summary = {
         "subject": subject.name,
@@ -131,15 +116,15 @@ def main() -> int:
         floor = rows[0]["groups"][next(iter(panels))]["noise_floor"]
         title = f"Gradient of {', '.join(dict.fromkeys(row['objective'] for row in rows))}"
         made["gradients_snr"] = figures.signal_to_noise(panels, floor, title)
-    for path in pictures.save(workdir, made):
+    for path in run_pictures.save(workdir, made):
         print(f"picture: {path}")
     run.write_json(workdir / "gradients.json", summary)
     print(workdir / "gradients.json")
     return 0
 
 
-def is_run(workdir: Path | None) -> bool:
-    """Whether the parameters are a trained run's; raises UsageError for flags that then have no effect, or too few."""
+def trained_run(workdir: Path | None) -> Path | None:
+    """The run to measure; None for new parameters. Raises UsageError for flags without effect, or too few."""
     from vae.run import CONFIG
 
     given = {name for name in MODEL_FLAGS if FLAGS[name].present}
@@ -149,7 +134,7 @@ def is_run(workdir: Path | None) -> bool:
                 f"--{min(given)} has no effect: {workdir} holds a run, which has settled it; leave it out, or choose "
                 "another --workdir to measure new parameters"
             )
-        return True
+        return workdir
     if workdir is not None and "dataset" not in given:
         raise UsageError(
             f"--workdir={workdir} holds no run (no {CONFIG}); train one with experiments.train, or pass --dataset to "
@@ -158,143 +143,7 @@ def is_run(workdir: Path | None) -> bool:
     if FLAGS["checkpoint"].present:
         raise UsageError("--checkpoint has no effect on new parameters; leave it out, or pass the --workdir of a run")
     configuration.check_choices(given)
-    return False
-
-
-def trained_subject(workdir) -> Subject:
-    """The run in `workdir`, at its checkpoint's step."""
-    from vae import run
-
-    config = run.read_config(workdir)
-    step = run.choose_checkpoint(workdir, FLAGS.checkpoint)
-    model, params, settings = run.load_run(workdir, step)
-    dataset = options.load_dataset(config.dataset, config.validation, config.image_size)
-    name = f"{workdir}, step {step}"
-    return Subject(name, model, params, settings, config.hyperparameters, step, fixed_batch(dataset, settings))
-
-
-def new_subject() -> Subject:
-    """The parameters that a run with these flags and this seed starts from."""
-    import jax
-    import jax.numpy as jnp
-
-    from vae import images, objectives, training
-    from vae import model as models
-
-    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
-    settings = names.Settings(**(configuration.model_settings(dataset) | {"objective": "elbo_mc", "num_samples": 1}))
-    model, hyperparameters = models.build(settings), names.Hyperparameters()
-    state = training.initialize(
-        jax.random.key(FLAGS.seed),
-        model,
-        objectives.build(settings),
-        settings,
-        hyperparameters,
-        jnp.asarray(images.mean_image(dataset.train.images)),
-    )
-    name = f"{dataset.name}, new parameters"
-    return Subject(name, model, state.params, settings, hyperparameters, 0, fixed_batch(dataset, settings))
-
-
-def fixed_batch(dataset, settings) -> Batch:
-    """--batch_size images of --split, as they are evaluated: binarised once."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from vae import images
-    from vae.model import Batch
-
-    stored = images.stored(dataset, FLAGS.split, settings.binarization, training=False)
-    if FLAGS.batch_size > len(stored.images):
-        raise UsageError(f"--batch_size={FLAGS.batch_size}, but --split={FLAGS.split} has {len(stored.images)} images")
-    index = np.sort(np.random.default_rng(FLAGS.seed).permutation(len(stored.images))[: FLAGS.batch_size])
-    labels = None if stored.labels is None else jnp.asarray(stored.labels[index])
-    x = images.to_unit_interval(jnp.asarray(stored.images[index]))
-    return Batch(x, labels, jnp.asarray(index), len(stored.images))
-
-
-def measure(subject: Subject) -> list[dict[str, Any]]:
-    """A row for each objective, K and estimator that can be measured; the others are printed, with the reason."""
-    import jax
-    from tqdm import tqdm
-
-    from vae import gradients, objectives
-
-    root, rows, skipped = jax.random.key(FLAGS.seed), [], set()
-    build = functools.cache(objectives.build)  # an objective's program is compiled once, for draws and reference
-    counts = sorted({int(k) for k in FLAGS.num_samples})
-    asked = [(o, k, e) for o in FLAGS.objectives for k in counts for e in FLAGS.estimators]
-    total = sum(k * FLAGS.draws for _, k, _ in asked) + len(FLAGS.objectives) * sum(counts) * FLAGS.reference_draws
-    with tqdm(total=total, unit="sample", leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def skip(line: str) -> None:
-            if line not in skipped:
-                tqdm.write(f"skipped: {line}")
-            skipped.add(line)
-
-        def advance(samples: int) -> None:
-            bar.update(samples)
-
-        def draw(name, estimator, num_samples, num_draws, reference):
-            settings = dataclasses.replace(
-                subject.settings,
-                objective=name,
-                estimator=estimator,
-                num_samples=num_samples,
-                num_groups=FLAGS.num_groups,
-                batch_size=len(subject.batch.x),
-            )
-            objective = build(settings)
-            bar.set_description_str(f"{name} {estimator} K = {num_samples}", refresh=False)
-            return gradients.measure(
-                root,
-                parameters(subject, name, objective),
-                subject.batch,
-                num_draws,
-                model=subject.model,
-                objective=objective,
-                num_samples=num_samples,
-                hyperparameters=subject.hyperparameters,
-                step=subject.step,
-                reference=reference,
-                on_progress=lambda draws: advance(draws * num_samples),
-            )
-
-        for name in FLAGS.objectives:
-            for num_samples in counts:
-                reference = None
-                for estimator in FLAGS.estimators:
-                    if reason := objectives.REFUSED.get((name, estimator)):
-                        skip(f"{name} with {estimator}: {reason}")
-                        continue
-                    try:
-                        blocks = draw(name, estimator, num_samples, FLAGS.draws, False)
-                        if FLAGS.reference_draws and reference is None:
-                            reference = draw(name, "reparameterized", num_samples, FLAGS.reference_draws, True)
-                    except (objectives.ObjectiveError, FloatingPointError) as error:
-                        skip(f"{name} with {estimator}, K = {num_samples}: {error}")
-                        continue
-                    groups = {}
-                    for group, parts in blocks.items():
-                        groups[group] = gradients.signal(parts)._asdict()
-                        if reference is not None:
-                            groups[group] |= gradients.bias(parts, reference[group])._asdict()
-                    rows.append(
-                        {"objective": name, "estimator": estimator, "num_samples": num_samples, "groups": groups}
-                    )
-    return rows
-
-
-def parameters(subject: Subject, name: str, objective) -> Any:
-    """The model's parameters, with the objective's own where it has some: the run's if it was trained with it."""
-    import jax
-
-    params = {group: subtree for group, subtree in subject.params.items() if group != "objective"}
-    extra = objective.init(jax.random.key(FLAGS.seed), subject.model)
-    if not extra:
-        return params
-    own = subject.params.get("objective") if name == subject.settings.objective else None
-    return {**params, "objective": extra if own is None else own}
+    return None
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -343,4 +192,4 @@ def curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, tuple[list, list, 
 
 if __name__ == "__main__":
     define_flags()
-    options.main(main)
+    script.run(main)

@@ -17,8 +17,8 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments import options
-from experiments.parsing import UsageError, choice
+from experiments.command import options, script
+from experiments.command.parsing import UsageError, choice
 
 FLAGS = options.FLAGS
 SCORES = ("epoch", "validation", "test", "log_likelihood")
@@ -77,4 +77,4 @@ def _cell(value) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    options.main(main)
+    script.run(main)

@@ -33,9 +33,9 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments import axes, configuration, options
-from experiments.parsing import UsageError, choice, number
-from experiments.train import StopRequest, new_workdir
+from experiments.command import configuration, options, script
+from experiments.command.parsing import UsageError, choice, number
+from experiments.sweeping import axes
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -71,7 +71,7 @@ class Asked(NamedTuple):
 
 
 def main() -> int:
-    stop = StopRequest()
+    stop = script.StopRequest()
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     stored = stored_sweep(workdir)
     given = configuration.settle(stored.get("flags", {}))
@@ -80,7 +80,7 @@ def main() -> int:
     if not asked["sweep"]:
         raise UsageError("nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8")
     points = axes.points(axes.parse(asked["sweep"]), zipped=asked["zip"], subset=asked["random"])
-    from experiments import devices
+    from experiments.command import devices
     from vae import planning, run, sweep
 
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
@@ -90,7 +90,7 @@ def main() -> int:
     check_resumed(workdir, stored, asked, runs)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available)
-    workdir = workdir or new_workdir("sweep", "sweeps")
+    workdir = workdir or script.new_workdir("sweep", "sweeps")
     with run.lock(workdir):
         begin(workdir, stored | asked, runs, available)
         describe(runs, len(grouped), available)
@@ -107,7 +107,7 @@ def main() -> int:
         if not finished:
             print(f"stopped and saved; the same command with --workdir={workdir} goes on")
             print(workdir)
-            return options.STOPPED
+            return script.STOPPED
         conclude(workdir, grouped)
     print(workdir)
     return 0
@@ -139,7 +139,7 @@ def conclude(workdir: Path, grouped) -> None:
         )
     summarize(rows, grouped)
     if FLAGS.figures:
-        from experiments import sweep_pictures
+        from experiments.pictures import sweep_pictures
 
         for path in sweep_pictures.draw(workdir):
             print(f"picture: {path}")
@@ -291,4 +291,4 @@ class Board:
 
 if __name__ == "__main__":
     define_flags()
-    options.main(main)
+    script.run(main)

@@ -11,34 +11,31 @@ Ctrl-C saves and exits with code 75; so does SIGTERM.
 
 from __future__ import annotations
 
-import datetime
 import math
-import os
-import signal
 import sys
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments import configuration, options
-from experiments.parsing import UsageError
+from experiments.command import configuration, options, script
 
 FLAGS = options.FLAGS
 
 
 def main() -> int:
-    stop = StopRequest()
+    stop = script.StopRequest()
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     configuration.resolve(workdir)
-    from experiments import devices, pictures
+    from experiments.command import devices
+    from experiments.pictures import run_pictures
     from vae import fit, run
 
     available = devices.start(FLAGS.devices, FLAGS.data_dir)
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     config = configuration.config(dataset)
     fit.check(workdir, config, dataset, available)
-    workdir = workdir or new_workdir(f"{dataset.name.split('/')[-1]}-{config.settings.objective}")
+    workdir = workdir or script.new_workdir(f"{dataset.name.split('/')[-1]}-{config.settings.objective}")
     with run.lock(workdir):
         check_resumed(workdir, config, dataset)
         about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
@@ -60,11 +57,11 @@ def main() -> int:
                 f"stopped after {outcome.epoch:.2f} epochs and saved; the same command with --workdir={workdir} goes on"
             )
             print(workdir)
-            return options.STOPPED
+            return script.STOPPED
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )
-        for path in pictures.after_training(workdir, dataset) if FLAGS.figures else []:
+        for path in run_pictures.after_training(workdir, dataset) if FLAGS.figures else []:
             print(f"picture: {path}")
     print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
     print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")
@@ -92,19 +89,6 @@ def check_resumed(workdir: Path, config, dataset) -> None:
         )
 
 
-def new_workdir(name: str, folder: str = "runs") -> Path:
-    """A new folder under `folder`, never one that exists."""
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-        path = Path(folder) / f"{name}-{now}{suffix}"
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            continue
-    raise UsageError(f"{folder}/ is full of folders of this very second; pass --workdir")
-
-
 def describe(config, dataset, devices) -> None:
     """What is about to be trained, in two lines."""
     s = config.settings
@@ -122,24 +106,6 @@ def describe(config, dataset, devices) -> None:
         f"{f', given {s.num_classes} classes' if s.num_classes else ''}; "
         f"objective {s.objective}, K = {s.num_samples}; {len(devices)} {devices[0].platform} device(s)"
     )
-
-
-class StopRequest:
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second one ends it at once."""
-
-    def __init__(self):
-        self._requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
-
-    def requested(self) -> bool:
-        return self._requested
-
-    def _request(self, number, frame) -> None:
-        self._requested = True
-        signal.signal(number, signal.SIG_DFL)
-        # Not print: it cannot be entered again, and may be what was interrupted.
-        os.write(2, b"\nsaving and stopping; once more to end at once\n")
 
 
 class ProgressLine:
@@ -185,4 +151,4 @@ class ProgressLine:
 
 if __name__ == "__main__":
     options.define_all()
-    options.main(main)
+    script.run(main)

@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 import pytest
 
-HEAVY = ["experiments.options", "vae.fit", "vae.evaluation", "vae.figures", "orbax.checkpoint.v1", "tensorboardX"]
+HEAVY = [
+    "experiments.command.options",
+    "vae.fit",
+    "vae.evaluation",
+    "vae.figures",
+    "orbax.checkpoint.v1",
+    "tensorboardX",
+]
 
 
 class Result(NamedTuple):

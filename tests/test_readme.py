@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.options import TRAINING_FLAGS, define_all
+from experiments.command.options import TRAINING_FLAGS, define_all
 from vae.estimators import ESTIMATORS
 from vae.objectives import OBJECTIVES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import variants
+from experiments.comparing import variants
 from tests.run_samples import config
 from tests.scripts import everything, scripts
 from vae import run

@@ -16,7 +16,7 @@ from vae import checkpoint, run
 __all__ = ["scripts"]
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if "\n    options.main(" in p.read_text())
+SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if "\n    script.run(" in p.read_text())
 EPOCHS = 36  # two seconds, mostly of saving checkpoints
 FLAGS = ("--preset=digits", "--hidden_sizes=16", f"--epochs={EPOCHS}", "--workdir=x")
 

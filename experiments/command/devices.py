@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from experiments.parsing import UsageError
+from experiments.command.parsing import UsageError
 
 
 def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool = False):

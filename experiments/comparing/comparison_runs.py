@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import configuration, judging, options, variants
-from experiments.parsing import UsageError
+from experiments.command import configuration, options
+from experiments.command.parsing import UsageError
+from experiments.comparing import judging, variants
 from experiments.sweep import Board, describe, label
 from experiments.train import check_resumed
 from vae import checkpoint, comparison, datasets, fit, images, planning, run, sweep, training

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.judging import Group
-from experiments.pictures import sorted_classes, unit
+from experiments.comparing.judging import Group
+from experiments.pictures.run_pictures import sorted_classes, unit
 from vae import figures, generation, run
 
 NUM_RECONSTRUCTED, NUM_SAMPLED = 12, 12

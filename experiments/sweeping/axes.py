@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments.options import AXES, FLAGS
-from experiments.parsing import UsageError, flag_value, unknown
+from experiments.command.options import AXES, FLAGS
+from experiments.command.parsing import UsageError, flag_value, unknown
 
 MOST_RUNS = 10_000
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pictures import save
+from experiments.pictures.run_pictures import save
 from vae import figures, results, run
 from vae.planning import RUNS
 

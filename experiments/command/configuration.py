@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.options import FLAGS, ONLY_WITH, PRESETS, TRAINING_FLAGS
-from experiments.parsing import UsageError
+from experiments.command.options import FLAGS, ONLY_WITH, PRESETS, TRAINING_FLAGS
+from experiments.command.parsing import UsageError
 from vae import settings as names
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import evaluate, options
-from experiments.parsing import UsageError
-from experiments.variants import flat, labels
+from experiments import evaluate
+from experiments.command import options
+from experiments.command.parsing import UsageError
+from experiments.comparing.variants import flat, labels
 from vae import comparison, datasets, run
 
 FLAGS = options.FLAGS

@@ -1,4 +1,4 @@
-"""The flags, each defined once; presets; and how a script starts and ends.
+"""The flags, each defined once.
 
 Imports neither jax nor vae's heavy modules: `--helpshort` answers at once.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments.parsing import UsageError, as_float32, choice, number, numbers, unknown
+from experiments.command.parsing import UsageError, as_float32, choice, number, numbers, unknown
+from experiments.command.presets import PRESETS
 from vae import settings as names
 
 if TYPE_CHECKING:
@@ -21,37 +21,6 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # as in parsing.py
-DONE, BAD_USE, FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
-
-# Each preset is a list of flags; one given on the command line wins over it.
-PRESETS: dict[str, dict[str, Any]] = {
-    # The job of the tutorials this project grew out of, with the bound written right.
-    "tutorial": {
-        "dataset": "mnist", "validation": 0, "binarization": "none", "network": "mlp", "hidden_sizes": ["256"],
-        "activation": "relu", "latent_dim": 2, "batch_size": 32, "epochs": 10, "learning_rate": 1e-3,
-    },
-    # The network of most first examples: 784-400-20 on grey MNIST.
-    "mlp400": {
-        "dataset": "mnist", "validation": 0, "binarization": "none", "network": "mlp", "hidden_sizes": ["400"],
-        "activation": "relu", "latent_dim": 20, "batch_size": 128, "epochs": 10, "learning_rate": 1e-3,
-    },
-    # One stochastic layer of Burda et al. (2016), on a fixed binarisation.
-    "burda2016_fixed": {
-        "dataset": "mnist", "binarization": "fixed", "network": "mlp", "hidden_sizes": ["200", "200"],
-        "activation": "tanh", "latent_dim": 50, "batch_size": 100, "learning_rate": 1e-3,
-    },
-    # Its two stochastic layers.
-    "burda2016_fixed_l2": {
-        "dataset": "mnist", "binarization": "fixed", "network": "mlp", "hidden_sizes": ["200", "200"],
-        "activation": "tanh", "latent_dim": 100, "upper_latent_dim": 50, "upper_hidden_sizes": ["100", "100"],
-        "objective": "elbo_mc", "batch_size": 100, "learning_rate": 1e-3,
-    },
-    # Small enough for a laptop's battery: 8x8 digits, needs no download.
-    "digits": {
-        "dataset": "digits", "binarization": "none", "network": "mlp", "hidden_sizes": ["128"], "activation": "relu",
-        "latent_dim": 2, "batch_size": 32, "epochs": 20, "learning_rate": 1e-3,
-    },
-}  # fmt: skip
 
 # A flag that only some choice gives a meaning: (flag, the flag that decides, the values it is read with).
 ONLY_WITH = (
@@ -261,49 +230,3 @@ def _check_objective(name: str) -> bool:
     if name in OBJECTIVES:
         return True
     raise flags.ValidationError(unknown("objective", name, list(OBJECTIVES)))
-
-
-def main(run) -> None:
-    """Run a script's `main` and exit with its code; bad use and a failed run are one line, without a traceback."""
-    from absl import app, logging
-
-    def guarded(argv):
-        if not FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.ERROR)  # orbax describes every save
-        if len(argv) > 1:
-            sys.exit(f"error: unexpected argument {argv[1]!r}; flags are written --name=value")
-        try:
-            code = run()
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            code = INTERRUPTED
-        except BrokenPipeError:  # as in `… | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = STOPPED
-        except Exception as error:
-            code = exit_code(error)
-            print(f"{'error' if code == BAD_USE else 'failed'}: {error}", file=sys.stderr)
-        sys.exit(code)
-
-    app.run(guarded)
-
-
-def exit_code(error: Exception) -> int:
-    """The exit code of an error that its message explains; any other is raised again, with its traceback."""
-    if isinstance(error, UsageError | OSError):
-        return BAD_USE
-    # Imported where something went wrong, not at every start: this takes seconds.
-    from vae.checkpoint import CheckpointError
-    from vae.datasets import DataError
-    from vae.fit import TrainingFailed
-    from vae.likelihoods import LikelihoodError
-    from vae.model import ModelError
-    from vae.objectives import ObjectiveError
-    from vae.run import RunError
-
-    if isinstance(error, DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError):
-        return BAD_USE
-    if isinstance(error, TrainingFailed):
-        return FAILED
-    raise error

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from experiments import configuration
-from experiments.options import AXES, FLAGS
-from experiments.parsing import UsageError, flag_value, unknown
+from experiments.command import configuration
+from experiments.command.options import AXES, FLAGS
+from experiments.command.parsing import UsageError, flag_value, unknown
 from vae.settings import Hyperparameters, Settings
 
 if TYPE_CHECKING:

@@ -1,0 +1,93 @@
+"""How a script starts, is asked to stop, and ends."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from experiments.command.parsing import UsageError
+
+FLAGS = flags.FLAGS
+DONE, BAD_USE, FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
+
+
+def run(main) -> None:
+    """Run a script's `main` and exit with its code; bad use and a failed run are one line, without a traceback."""
+    from absl import app, logging
+
+    def guarded(argv):
+        if not FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.ERROR)  # orbax describes every save
+        if len(argv) > 1:
+            sys.exit(f"error: unexpected argument {argv[1]!r}; flags are written --name=value")
+        try:
+            code = main()
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            code = INTERRUPTED
+        except BrokenPipeError:  # as in `… | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = STOPPED
+        except Exception as error:
+            code = exit_code(error)
+            print(f"{'error' if code == BAD_USE else 'failed'}: {error}", file=sys.stderr)
+        sys.exit(code)
+
+    app.run(guarded)
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of an error that its message explains; any other is raised again, with its traceback."""
+    if isinstance(error, UsageError | OSError):
+        return BAD_USE
+    # Imported where something went wrong, not at every start: this takes seconds.
+    from vae.checkpoint import CheckpointError
+    from vae.datasets import DataError
+    from vae.fit import TrainingFailed
+    from vae.likelihoods import LikelihoodError
+    from vae.model import ModelError
+    from vae.objectives import ObjectiveError
+    from vae.run import RunError
+
+    if isinstance(error, DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError):
+        return BAD_USE
+    if isinstance(error, TrainingFailed):
+        return FAILED
+    raise error
+
+
+class StopRequest:
+    """Ctrl-C and SIGTERM ask the run to save and stop; a second one ends it at once."""
+
+    def __init__(self):
+        self._requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._request)
+
+    def requested(self) -> bool:
+        return self._requested
+
+    def _request(self, number, frame) -> None:
+        self._requested = True
+        signal.signal(number, signal.SIG_DFL)
+        # Not print: it cannot be entered again, and may be what was interrupted.
+        os.write(2, b"\nsaving and stopping; once more to end at once\n")
+
+
+def new_workdir(name: str, folder: str = "runs") -> Path:
+    """A new folder under `folder`, never one that exists."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        path = Path(folder) / f"{name}-{now}{suffix}"
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+    raise UsageError(f"{folder}/ is full of folders of this very second; pass --workdir")
