@@ -5,6 +5,7 @@
     python -m experiments.sweep --sweep=seed=0:100 --sweep=learning_rate=log:1e-4:1e-2:50 --random=64
     python -m experiments.sweep --zip --sweep=batch_size=50,100,200 --sweep=learning_rate=5e-4,1e-3,2e-3
     python -m experiments.sweep --workdir=sweeps/x          # goes on where sweeps/x was stopped
+    srun --ntasks=8 python -m experiments.sweep --sweep=seed=0:64 --workdir=sweeps/x --distributed   # on several hosts
 
 Runs that differ in seed or in numbers train as one program; those that differ in what shapes it train in turn. Each
 leaves a run folder under <workdir>/runs, for experiments.evaluate and experiments.generate; the sweep leaves
@@ -56,6 +57,7 @@ def define_flags() -> None:
     number("random", None, "train this many points of the grid, a fixed random choice", least=1, integer=True)
     choice("strategy", "auto", STRATEGIES, "runs of one program at once, in turn, or one call for each; auto measures")
     flags.DEFINE_string("workdir", None, "the sweep's folder; a sweep in it is resumed (default: a new one in sweeps/)")
+    options.define_distributed()
     number("devices", 0, "devices that share out the runs; 0: all there are, on a CPU one for each core",
            least=0, most=1024, integer=True)  # fmt: skip
     number("save_every", 30, "seconds between checkpoints, at least", least=0)
@@ -81,18 +83,19 @@ def main() -> int:
         raise UsageError("nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8")
     points = axes.points(axes.parse(asked["sweep"]), zipped=asked["zip"], subset=asked["random"])
     from experiments.command import devices
-    from vae import planning, run, sweep
+    from vae import hosts, planning, run, sweep
 
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
-    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True)
+    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True, distributed=FLAGS.distributed)
+    planning.check_strategy(asked["strategy"])
     load = loader()
     runs = configure(points, given, load)
     check_resumed(workdir, stored, asked, runs)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available)
-    workdir = workdir or script.new_workdir("sweep", "sweeps")
+    workdir = hosts.agreed(lambda: workdir or script.new_workdir("sweep", "sweeps"))
     with run.lock(workdir):
-        begin(workdir, stored | asked, runs, available)
+        hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
         describe(runs, len(grouped), available)
         with Board({name: label(one.values) for name, one in runs.items()}) as board:
             finished = sweep.sweep(
@@ -108,17 +111,18 @@ def main() -> int:
             print(f"stopped and saved; the same command with --workdir={workdir} goes on")
             print(workdir)
             return script.STOPPED
-        conclude(workdir, grouped)
+        hosts.agreed(lambda: conclude(workdir, grouped))
     print(workdir)
     return 0
 
 
 def begin(workdir: Path, about: dict[str, Any], runs: dict[str, Asked], available) -> None:
     """Write sweep.json, and the config.json of every run that has none yet."""
-    from vae import planning, run
+    from vae import hosts, planning, run
 
+    of_each = len(available) // hosts.num_processes()
     values = {name: one.values for name, one in runs.items()}
-    about |= {"devices": len(available), "argv": sys.argv, "flags": configuration.training_flags(), "runs": values}
+    about |= {"devices": of_each, "argv": sys.argv, "flags": configuration.training_flags(), "runs": values}
     run.write_json(workdir / run.SWEEP, about | run.provenance())
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
@@ -274,8 +278,10 @@ class Board:
     def update(self, progress) -> None:
         from tqdm import tqdm
 
+        from vae import hosts
+
         if self._bar is None:
-            self._bar = tqdm(leave=False, bar_format="{desc}", disable=not sys.stderr.isatty())
+            self._bar = tqdm(leave=False, bar_format="{desc}", disable=not (sys.stderr.isatty() and hosts.is_first()))
         line = f"epoch {{}}/{progress.num_epochs} of {progress.training} runs: {progress.finished} finished"
         if progress.diverged:
             line += f", {progress.diverged} diverged"

@@ -4,6 +4,7 @@
     python -m experiments.train --dataset=mnist --objective=elbo --hidden_sizes=200,200 --latent_dim=50
     python -m experiments.train --workdir=runs/x            # goes on where runs/x was stopped
     python -m experiments.train --workdir=runs/x --epochs=40   # trains a finished run for longer
+    srun --ntasks=8 python -m experiments.train --batch_size=800 --workdir=runs/x --distributed   # on several hosts
 
 The tutorial preset takes about half a minute on two CPU cores and reaches a test ELBO of about −153 nats.
 Ctrl-C saves and exits with code 75; so does SIGTERM.
@@ -29,13 +30,14 @@ def main() -> int:
     configuration.resolve(workdir)
     from experiments.command import devices
     from experiments.pictures import run_pictures
-    from vae import fit, run
+    from vae import fit, hosts, run
 
-    available = devices.start(FLAGS.devices, FLAGS.data_dir)
+    available = devices.start(FLAGS.devices, FLAGS.data_dir, distributed=FLAGS.distributed)
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     config = configuration.config(dataset)
     fit.check(workdir, config, dataset, available)
-    workdir = workdir or script.new_workdir(f"{dataset.name.split('/')[-1]}-{config.settings.objective}")
+    name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
+    workdir = hosts.agreed(lambda: workdir or script.new_workdir(name))
     with run.lock(workdir):
         check_resumed(workdir, config, dataset)
         about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
@@ -61,7 +63,7 @@ def main() -> int:
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )
-        for path in run_pictures.after_training(workdir, dataset) if FLAGS.figures else []:
+        for path in hosts.agreed(lambda: run_pictures.after_training(workdir, dataset)) if FLAGS.figures else []:
             print(f"picture: {path}")
     print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
     print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")
@@ -124,6 +126,8 @@ class ProgressLine:
     def update(self, progress) -> None:
         from tqdm import tqdm
 
+        from vae import hosts
+
         if self._bar is None:
             layout = "{desc} |{bar:20}| {rate_fmt}, {remaining} left"
             self._bar = tqdm(
@@ -132,7 +136,7 @@ class ProgressLine:
                 unit=" steps",
                 leave=False,
                 bar_format=layout,
-                disable=not sys.stderr.isatty(),
+                disable=not (sys.stderr.isatty() and hosts.is_first()),
             )
         bounds = f"train {progress.train_bound:.2f}"
         if progress.held_out_bound is not None:

@@ -39,6 +39,11 @@ class Script:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
 
+    def end(self) -> None:
+        """Kill it where it still runs."""
+        self._process.kill()
+        self._process.join()
+
     def wait_for(self, text: str, seconds: float = 60) -> None:
         """Until `text` was printed; fails where the script ends without it."""
         deadline = time.monotonic() + seconds
@@ -61,7 +66,7 @@ class Scripts:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(HEAVY)
 
-    def start(self, cwd: Path, name: str, *flags: str) -> Script:
+    def start(self, cwd: Path, name: str, *flags: str, **environment: str) -> Script:
         self._count += 1
         out, err = (self._home / f"{self._count}.{stream}" for stream in ("out", "err"))
         out.touch()
@@ -69,7 +74,8 @@ class Scripts:
         # Figures take longer than the runs of these tests; one test asks for them.
         drawn = ["--nofigures"] if name == "train" and "--figures" not in flags else []
         argv = [f"experiments/{name}.py", *drawn, *flags]
-        process = self._context.Process(target=_main, args=(name, argv, cwd, out, err, self._home / "data"))
+        environment = {"VAE_DATA_DIR": str(self._home / "data")} | environment
+        process = self._context.Process(target=_main, args=(name, argv, cwd, out, err, environment))
         process.start()
         return Script(process, out, err)
 
@@ -95,12 +101,12 @@ def everything(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() and path.name != ".lock" else None for path in folder.rglob("*")}
 
 
-def _main(name: str, argv: list[str], cwd: Path, out: Path, err: Path, data_dir: Path) -> None:
+def _main(name: str, argv: list[str], cwd: Path, out: Path, err: Path, environment: dict[str, str]) -> None:
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     sys.stdout.reconfigure(line_buffering=True)
     os.chdir(cwd)
-    os.environ["VAE_DATA_DIR"] = str(data_dir)
+    os.environ |= environment
     sys.argv = argv
     runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vae import hosts
+
 MANIFEST, STATE = "manifest.json", "state"
 PARTIAL, DELETED = ".partial-", ".deleted-"
 
@@ -43,31 +45,42 @@ def best_step(folder: Path) -> int | None:
 
 
 def save(folder: Path, step: int, tree: Any, score: float | None = None) -> None:
-    """Write `tree` (arrays) as checkpoint `step`; returns when it is complete. A step that exists is left as it is."""
+    """Write `tree` (arrays) as checkpoint `step`; returns when it is complete. A step that exists is left as it is.
+
+    All processes call it with the same arrays, since orbax makes them wait for each other; process 0 writes.
+    """
     from orbax.checkpoint import v1 as ocp
 
-    final = folder / str(step)
-    if final.exists():
+    final, partial = folder / str(step), folder / f"{PARTIAL}{step}"
+
+    def begin() -> bool:
+        if final.exists():
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        return True
+
+    def finish() -> None:
+        manifest = {
+            "step": step,
+            "score": float(score) if score is not None and np.isfinite(score) else None,
+            "arrays": _signature(tree),
+            "sha256": {str(path.relative_to(partial)): _sha256(path) for path in _files(partial)},
+        }
+        manifest["sha256_of_this"] = _sha256_of_manifest(manifest)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        os.rename(partial, final)
+
+    if not hosts.agreed(begin):
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{PARTIAL}{step}"
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        ocp.save(str(partial.absolute() / STATE), jax.device_get(tree))
+        ocp.save(str(partial.absolute() / STATE), hosts.gather(tree))
     except (OSError, ValueError) as error:  # tensorstore's word for a full disk is ValueError
         raise CheckpointError(
             f"checkpoint {final} cannot be written ({' '.join(str(error).split())[:200]}); make room or give "
             "permission, and start again: the run goes on from its last checkpoint"
         ) from error
-    manifest = {
-        "step": step,
-        "score": float(score) if score is not None and np.isfinite(score) else None,
-        "arrays": _signature(tree),
-        "sha256": {str(path.relative_to(partial)): _sha256(path) for path in _files(partial)},
-    }
-    manifest["sha256_of_this"] = _sha256_of_manifest(manifest)
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    os.rename(partial, final)
+    hosts.agreed(finish)
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:
@@ -93,11 +106,16 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     if differences:
         raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
     template = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like)
-    return ocp.load(str((path / STATE).absolute()), template)
+    alone, here = ocp.Context(), ocp.multihost.process_index()  # reading waits for no other process
+    alone.multiprocessing.primary_host, alone.multiprocessing.active_processes = here, {here}
+    with alone:
+        return ocp.load(str((path / STATE).absolute()), template)
 
 
 def prune(folder: Path, keep_last: int, keep_best: int) -> None:
     """Delete all checkpoints but the `keep_last` newest and the `keep_best` of the highest scores."""
+    if not hosts.is_first():
+        return
     saved = steps(folder)
     ranked = sorted((value, step) for step in saved if (value := score(folder, step)) is not None)
     keep = set(saved[-keep_last:]) | {step for _, step in ranked[::-1][:keep_best]}
@@ -111,6 +129,8 @@ def prune(folder: Path, keep_last: int, keep_best: int) -> None:
 
 def clean(folder: Path) -> None:
     """Delete what an interrupted `save` or `prune` left behind."""
+    if not hosts.is_first():
+        return
     for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"{DELETED}*")]:
         shutil.rmtree(path)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vae import checkpoint, images, likelihoods, objectives, run, training
+from vae import checkpoint, hosts, images, likelihoods, objectives, run, training
 from vae import model as models
 from vae.datasets import Dataset, Split
 from vae.record import FAILURE as FAILURE
@@ -86,7 +86,7 @@ def fit(
     with contextlib.closing(run.Metrics(workdir, step)) as metrics:
         seconds_before, held_out_bound = _seconds_so_far(workdir), record.last_bound(held_out)
         started, pace = time.perf_counter(), Pace(SECONDS_PER_CALL)
-        while step < num_steps and not should_stop():
+        while step < num_steps and not hosts.any_of(should_stop()):
             epoch_end = (step // steps_per_epoch + 1) * steps_per_epoch
             stop = min(step + pace.steps_per_call, epoch_end)
             called = time.perf_counter()
@@ -133,6 +133,7 @@ class Pace:
     def saw(self, num_steps: int, seconds: float) -> None:
         """A call of `num_steps` took `seconds`; the first one, which compiles, tells nothing of the pace."""
         if self._compiled:
+            seconds = hosts.agreed(lambda: seconds)
             self.seconds_per_step = seconds / num_steps
             fitting = int(self._seconds_per_call / self.seconds_per_step)
             self.steps_per_call = max(1, min(8 * self.steps_per_call, fitting))
@@ -167,7 +168,7 @@ class Program(NamedTuple):
             "settings": settings,
         }
         hyperparameters = jax.tree.map(jnp.asarray, config.hyperparameters)
-        root, hyperparameters = jax.device_put((jax.random.key(config.seed), hyperparameters), whole)
+        root, hyperparameters = hosts.place((jax.random.key(config.seed), hyperparameters), whole)
         train_steps = partial(training.train_steps, **parts, sharding=shared)
         fit_scale = partial(training.fit_scale, model=parts["model"], settings=settings)
         return cls(
@@ -181,7 +182,7 @@ class Program(NamedTuple):
         )
 
     def put(self, tree: Any) -> Any:
-        return jax.device_put(tree, self.whole)
+        return hosts.place(tree, self.whole)
 
     def train_steps(self, state: training.TrainState, data: Split, stop: int) -> training.TrainState:
         return self.compiled_train_steps(self.root, state, data, jnp.int32(stop), self.hyperparameters)
@@ -201,7 +202,7 @@ def first_state(workdir: Path, config: run.Config, dataset: Dataset, parts: dict
     """The state to go on from: the last checkpoint's, or a new one, with the parameters of `config.init_from`."""
     folder = workdir / run.CHECKPOINTS
     checkpoint.clean(folder)
-    saved = checkpoint.steps(folder)
+    saved = hosts.agreed(lambda: checkpoint.steps(folder))
     if saved:
         like = training.abstract_state(**parts, hyperparameters=config.hyperparameters)
         return checkpoint.restore(folder, saved[-1], like)
@@ -245,7 +246,7 @@ def check(workdir: Path | None, config: run.Config, dataset: Dataset, devices: S
     likelihoods.check(settings.likelihood, dataset, settings.binarization)
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
     state = abstract_state(config)
-    check_memory(state, devices[0])
+    check_memory(state, jax.local_devices()[0])
     resumed = workdir is not None and checkpoint.steps(workdir / run.CHECKPOINTS)
     if config.init_from is not None and not resumed:
         initial_params(config.init_from, state.params)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vae import images, population, run
+from vae import hosts, images, population, run
 from vae.datasets import Dataset, Split
 from vae.record import Record
 
@@ -57,6 +57,15 @@ class Plan(NamedTuple):
     seconds: float
 
 
+def check_strategy(strategy: str) -> None:
+    """Raises RunError where runs cannot be trained so on several hosts."""
+    if strategy == "loop" and hosts.num_processes() > 1:
+        raise run.RunError(
+            "--strategy=loop keeps each run on a device of a single process, and this sweep has "
+            f"{hosts.num_processes()} of them; use map or vmap in a new --workdir, or leave out --distributed"
+        )
+
+
 class Chosen(NamedTuple):
     plan: Plan
     program: population.Program
@@ -69,7 +78,8 @@ def choose(workdir: Path, group: Group, data: Split, devices: Sequence[Any], str
     """
     configs, mean_image = list(group.configs.values()), images.mean_image(group.dataset.train.images)
     num_steps = group.record(workdir, next(iter(group.configs))).num_steps
-    wanted = (strategy,) if strategy != "auto" else MEASURED if len(configs) > 1 else ("loop",)
+    alone = "loop" if hosts.num_processes() == 1 else "map"
+    wanted = (strategy,) if strategy != "auto" else MEASURED if len(configs) > 1 else (alone,)
     found: list[Chosen] = []
     refused, spent = [], 0.0
     for name in wanted:
@@ -82,7 +92,7 @@ def choose(workdir: Path, group: Group, data: Split, devices: Sequence[Any], str
         except jax.errors.JaxRuntimeError as error:  # a product that the backend lacks, or no memory
             refused.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
-        spent = time.perf_counter() - started
+        spent = _seconds_since(started)
         found.append(Chosen(Plan(name, program.num_runs, seconds), program))
     if not found:
         raise run.RunError(f"these runs cannot be trained together ({'; '.join(refused)}); use --strategy=loop")
@@ -93,7 +103,8 @@ def largest_program(
     configs: Sequence[run.Config], data: Split, mean_image: np.ndarray, devices: Sequence[Any], strategy: str
 ) -> population.Program:
     """A program for as many of the runs as fit in memory at once, in equal shares."""
-    settings, num_runs, memory = configs[0].settings, len(configs), memory_of(devices)
+    settings, num_runs = configs[0].settings, len(configs)
+    memory = hosts.agreed(lambda: memory_of(devices))
     while True:
         program = population.Program(settings, devices, num_runs, strategy)
         needed = program.bytes_on_a_device(*_arguments(program, configs, data, mean_image))
@@ -117,7 +128,7 @@ def measure(program: population.Program, configs: Sequence[run.Config], data: Sp
         nonlocal states
         started = time.perf_counter()
         states, _ = program.train_steps(members, states, shared_data, np.full(program.num_runs, stop))
-        return time.perf_counter() - started
+        return _seconds_since(started)
 
     seconds_until(0)  # compiles
     without_steps = seconds_until(0)
@@ -143,9 +154,14 @@ def _arguments(program: population.Program, configs: Sequence[run.Config], data:
 
 def stored(workdir: Path) -> dict[str, dict[str, Any]]:
     """The plan of each group, by its number, and how many of its chunks are done."""
-    return run.read_json(workdir / run.SWEEP).get("groups", {})
+    return hosts.agreed(lambda: run.read_json(workdir / run.SWEEP).get("groups", {}))
 
 
 def store(workdir: Path, group: int, plan: dict[str, Any]) -> None:
-    about = run.read_json(workdir / run.SWEEP)
-    run.write_json(workdir / run.SWEEP, about | {"groups": about.get("groups", {}) | {str(group): plan}})
+    if hosts.is_first():
+        about = run.read_json(workdir / run.SWEEP)
+        run.write_json(workdir / run.SWEEP, about | {"groups": about.get("groups", {}) | {str(group): plan}})
+
+
+def _seconds_since(started: float) -> float:
+    return hosts.agreed(lambda: time.perf_counter() - started)

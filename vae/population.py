@@ -17,8 +17,8 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from vae import hosts, objectives, training
 from vae import model as models
-from vae import objectives, training
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 
@@ -39,10 +39,16 @@ def members(seeds: Sequence[int], hyperparameters: Sequence[Hyperparameters]) ->
 
 
 def mesh(devices: Sequence[Any], num_runs: int, batch_size: int) -> Mesh:
-    """As many devices as there are runs share them out; of what is left, as many as divide the batch share each one."""
+    """As many devices as there are runs share them out; of what is left, as many as divide the batch share each one.
+
+    Devices may stay idle, processes not: where one had no device, all devices share out runs, some of them copies.
+    """
     across = min(len(devices), num_runs)
     within = max(n for n in range(1, len(devices) // across + 1) if batch_size % n == 0)
-    grid = np.asarray(devices[: across * within]).reshape(across, within)
+    used = devices[: across * within]
+    if {device.process_index for device in used} != {device.process_index for device in devices}:
+        used, across = devices, len(devices)
+    grid = np.asarray(used).reshape(across, -1)
     return Mesh(grid, ("run", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
@@ -56,15 +62,15 @@ class Together:
         """Arrays [R, …] on the devices, filled up with copies of the last run until each has the same share."""
         filling = -self._num_runs % self._mesh.shape["run"]
         filled = jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], filling, 0)]) if filling else a, tree)
-        return jax.device_put(filled, NamedSharding(self._mesh, PartitionSpec("run")))
+        return hosts.place(filled, NamedSharding(self._mesh, PartitionSpec("run")))
 
     def get(self, tree: Any) -> Any:
         """The inverse of `put`, as numpy arrays."""
-        return jax.tree.map(lambda a: a[: self._num_runs], jax.device_get(tree))
+        return jax.tree.map(lambda a: a[: self._num_runs], hosts.gather(tree))
 
     def share(self, tree: Any) -> Any:
         """Arrays that all runs read, once on each device."""
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+        return hosts.place(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def compile(self, function: Callable, donate: int | None = None) -> Callable:
         """`function(shared, *of_one_run)` as a program (shared, *of_all_runs) -> outputs [R, …]."""

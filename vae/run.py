@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vae import hosts
 from vae.settings import Hyperparameters, Settings
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def differences(stored: Config, asked: Config) -> list[str]:
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON in one step: a reader sees the old file or the new one. A number that is not finite becomes null."""
+    if not hosts.is_first():
+        return
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(finite_or_null(values), indent=1) + "\n")
     os.replace(partial, path)
@@ -150,7 +153,21 @@ def git_revision() -> str | None:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Hold the folder, made if need be, for this process; raises RunError at once where another process holds it."""
+    """Hold the folder, made if need be, for this process; raises RunError at once where another process holds it.
+
+    Of processes that were joined the first one holds it for all.
+    """
+    with contextlib.ExitStack() as held:
+
+        def acquire() -> None:
+            held.enter_context(_lock_of_one(workdir))
+
+        hosts.agreed(acquire)
+        yield
+
+
+@contextlib.contextmanager
+def _lock_of_one(workdir: Path) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         opened = (workdir / ".lock").open("a+")
@@ -177,13 +194,19 @@ class Metrics:
 
     def __init__(self, workdir: Path, step: int, *, tensorboard: bool = True):
         self._path = workdir / METRICS
+        self._tensorboard = None
+        if not hosts.is_first():
+            return
         rows = [row for row in read_metrics(workdir) if row["step"] <= step]
         partial = self._path.with_name(f".{METRICS}.partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(partial, self._path)
-        self._tensorboard = _tensorboard(workdir, purge_step=step + 1) if tensorboard else None
+        if tensorboard:
+            self._tensorboard = _tensorboard(workdir, purge_step=step + 1)
 
     def write(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
+        if not hosts.is_first():
+            return
         row = {"step": step, "epoch": epoch, "split": split, **finite_or_null(values)}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -197,6 +220,8 @@ class Metrics:
 
 def write_tensorboard(workdir: Path) -> None:
     """Show in TensorBoard what metrics.jsonl holds of a run that was not watched while it trained."""
+    if not hosts.is_first():
+        return
     shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
     with _tensorboard(workdir) as tensorboard:
         for row in read_metrics(workdir):

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae import checkpoint, fit, images, planning, population, run, training
+from vae import checkpoint, fit, hosts, images, planning, population, run, training
 from vae.planning import Group
 from vae.record import FAILURE, epoch_means
 from vae.scoreboard import Progress, Scoreboard
@@ -54,6 +54,7 @@ def sweep(
         plan, settings = planning.stored(workdir).get(str(number)), group.config.settings
         if plan is not None and plan["done"] * plan["chunk_size"] >= len(group.configs):
             continue
+        planning.check_strategy(strategy if plan is None else plan["strategy"])
         splits = {
             name: images.stored(group.dataset, name, settings.binarization, training=name == "train")
             for name in {"train", "test", fit.held_out_split(group.dataset)}
@@ -72,9 +73,9 @@ def sweep(
             if not crew.train(save_every, board, should_stop):
                 return False
             planning.store(workdir, number, plan | {"done": chunk + 1})
-            shutil.rmtree(folder, ignore_errors=True)
+            _delete(folder)
             board.chunk_ended(members)
-    shutil.rmtree(workdir / POPULATION, ignore_errors=True)
+    _delete(workdir / POPULATION)
     return True
 
 
@@ -99,7 +100,7 @@ class Crew:
         layout = program.layout
         self.members = layout.put(population.members([c.seed for c in configs], [c.hyperparameters for c in configs]))
         checkpoint.clean(checkpoints)
-        saved = checkpoint.steps(checkpoints)
+        saved = hosts.agreed(lambda: checkpoint.steps(checkpoints))
         self.step = saved[-1] if saved else 0
         self.going = np.arange(program.num_runs) < len(names)
         if saved:
@@ -109,13 +110,14 @@ class Crew:
             self.states = self._first_states(group)
         self.metrics = [run.Metrics(record.workdir, self.step, tensorboard=False) for record in self.records]
         for record in self._going(self.records):
-            (record.workdir / FAILURE).unlink(missing_ok=True)
+            if hosts.is_first():
+                (record.workdir / FAILURE).unlink(missing_ok=True)
 
     def train(self, save_every: float, board: Scoreboard, should_stop: Callable[[], bool]) -> bool:
         """Train until all runs are done or failed, or until asked to stop; whether they are done."""
         record = self.records[0]
         pace, saver = fit.Pace(SECONDS_PER_CALL), Saver(save_every)
-        while self.step < record.num_steps and self.going.any() and not should_stop():
+        while self.step < record.num_steps and self.going.any() and not hosts.any_of(should_stop()):
             epoch_end = (self.step // record.steps_per_epoch + 1) * record.steps_per_epoch
             stop = min(self.step + pace.steps_per_call, epoch_end)
             called = time.perf_counter()
@@ -203,11 +205,16 @@ class Saver:
 
     def at_epoch_end(self, save: Callable[[], None]) -> None:
         started = time.perf_counter()
-        if started >= self._due:
+        if hosts.agreed(lambda: started >= self._due):
             save()
             ended = time.perf_counter()
             share = (ended - started) / SAVING_SHARE if self._save_every else 0
             self._due = ended + max(self._save_every, share)
+
+
+def _delete(folder: Path) -> None:
+    if hosts.is_first():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _of_run(tree: Any, r: int) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from experiments.command.parsing import UsageError
 
 
-def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool = False):
+def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool = False, distributed: bool = False):
     """The `num_devices` first devices (0: all); on a CPU they are virtual. Raises UsageError where there are fewer.
 
     `one_per_core`: all devices of a CPU are as many as it has cores for this process; else it is one.
+    `distributed`: joins the other processes of the cluster; the devices are so many of each of them. Only the first
+    of them prints. Raises HostsError where there is no cluster.
     """
     import jax
 
@@ -24,14 +27,23 @@ def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool =
         home = Path(data_dir) if data_dir else default_data_dir()
         jax.config.update("jax_compilation_cache_dir", str(home / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    if distributed:
+        from vae import hosts
+
+        hosts.join()
     try:
-        available = jax.devices()
+        here = jax.local_devices()
     except (RuntimeError, AssertionError) as error:
         wanted, reason = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split())[:200]
         raise UsageError(
             f"JAX_PLATFORMS={wanted}: jax finds no such device here{f' ({reason})' if reason else ''}; "
             "install jax for it (see README.md, Set-up), or unset JAX_PLATFORMS"
         ) from error
-    if num_devices > len(available):
-        raise UsageError(f"--devices={num_devices} was asked for, but there are {len(available)}: {available}")
-    return available[: num_devices or None]
+    if num_devices > len(here):
+        raise UsageError(f"--devices={num_devices} was asked for, but there are {len(here)}: {here}")
+    if not distributed:
+        return here[: num_devices or None]
+    if jax.process_index():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    processes = range(jax.process_count())
+    return [device for process in processes for device in jax.local_devices(process)[: num_devices or None]]

@@ -126,6 +126,10 @@ def define_regularizers() -> None:
     numbers("discriminator_sizes", ["1000", "1000", "1000"], "factor: the discriminator's layers", integer=True)
 
 
+def define_distributed() -> None:
+    flags.DEFINE_bool("distributed", False, "join the processes of a cluster; --devices is then of each of them")
+
+
 def define_run() -> None:
     flags.DEFINE_string("workdir", None, "the run folder; a run in it is resumed (default: a new folder in runs/)")
     number("devices", 1, "devices that share each batch; 0: all there are", least=0, most=1024, integer=True)
@@ -209,6 +213,7 @@ def define_all() -> None:
     before = set(FLAGS)
     define_run()
     TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"workdir"}))
+    define_distributed()  # how a run is started, not what it is
 
 
 def _check_scale(value: str) -> bool:

@@ -50,12 +50,14 @@ def exit_code(error: Exception) -> int:
     from vae.checkpoint import CheckpointError
     from vae.datasets import DataError
     from vae.fit import TrainingFailed
+    from vae.hosts import HostsError
     from vae.likelihoods import LikelihoodError
     from vae.model import ModelError
     from vae.objectives import ObjectiveError
     from vae.run import RunError
 
-    if isinstance(error, DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError):
+    bad_use = DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError | HostsError
+    if isinstance(error, bad_use):
         return BAD_USE
     if isinstance(error, TrainingFailed):
         return FAILED

@@ -1,0 +1,121 @@
+"""One program as several processes, on one host or many: every process runs the same code on the same data.
+
+Process 0 alone writes. What depends on a clock, a signal or a file is agreed on, so that all issue the same programs.
+With a single process all of this costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+HEARTBEAT_SECONDS = 30  # a process that was not heard of for as long is dead, and the others end
+SHUTDOWN_SECONDS = 10  # for which one that failed waits for the others, until it ends them
+
+
+class HostsError(ValueError):
+    """There is nothing to join; one line for the user."""
+
+
+def join() -> None:
+    """Make this process one of several, before jax computes anything.
+
+    jax finds Slurm, Open MPI, Kubernetes and TPU pods by itself; elsewhere JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say what to join. Raises HostsError where neither does.
+    """
+    import jax
+
+    # Its handler of SIGTERM would take the place of the script's.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        # jax itself reads the address from the environment, but not these two.
+        given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+        numbers: dict[str, Any] = {name: int(value) for name, value in given.items() if value is not None}
+        jax.distributed.initialize(
+            **numbers, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS
+        )
+    except (ValueError, LookupError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise HostsError(
+            f"--distributed: nothing could be joined ({reason}); start it with srun, mpirun or on a TPU pod, or set "
+            "JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each process"
+        ) from error
+
+
+def num_processes() -> int:
+    """How many processes were joined; 1 where none were."""
+    jax = sys.modules.get("jax")  # a process that has not imported it has joined nothing
+    return jax.process_count() if jax is not None and jax.distributed.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which writes."""
+    return num_processes() == 1 or sys.modules["jax"].process_index() == 0
+
+
+def agreed(decide: Callable[[], T]) -> T:
+    """What `decide()` returns on process 0, which alone calls it, on all processes; likewise what it raises."""
+    if num_processes() == 1:
+        return decide()
+    import numpy as np
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    outcome = b""
+    if is_first():
+        try:
+            outcome = pickle.dumps((decide(), None))
+        except Exception as error:
+            outcome = pickle.dumps((None, error))
+    length = int(broadcast_one_to_all(np.int32(len(outcome))))
+    padded = np.zeros(-(-length // 1024) * 1024, np.uint8)  # few lengths, few programs
+    padded[: len(outcome)] = np.frombuffer(outcome, np.uint8)
+    value, error = pickle.loads(broadcast_one_to_all(padded).tobytes()[:length])
+    if error is not None:
+        raise error
+    return value
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` is true on some process."""
+    if num_processes() == 1:
+        return flag
+    import numpy as np
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(process_allgather(np.asarray(flag)).any())
+
+
+def place(tree: Any, sharding: Any) -> Any:
+    """Arrays that are the same on all processes, on the devices of all."""
+    import jax
+    import numpy as np
+
+    if num_processes() == 1:
+        return jax.device_put(tree, sharding)
+
+    def one(leaf):
+        # Not device_put: it compares the processes' values, and takes NaN for a difference.
+        whole = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(one, tree)
+
+
+def gather(tree: Any) -> Any:
+    """Arrays of all devices as numpy arrays, whole on each process."""
+    import jax
+
+    if num_processes() == 1:
+        return jax.device_get(tree)
+    from jax.experimental.multihost_utils import process_allgather
+
+    def one(leaf):
+        apart = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+        return process_allgather(leaf, tiled=True) if apart else jax.device_get(leaf)
+
+    return jax.tree.map(one, tree)
