@@ -4,12 +4,16 @@
     python -m experiments.sweep --sweep=objective=elbo,iwae --sweep=latent_dim=2,10,50 --sweep=hidden_sizes=200,200/400
     python -m experiments.sweep --sweep=seed=0:100 --sweep=learning_rate=log:1e-4:1e-2:50 --random=64
     python -m experiments.sweep --zip --sweep=batch_size=50,100,200 --sweep=learning_rate=5e-4,1e-3,2e-3
+    python -m experiments.sweep --search=tpe --trials=256 --sweep=learning_rate=log:1e-4:1e-2 --sweep=latent_dim=2:51
     python -m experiments.sweep --workdir=sweeps/x          # goes on where sweeps/x was stopped
     srun --ntasks=8 python -m experiments.sweep --sweep=seed=0:64 --workdir=sweeps/x --distributed   # on several hosts
 
 Runs that differ in seed or in numbers train as one program; those that differ in what shapes it train in turn. Each
 leaves a run folder under <workdir>/runs, for experiments.evaluate and experiments.generate; the sweep leaves
-results.csv and pictures. Ctrl-C saves and exits with code 75; so does SIGTERM. A run that diverges does not stop the
+results.csv and pictures. With --search the values are not a grid: rounds of trials are asked of a sampler, which learns
+from those before. Workers on several machines join one search with --storage=postgresql://… and the same other flags.
+
+Ctrl-C saves and exits with code 75; so does SIGTERM. A run that diverges does not stop the
 others.
 
 64 runs of 20 epochs as one command, and as 64 commands, two at a time (MNIST: --dataset=mnist --epochs=1):
@@ -25,9 +29,9 @@ others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -36,14 +40,12 @@ from absl import flags
 
 from experiments.command import configuration, options, script
 from experiments.command.parsing import UsageError, choice, number
-from experiments.sweeping import axes
-
-if TYPE_CHECKING:
-    from vae.datasets import Dataset
-    from vae.run import Config
+from experiments.sweeping import axes, searching
+from experiments.sweeping.points import Asked, configure, label, loader
 
 FLAGS = options.FLAGS
 STRATEGIES = ("auto", "vmap", "map", "loop")
+SAMPLERS, PRUNERS, METRICS = ("tpe", "cmaes", "random"), ("none", "median", "hyperband"), ("bound", "elbo")
 ASKED = ("sweep", "zip", "random", "strategy")  # with the runs' own flags, what makes a sweep what it is
 
 
@@ -62,20 +64,24 @@ def define_flags() -> None:
            least=0, most=1024, integer=True)  # fmt: skip
     number("save_every", 30, "seconds between checkpoints, at least", least=0)
     flags.DEFINE_bool("figures", True, "draw the results once training is done")
-
-
-class Asked(NamedTuple):
-    """A run of the sweep: the values of the axes, its Config, and every flag it would be trained alone with."""
-
-    values: dict[str, Any]
-    config: Config
-    flags: dict[str, Any]
+    choice("search", None, SAMPLERS, "the values are asked of this sampler; axes may be ranges, as in log:1e-4:1e-2")
+    number("trials", 64, "search: runs, over all workers; a pruned or diverged one counts", least=1, integer=True)
+    number("population", 16, "search: trials asked for at once and trained together", least=1, integer=True)
+    choice("pruner", "median", PRUNERS, "search: which runs end before --epochs")
+    choice("metric", None, METRICS, "search: the validation value to maximise (default: the objective's own bound, or "
+           "the ELBO where an axis changes what the bound means)")  # fmt: skip
+    flags.DEFINE_string("storage", None, "search: a journal file or a database, postgresql://user@host/name, that "
+                        "several workers share (default: a journal in the sweep's folder)")  # fmt: skip
+    flags.DEFINE_string("study", None, "search: its name in the storage (default: data set and objective)")
 
 
 def main() -> int:
     stop = script.StopRequest()
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     stored = stored_sweep(workdir)
+    if FLAGS.search or stored.get("search"):
+        return searching.main(stop, workdir, stored)
+    searching.check_absent()
     given = configuration.settle(stored.get("flags", {}))
     asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
     asked |= {name: stored[name] for name in ASKED if name in stored and not FLAGS[name].present}
@@ -166,55 +172,6 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     return read_json(workdir / SWEEP)
 
 
-def loader() -> Callable[[Config], Dataset]:
-    """Loads the data of a Config, each data set once."""
-
-    loaded: dict[Any, Dataset] = {}
-
-    def load(config):
-        wanted = config.dataset, config.validation, config.image_size
-        if wanted not in loaded:
-            loaded[wanted] = options.load_dataset(*wanted)
-        return loaded[wanted]
-
-    return load
-
-
-def configure(points: Sequence[dict[str, Any]], given: set[str], load) -> dict[str, Asked]:
-    """The runs by name, each as experiments.train would make it of the same flags; UsageError where it would not."""
-    base = configuration.training_flags()
-    runs: dict[str, Asked] = {}
-    names: dict[Config, str] = {}
-    width = max(3, len(str(len(points) - 1)))
-    for position, point in enumerate(points):
-        for name, value in (base | point).items():
-            FLAGS[name].value = value
-        configuration.make_paths_absolute()
-        try:
-            configuration.check(given | set(point))
-            data = Data(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
-            config = configuration.config(load(data))
-        except UsageError as error:
-            raise UsageError(f"run {label(point)}: {error}") from error
-        if config in names:
-            other = label(runs[names[config]].values)
-            raise UsageError(f"run {label(point)} is the same as run {other}: what differs has no effect")
-        name = f"{position:0{width}}"
-        names[config] = name
-        runs[name] = Asked(point, config, configuration.training_flags())
-    for name, value in base.items():
-        FLAGS[name].value = value
-    return runs
-
-
-class Data(NamedTuple):
-    """What of a Config says which images it is about."""
-
-    dataset: str
-    validation: int | None
-    image_size: int | None
-
-
 def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked]) -> None:
     """Raises RunError where `workdir` holds a sweep that is not the one asked for."""
     if workdir is None or not stored:
@@ -232,12 +189,6 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
             break
     if differing:
         raise run.RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
-
-
-def label(values: dict[str, Any]) -> str:
-    """The values of the axes in a line."""
-    shown = {name: ",".join(v) if isinstance(v, list) else v for name, v in values.items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def describe(runs: Mapping[str, Any], num_groups: int, available) -> None:

@@ -15,6 +15,7 @@ HEAVY = [
     "experiments.command.options",
     "vae.fit",
     "vae.evaluation",
+    "vae.search",
     "vae.figures",
     "orbax.checkpoint.v1",
     "tensorboardX",

@@ -87,3 +87,50 @@ def test_a_curve_that_diverged_ends_where_it_did():
 def test_arrays_that_do_not_fit_are_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+TRIALS = [0, 1, 2, 3, 5]  # 4 failed
+SCORES = [-9.0, -5.0, -6.0, np.nan, -4.5]
+FINISHED = [True, True, False, False, True]
+
+
+def dots(axes, label):
+    (found,) = [points for points in axes.collections if points.get_label() == label]
+    return found.get_offsets().tolist()
+
+
+def test_the_best_so_far_of_a_search_is_that_of_the_trials_that_finished():
+    scores = [-9.0, -7.0, -5.0, np.nan, -8.0]
+    (axes,) = figures.score_by_trial(TRIALS, scores, [True, True, False, False, True], "elbo", "title").axes
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_xydata(), [[0, -9], [1, -7], [2, -7], [3, -7], [5, -7]])
+    assert dots(axes, "finished") == [[0, -9], [1, -7], [5, -8]]
+    assert dots(axes, "pruned") == [[2, -5]]
+    assert "not finite: 1 of 5" in texts(axes.figure)
+
+
+def test_each_trial_is_drawn_at_its_value_of_the_parameter_and_the_best_is_ringed():
+    rates = [1e-4, 1e-3, 1e-2, 1e1, 2e-3]
+    figure = figures.score_against_parameter(rates, TRIALS, SCORES, FINISHED, "rate", "elbo", "title", log=True)
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    assert dots(axes, "finished") == [[1e-4, -9], [1e-3, -5], [2e-3, -4.5]]
+    assert dots(axes, "pruned") == [[1e-2, -6]]
+    assert dots(axes, "best: −4.5") == [[2e-3, -4.5]]
+
+
+def test_equal_names_of_a_parameter_do_not_hide_each_other():
+    names = ["relu", "tanh", "relu", "tanh", "relu"]
+    figure = figures.score_against_parameter(names, TRIALS, SCORES, FINISHED, "activation", "elbo", "title")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["relu", "tanh"]
+    x = [position for position, _ in dots(axes, "finished") + dots(axes, "pruned")]
+    assert [round(position) for position in x] == [0, 1, 0, 0]
+    assert len(set(x)) == 4
+
+
+def test_terrible_trials_do_not_flatten_those_that_finished_and_are_counted():
+    scores = [-20.0 - 0.1 * i for i in range(10)] + [-500.0, -1e6]
+    (axes,) = figures.score_by_trial(range(12), scores, [True] * 10 + [False] * 2, "elbo", "title").axes
+    assert axes.get_ylim()[0] > -25
+    assert "values below: 2, down to −1e+06" in texts(axes.figure)

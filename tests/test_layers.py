@@ -21,11 +21,13 @@ LAYERS = (
     {"training", "gradients"},
     {"checkpoint"},
     {"run"},
-    {"record"},
+    {"record", "storage"},
+    {"study"},
     {"fit", "population"},
     {"planning"},
     {"scoreboard", "results"},
     {"sweep"},
+    {"search"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 FILES = sorted(PACKAGE.rglob("*.py"))

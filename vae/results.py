@@ -12,7 +12,7 @@ from vae.planning import RUNS
 from vae.record import FAILURE
 
 RESULTS = "results.csv"
-FINISHED, DIVERGED, WAITING = "finished", "diverged", "waiting"
+FINISHED, DIVERGED, PRUNED, WAITING = "finished", "diverged", "pruned", "waiting"
 
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
@@ -21,11 +21,14 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
     A metric's column is `<split>_<metric>`: that of a bound is named after it, so that no column holds two of them.
     """
     found = []
-    for name, values in run.read_json(workdir / run.SWEEP)["runs"].items():
+    about = run.read_json(workdir / run.SWEEP)
+    for name, values in about["runs"].items():
         folder = workdir / RUNS / name
         metrics = run.read_metrics(folder)
         finished = (folder / run.CHECKPOINTS).exists()
         status = DIVERGED if (folder / FAILURE).exists() else FINISHED if finished else WAITING
+        if "search" in about and status == FINISHED and metrics[-1]["epoch"] < run.read_config(folder).epochs:
+            status = PRUNED
         row = {"run": name, **values, "status": status, "epoch": metrics[-1]["epoch"] if metrics else 0.0}
         for last in metrics:
             numbers = {key: value for key, value in last.items() if key not in ("step", "epoch", "split", "seconds")}

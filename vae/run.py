@@ -186,6 +186,18 @@ def _lock_of_one(workdir: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(workdir: Path) -> bool:
+    """Whether a process holds the folder."""
+    try:
+        with (workdir / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class Metrics:
     """metrics.jsonl and TensorBoard: a row is {"step", "epoch", "split", …} with values in nats per example.
 

@@ -108,13 +108,28 @@ class Crew:
             self.states, self.going = layout.put(restored["states"]), np.asarray(restored["going"])
         else:
             self.states = self._first_states(group)
-        self.metrics = [run.Metrics(record.workdir, self.step, tensorboard=False) for record in self.records]
+        # Not of a run that ended: it may have been gone on with alone.
+        self.metrics = {
+            r: run.Metrics(record.workdir, self.step, tensorboard=False)
+            for r, record in enumerate(self.records)
+            if self.going[r]
+        }
         for record in self._going(self.records):
             if hosts.is_first():
                 (record.workdir / FAILURE).unlink(missing_ok=True)
 
-    def train(self, save_every: float, board: Scoreboard, should_stop: Callable[[], bool]) -> bool:
-        """Train until all runs are done or failed, or until asked to stop; whether they are done."""
+    def train(
+        self,
+        save_every: float,
+        board: Scoreboard,
+        should_stop: Callable[[], bool],
+        ended_early: Callable[[int, dict[str, dict[str, float]]], set[str]] = lambda epoch, values: set(),
+    ) -> bool:
+        """Train until all runs are done or failed, or until asked to stop; whether they are done.
+
+        `ended_early` is given the epoch that ended and the held-out values of each run, and names the runs that end
+        with it; they leave a checkpoint.
+        """
         record = self.records[0]
         pace, saver = fit.Pace(SECONDS_PER_CALL), Saver(save_every)
         while self.step < record.num_steps and self.going.any() and not hosts.any_of(should_stop()):
@@ -127,7 +142,8 @@ class Crew:
             self.step = stop
             self._fail("the bound or its gradient", np.asarray(jax.vmap(training.last_step_was_finite)(seen)))
             if stop == epoch_end:
-                self._end_epoch(seen, board)
+                values = self._end_epoch(seen, board)
+                self._leave(ended_early(stop // record.steps_per_epoch, values))
                 saver.at_epoch_end(self._save)
             going = int(self.going.sum())
             board.update(self.names, self.held_out, stop, going, pace.seconds_per_step, stop == epoch_end)
@@ -137,7 +153,18 @@ class Crew:
         self._end()
         return True
 
-    def _end_epoch(self, seen: training.TrainState, board: Scoreboard) -> None:
+    def drop(self, names: set[str]) -> None:
+        """These runs take no further step, and leave nothing."""
+        self.going &= np.array([r >= len(self.names) or self.names[r] not in names for r in range(len(self.going))])
+
+    def _leave(self, names: set[str]) -> None:
+        states = self.program.layout.get(self.states) if names else None
+        for r, record in enumerate(self.records):
+            if self.names[r] in names and self.going[r]:
+                _save_run(record.workdir, self.step, states, r)
+        self.drop(names)
+
+    def _end_epoch(self, seen: training.TrainState, board: Scoreboard) -> dict[str, dict[str, float]]:
         self.states = self.program.fit_scale(self.members, self.states, self.data["train"])
         values = self.program.validate(self.members, self.states, self.data[self.held_out])
         for r, record in enumerate(self.records):
@@ -147,6 +174,7 @@ class Crew:
                 record.write(self.metrics[r], self.step, self.held_out, _floats(values, r))
                 board.saw(self.names[r], float(values["bound"][r]))
         self._fail(f"the {self.held_out} bound", np.isfinite(values["bound"]))
+        return {name: _floats(values, r) for r, name in enumerate(self.names) if self.going[r]}
 
     def _fail(self, what: str, finite: np.ndarray) -> None:
         """Mark the runs that are not finite; they take no further step."""
@@ -164,10 +192,7 @@ class Crew:
             if self.going[r]:
                 if self.held_out != "test":
                     record.write(self.metrics[r], self.step, "test", _floats(values, r))
-                folder = record.workdir / run.CHECKPOINTS
-                checkpoint.clean(folder)
-                # Without a score: it is the last one, and need not be the best.
-                checkpoint.save(folder, self.step, _of_run(states, r))
+                _save_run(record.workdir, self.step, states, r)
             run.write_tensorboard(record.workdir)
 
     def _save(self) -> None:
@@ -215,6 +240,13 @@ class Saver:
 def _delete(folder: Path) -> None:
     if hosts.is_first():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save_run(workdir: Path, step: int, states: Any, r: int) -> None:
+    folder = workdir / run.CHECKPOINTS
+    checkpoint.clean(folder)
+    # Without a score: it is the last one, and need not be the best.
+    checkpoint.save(folder, step, _of_run(states, r))
 
 
 def _of_run(tree: Any, r: int) -> Any:

@@ -18,7 +18,8 @@ import numpy as np
 from experiments.command import configuration, options
 from experiments.command.parsing import UsageError
 from experiments.comparing import judging, variants
-from experiments.sweep import Board, describe, label
+from experiments.sweep import Board, describe
+from experiments.sweeping.points import label
 from experiments.train import check_resumed
 from vae import checkpoint, comparison, datasets, fit, images, planning, run, sweep, training
 

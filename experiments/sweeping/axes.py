@@ -3,6 +3,11 @@
 seed=0:8                      whole numbers from 0 to 7; 0:100:10 in steps of 10
 learning_rate=log:1e-4:1e-2:5 five numbers from 1e-4 to 1e-2 at equal ratios, linear: at equal distances (six digits)
 objective=elbo,iwae           a list; where a value is itself a list, as in hidden_sizes=200,200/400, values part at /
+
+With --search an axis may also be a range, from which values are drawn:
+
+learning_rate=log:1e-4:1e-2   numbers whose logarithm is even, linear: even numbers; of whole numbers both ends count
+latent_dim=2:51               whole numbers from 2 to 50; 2:51:4 in steps of 4
 """
 
 from __future__ import annotations
@@ -28,9 +33,27 @@ class Axis(NamedTuple):
     values: list[Any]
 
 
+class Range(NamedTuple):
+    """A flag whose values are drawn from `low` to `high`, both of which count; `step` of whole numbers."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    step: int | None = None
+
+
 def parse(specifications: Sequence[str]) -> list[Axis]:
     """The axes of the --sweep flags; raises UsageError with one line for a mistake."""
-    axes = [_axis(text) for text in specifications]
+    return _checked([_axis(text) for text in specifications])
+
+
+def parse_space(specifications: Sequence[str]) -> list[Axis | Range]:
+    """The axes of a search: ranges where there is one, lists elsewhere. Raises UsageError as `parse`."""
+    return _checked([_interval(text) or _axis(text) for text in specifications])
+
+
+def _checked(axes: list) -> list:
     names = [axis.name for axis in axes]
     for name in names:
         if names.count(name) > 1:
@@ -68,22 +91,52 @@ def _grid_point(axes: Sequence[Axis], position: int) -> Iterator[tuple[str, Any]
 
 
 def _axis(text: str) -> Axis:
+    name, values = _split(text)
+    texts = _texts(name, values)
+    parsed = [_value(text, name, value) for value in texts]
+    for value, shown in zip(parsed, texts, strict=True):
+        if parsed.count(value) > 1:
+            raise UsageError(f"--sweep={text} has the value {shown} twice")
+    return Axis(name, texts, parsed)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The flag's name and what is to be tried of it."""
     name, equals, values = text.partition("=")
     if not equals or not values:
         raise UsageError(f"--sweep={text} is no axis; write --sweep=name=values, as in --sweep=seed=0:8")
     if name not in AXES:
         raise UsageError(f"--sweep={text}: {unknown('training flag', name, AXES)}")
-    texts = _texts(name, values)
-    parsed = []
-    for value in texts:
-        try:
-            parsed.append(flag_value(name, value))
-        except UsageError as error:
-            raise UsageError(f"--sweep={text}: {value!r}: {error}") from error
-    for value, shown in zip(parsed, texts, strict=True):
-        if parsed.count(value) > 1:
-            raise UsageError(f"--sweep={text} has the value {shown} twice")
-    return Axis(name, texts, parsed)
+    return name, values
+
+
+def _value(text: str, name: str, value: str) -> Any:
+    try:
+        return flag_value(name, value)
+    except UsageError as error:
+        raise UsageError(f"--sweep={text}: {value!r}: {error}") from error
+
+
+def _interval(text: str) -> Range | None:
+    """The range that an axis is; None where it lists its values."""
+    name, values = _split(text)
+    parser, (kind, *ends) = FLAGS[name].parser, values.split(":")
+    whole = isinstance(parser, flags.IntegerParser)
+    if whole and ends and kind not in ("log", "linear"):
+        found = _range(name, values)
+        low, high, step = min(found[0], found[-1]), max(found[0], found[-1]), abs(found.step)
+        return Range(name, _value(text, name, str(low)), _value(text, name, str(high)), step=step)
+    if (
+        kind not in ("log", "linear")
+        or len(ends) != 2
+        or not isinstance(parser, flags.FloatParser | flags.IntegerParser)
+    ):
+        return None
+    low, high = (_value(text, name, end) for end in ends)
+    if low >= high or (kind == "log" and low <= 0):
+        positive = " positive" if kind == "log" else ""
+        raise UsageError(f"--sweep={text}: write {kind}:low:high with{positive} numbers, the lower one first")
+    return Range(name, low, high, kind == "log", 1 if whole else None)
 
 
 def _texts(name: str, values: str) -> list[str]:

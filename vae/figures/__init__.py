@@ -16,7 +16,14 @@ from vae.figures.comparisons import (
 )
 from vae.figures.estimates import log_likelihood_bracket, log_likelihood_by_num_samples, signal_to_noise
 from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, side_by_side, tile, traversals
-from vae.figures.sweeps import learning_curves_of_sweep, mean_and_error, score_against_axis, score_heat_map
+from vae.figures.sweeps import (
+    learning_curves_of_sweep,
+    mean_and_error,
+    score_against_axis,
+    score_against_parameter,
+    score_by_trial,
+    score_heat_map,
+)
 
 __all__ = [
     "color_of",
@@ -40,6 +47,8 @@ __all__ = [
     "samples",
     "save",
     "score_against_axis",
+    "score_against_parameter",
+    "score_by_trial",
     "score_heat_map",
     "side_by_side",
     "signal_to_noise",

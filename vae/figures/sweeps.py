@@ -1,4 +1,4 @@
-"""Charts of a sweep: a score against one axis or two, and the learning curves of many runs."""
+"""Charts of a sweep and of a search: a score against axes or trials, and the learning curves of many runs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -122,6 +122,72 @@ def learning_curves_of_sweep(
     return figure
 
 
+def score_by_trial(trials: Vector, scores: Vector, finished: Vector, y_label: str, title: str) -> Figure:
+    """Scores of the trials that finished and of those that ended early (hollow; NaN where one diverged), and the best
+    finished one so far."""
+    trials, scores, finished = _checked_trials(trials, scores, finished)
+    figure, axes = new_chart(title, "trial", y_label)
+    _scatter(axes, trials, scores, finished, {"color": PALETTE[0]})
+    best = np.fmax.accumulate(np.where(finished, scores, np.nan))
+    axes.step(trials, best, where="post", color=PALETTE[1], linewidth=1.3, label="best so far", zorder=1)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    _window_of(axes, scores, seen=scores[finished])
+    _legend(axes)
+    return figure
+
+
+def score_against_parameter(
+    values: Sequence, trials: Vector, scores: Vector, finished: Vector, x_label: str, y_label: str, title: str,
+    *, log: bool = False,
+) -> Figure:  # fmt: skip
+    """As `score_by_trial`, at each trial's value of a parameter (a number, or a name), the later the brighter."""
+    trials, scores, finished = _checked_trials(trials, scores, finished)
+    check_length("values", values, len(trials), "trials")
+    named = any(isinstance(value, str) for value in values)
+    names = list(dict.fromkeys(values))
+    x = np.array([names.index(value) for value in values], float) if named else check_finite("values", values, "T")
+    if named:
+        # Side by side in the order of the trials, or equal values would hide each other.
+        x += 0.3 * (trials - trials.min()) / max(np.ptp(trials), 1) - 0.15
+    figure, axes = new_chart(title, x_label, y_label)
+    shown = _scatter(axes, x, scores, finished, {"c": trials[finished], "cmap": "viridis"})
+    if np.isfinite(scores[finished]).any():
+        best = np.nanargmax(np.where(finished, scores, np.nan))
+        ring = {"facecolors": "none", "edgecolors": PALETTE[1], "linewidths": 1.3}
+        axes.scatter(x[best], scores[best], s=90, label=f"best: {number(float(scores[best]))}", zorder=4, **ring)
+        bar = figure.colorbar(shown, cax=axes.inset_axes((1.04, 0, 0.025, 0.6)))
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=LABEL_SIZE, length=0)
+        bar.ax.set_title("trial", fontsize=LABEL_SIZE, color=INK, loc="left")
+        bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    if log:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    if named:
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    _window_of(axes, scores, seen=scores[finished])
+    _legend(axes)
+    return figure
+
+
+def _checked_trials(trials: Vector, scores: Vector, finished: Vector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    numbers = check_finite("trials", trials, "T")
+    check_length("scores", scores, len(numbers), "trials")
+    check_length("finished", finished, len(numbers), "trials")
+    return numbers, np.asarray(scores, dtype=np.float64), np.asarray(finished, dtype=bool)
+
+
+def _scatter(axes: Axes, x: np.ndarray, scores: np.ndarray, finished: np.ndarray, style: Mapping):
+    """Dots of the finished trials, and hollow ones of those that ended early."""
+    early = ~finished & np.isfinite(scores)
+    if early.any():
+        hollow = {"facecolors": "none", "edgecolors": MUTED, "linewidths": 0.7}
+        axes.scatter(x[early], scores[early], s=12, label="pruned", zorder=2, **hollow)
+    return axes.scatter(x[finished], scores[finished], s=16, label="finished", zorder=3, linewidths=0, **style)
+
+
 def mean_and_error(scores: Vector) -> tuple[float, float]:
     """Mean and standard error of the finite scores; NaN for the mean of none, and for the error of fewer than two."""
     finite = np.asarray(scores, dtype=np.float64)
@@ -142,13 +208,21 @@ def _bulk(values: np.ndarray) -> tuple[float, float, int]:
     return float(near.min()), float(near.max()), len(finite) - len(near)
 
 
-def _window_of(axes: Axes, values: np.ndarray, errors: np.ndarray | None = None) -> None:
-    """Around all values and their errors; those far below the bulk or not finite are outside, and counted."""
+def _window_of(
+    axes: Axes, values: np.ndarray, errors: np.ndarray | None = None, seen: np.ndarray | None = None
+) -> None:
+    """Around all values and their errors, or around those of `seen` where there are any; what is far below the bulk,
+    outside or not finite is counted."""
     low, high, below = _bulk(values)
     if errors is not None:
         low, high = _bulk(np.concatenate([values - errors, values + errors, values]))[:2]
+    if seen is not None and np.isfinite(seen).any():
+        low, high = _bulk(seen)[:2]
+        low -= 0.5 * (high - low)
     margin = 0.06 * (high - low) or 0.05 * abs(low) or 1.0
     axes.set_ylim(low - margin, high + margin)
+    if seen is not None:
+        below = np.count_nonzero(values < low - margin)
     diverged = np.count_nonzero(~np.isfinite(values))
     notes = [f"values below: {below}, down to {number(float(np.nanmin(values)))}"] if below else []
     notes += [f"not finite: {diverged} of {values.size}"] if diverged else []

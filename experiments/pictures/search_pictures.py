@@ -1,0 +1,33 @@
+"""The pictures of a search: the value of each trial in their order, and against each parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from experiments.pictures.run_pictures import save
+from experiments.sweeping.axes import Axis, Range
+from vae import figures
+
+
+def draw(workdir: Path, trials: Sequence[FrozenTrial], space: Sequence[Axis | Range], label: str) -> list[Path]:
+    """Write <workdir>/figures/*.png of the trials that were told, of all workers; the paths."""
+    told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    numbers = [trial.number for trial in told]
+    # A diverged trial was told the lowest of all values.
+    scores = [math.nan if trial.value is None or math.isinf(trial.value) else trial.value for trial in told]
+    finished = [trial.state == TrialState.COMPLETE for trial in told]
+    y_label = f"{label} (nats per image)"
+    made = {"search": figures.score_by_trial(numbers, scores, finished, y_label, "Value of each trial")}
+    for axis in space:
+        values = [trial.params[axis.name] for trial in told]
+        log = isinstance(axis, Range) and axis.log
+        title = f"Value of each trial against {axis.name}"
+        made[f"search_against_{axis.name}"] = figures.score_against_parameter(
+            values, np.array(numbers), scores, finished, axis.name, y_label, title, log=log
+        )
+    return save(workdir, made)

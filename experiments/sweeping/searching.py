@@ -1,0 +1,328 @@
+"""The search of experiments.sweep: what --search and its flags ask for, and what it shows and writes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.command import configuration, options, script
+from experiments.command.parsing import UsageError
+from experiments.sweeping import axes
+from experiments.sweeping.axes import Axis, Range
+from experiments.sweeping.points import configured, label, loader
+
+FLAGS = options.FLAGS
+ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
+ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # what sweep.json keeps, so that a search goes on
+MAY_CHANGE = ("trials", "population", "strategy")
+JOURNAL = "study.journal"
+OTHER_DATA = ("dataset", "validation", "image_size", "binarization", "likelihood", "conditional")
+# Their bounds are sums over latent dimensions, or statistics of a batch.
+OF_SIZES = ("free_bits", "beta_tcvae", "dip_i", "dip_ii", "info", "factor")
+SIZES = ("batch_size", "latent_dim", "upper_latent_dim")
+
+
+def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any]) -> int:
+    import optuna
+
+    from experiments.command import devices
+    from vae import run, search, storage, study
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    given = configuration.settle(stored.get("flags", {}))
+    asked = what_is_asked(workdir, stored)
+    space = axes.parse_space(asked["sweep"])
+    check_space(space, asked["search"])
+    asked["metric"] = metric = metric_of(space, asked["metric"])
+    num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
+    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True)
+    load = loader()
+    check_corners(space, given, load, available)
+    asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
+    wanted = about_study(space, asked)
+    with storage.failures_in_a_line():
+        shared = storage.open_storage(asked["storage"]) if asked["storage"] else None
+        if shared is not None:
+            study.join(shared, asked["study"], wanted)
+        workdir = workdir or script.new_workdir("search", "sweeps")
+        with run.lock(workdir):
+            opened = shared or storage.open_storage(str(workdir / JOURNAL))
+            study.join(opened, asked["study"], wanted)
+            worker = study.Worker(
+                stored.get("worker") or uuid.uuid4().hex, str(workdir.absolute()), os.uname().nodename
+            )
+            begin(workdir, stored, asked, worker.id, available)
+            member = study.Member(opened, asked["study"], worker, wanted, asked["trials"])
+            spec = study.Spec(
+                space=distributions(space),
+                sampler=asked["search"],
+                pruner=asked["pruner"],
+                metric=metric,
+                population=asked["population"],
+                epochs=FLAGS.epochs,
+                seeds=(FLAGS.seed,) if shared is None else (FLAGS.seed, secrets.randbits(64)),
+            )
+
+            def configure(params: dict[str, Any]) -> search.Run:
+                one = configured(point_of(space, params), given, load)
+                about = {"flags": one.flags, "argv": argv(), "devices": list(map(str, available))}
+                return search.Run(one.values, one.config, about)
+
+            print(f"search for the highest validation {named(metric)} by {asked['search']}: {asked['trials']} trials")
+            with Board(member) as board:
+                finished = search.search(
+                    workdir,
+                    member,
+                    spec,
+                    configure,
+                    load,
+                    devices=available,
+                    strategy=asked["strategy"],
+                    save_every=FLAGS.save_every,
+                    report=board.update,
+                    should_stop=stop.requested,
+                )
+            if not finished:
+                print(f"stopped and saved; the same command with --workdir={workdir} goes on")
+                print(workdir)
+                return script.STOPPED
+            conclude(workdir, member, space, metric)
+    print(workdir)
+    return 0
+
+
+def check_absent() -> None:
+    """Raises UsageError where a flag of a search is given without one."""
+    for name in ONLY_WITH_SEARCH:
+        if FLAGS[name].present:
+            raise UsageError(f"--{name} has no effect without --search; leave it out, or use --search=tpe")
+
+
+def what_is_asked(workdir: Path | None, stored: dict[str, Any]) -> dict[str, Any]:
+    """The flags of the search, the stored ones where none is given; UsageError where they are not the same."""
+    for name in ("zip", "random"):
+        if FLAGS[name].present:
+            raise UsageError(f"--{name} has no effect with --search; leave it out")
+    if FLAGS.distributed:
+        raise UsageError("--distributed does not go with --search: several workers on one --storage search together")
+    if stored and not stored.get("search"):
+        raise UsageError(f"{workdir} holds a sweep without --search; choose another --workdir")
+    asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
+    asked |= {name: stored[name] for name in ASKED if name in stored and not FLAGS[name].present}
+    if not asked["sweep"]:
+        raise UsageError("nothing is searched; write --sweep=name=values, as in --sweep=learning_rate=log:1e-4:1e-2")
+    if asked["storage"] and "://" not in asked["storage"]:
+        asked["storage"] = str(Path(asked["storage"]).expanduser().absolute())
+    if stored:
+        check_same(workdir, stored, asked)
+    return asked
+
+
+def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raises UsageError where `workdir` holds another search; what a study is for, the study itself knows."""
+    from vae.storage import without_password
+
+    kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
+    differing = [
+        f"--{name} is {stored[name]}, not {kept[name]}"
+        for name in ("search", "sweep", "pruner", "storage", "study")
+        if stored[name] != kept[name]
+    ]
+    if differing:
+        raise UsageError(f"{workdir} holds another search: {'; '.join(differing)}; choose another --workdir")
+    if asked["storage"] and ":***@" in asked["storage"]:
+        raise UsageError(f"the password of --storage={asked['storage']} is not kept in a file; give --storage again")
+
+
+def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
+    """Raises UsageError for an axis whose values are not to be searched."""
+    for axis in space:
+        if axis.name == "seed":
+            raise UsageError(
+                "--sweep=seed is no axis of a search: the best seed is luck; train the winner with several seeds in a "
+                "sweep without --search"
+            )
+        if axis.name == "epochs":
+            raise UsageError("--sweep=epochs is no axis of a search: all trials are given as many; use --epochs")
+        if axis.name in OTHER_DATA:
+            raise UsageError(
+                f"--sweep={axis.name} is no axis of a search: bounds on other data, or under another likelihood, do "
+                "not compare; make a search for each"
+            )
+        if sampler == "cmaes" and isinstance(axis, Axis):
+            raise UsageError(
+                f"--search=cmaes takes numbers, and --sweep={axis.name} is a list; write a range, as in "
+                f"--sweep=learning_rate=log:1e-4:1e-2, or use --search=tpe"
+            )
+
+
+def metric_of(space: Sequence[Axis | Range], asked: str | None) -> str:
+    """What a trial is worth: the bound, or the ELBO where an axis changes what the bound means."""
+    from vae.objectives import OBJECTIVES, reads
+
+    read = {configuration.IN_EPOCHS.get(name, name) for objective in OBJECTIVES for name in reads(objective)}
+    read |= {"objective", "num_samples", "num_groups"}
+    read |= set(SIZES) if FLAGS.objective in OF_SIZES else set()
+    changing = [axis.name for axis in space if axis.name in read]
+    if changing and asked == "bound":
+        raise UsageError(
+            f"--metric=bound compares what is not comparable: {changing[0]} changes what the bound means; "
+            "use --metric=elbo"
+        )
+    if changing and asked is None:
+        verb = "changes" if len(changing) == 1 else "change"
+        print(f"{' and '.join(changing)} {verb} what the bound means: trials are compared by the ELBO")
+    return "elbo" if changing else asked or "bound"
+
+
+def named(metric: str) -> str:
+    """The metric as it is shown: its own name, or that of the objective."""
+    return "ELBO" if metric == "elbo" else FLAGS.objective
+
+
+def check_corners(space: Sequence[Axis | Range], given: set[str], load, available) -> None:
+    """Raises UsageError or RunError where a run at one of the ends of the axes cannot be trained."""
+    from vae import planning, sweep
+
+    ends = {axis.name: axis.values if isinstance(axis, Axis) else [axis.low, axis.high] for axis in space}
+    first = {name: values[0] for name, values in ends.items()}
+    points = [first, *({**first, name: value} for name, values in ends.items() for value in values[1:])]
+    runs = {str(i): configured(point, given, load).config for i, point in enumerate(points)}
+    grouped = planning.grouped(runs, load)
+    sweep.check(grouped, available)
+    if not all(len(group.dataset.validation.images) for group in grouped):
+        raise UsageError("a search chooses by validation images, and there are none; hold some out with --validation")
+
+
+def about_study(space: Sequence[Axis | Range], asked: dict[str, Any]) -> dict[str, Any]:
+    """What the workers of a study must agree on."""
+    swept = {axis.name for axis in space}
+    same = {f"--{name}": asked[name] for name in ("search", "pruner", "metric")}
+    flags = {f"--{name}": value for name, value in configuration.training_flags().items() if name not in swept}
+    for name in ("--data_dir", "--manual_dir"):
+        flags.pop(name, None)
+    return same | {"--sweep": sorted(asked["sweep"])} | flags
+
+
+def distributions(space: Sequence[Axis | Range]) -> dict[str, Any]:
+    """The axes as Optuna's distributions; a list is of the texts of its values."""
+    from optuna import distributions as kinds
+
+    found: dict[str, Any] = {}
+    for axis in space:
+        if isinstance(axis, Axis):
+            found[axis.name] = kinds.CategoricalDistribution(axis.texts)
+        elif axis.step is not None:
+            found[axis.name] = kinds.IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=axis.step)
+        else:
+            found[axis.name] = kinds.FloatDistribution(axis.low, axis.high, log=axis.log)
+    return found
+
+
+def point_of(space: Sequence[Axis | Range], params: dict[str, Any]) -> dict[str, Any]:
+    """The values of the axes of a trial's parameters."""
+    lists = {axis.name: dict(zip(axis.texts, axis.values, strict=True)) for axis in space if isinstance(axis, Axis)}
+    return {name: lists[name][value] if name in lists else value for name, value in params.items()}
+
+
+def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], worker: str, available) -> None:
+    """Write sweep.json, with what was known of the search before."""
+    from vae import run
+    from vae.storage import without_password
+
+    kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
+    about = {"runs": {}} | stored | kept | {"worker": worker, "devices": len(available), "argv": argv()}
+    run.write_json(workdir / run.SWEEP, about | {"flags": configuration.training_flags()} | run.provenance())
+
+
+def argv() -> list[str]:
+    """The command, without a password."""
+    from vae.storage import without_password
+
+    shown = without_password(FLAGS.storage or "")
+    return [text.replace(FLAGS.storage, shown) if FLAGS.storage else text for text in sys.argv]
+
+
+def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) -> None:
+    """Write and print what the search found; raises TrainingFailed where no trial stayed finite."""
+    from optuna.trial import TrialState
+
+    from vae import planning, record, results, study
+
+    trials = member.trials()
+    told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
+    diverged = [trial for trial in told if trial.user_attrs.get(study.DIVERGED)]
+    running = sum(trial.state == TrialState.RUNNING for trial in trials)
+    table = results.write(workdir)
+    counted = f"{len(finished)} finished, {len(told) - len(finished) - len(diverged)} pruned, {len(diverged)} diverged"
+    print(f"trials: {counted}" + (f", {running} in training elsewhere" if running else ""))
+    if not finished and not running:
+        raise record.TrainingFailed(f"no trial finished ({counted}); search lower values of learning_rate")
+    if FLAGS.figures and finished:
+        from experiments.pictures import search_pictures
+
+        for path in search_pictures.draw(workdir, trials, space, f"validation {named(metric)}"):
+            print(f"picture: {path}")
+    print(f"results: {table}")
+    if finished:
+        best = max(finished, key=lambda trial: trial.value)
+        owner = Path(best.user_attrs[study.WORKER]["workdir"])
+        folder = (workdir if owner == workdir.absolute() else owner) / planning.RUNS / best.user_attrs[study.RUN]
+        print(
+            f"best validation {named(metric)}: {best.value:.2f} nats per image, trial {best.number} "
+            f"({label(point_of(space, best.params))})"
+        )
+        print(f"next: python -m experiments.evaluate --workdir={folder}")
+
+
+def rounded(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in params.items()}
+
+
+class Board:
+    """A live line on a terminal, and a line for every epoch anywhere. Values in nats per image."""
+
+    def __init__(self, member):
+        self._member, self._bar = member, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, progress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(leave=False, bar_format="{desc}", disable=not sys.stderr.isatty())
+            self._told = self._best = ""
+        if progress.epoch_ended:
+            self._told, self._best = self._standing()
+        line = f"{self._told}epoch {{}}/{progress.num_epochs} of {progress.training} runs{self._best}"
+        if progress.seconds_left == progress.seconds_left:
+            left = tqdm.format_interval(progress.seconds_left)
+            line += f", {progress.steps_per_second:.0f} steps/s, {left} left of the round"
+        self._bar.set_description_str(line.format(f"{progress.epoch:.2f}"))
+        if progress.epoch_ended:
+            tqdm.write(line.format(f"{progress.epoch:.0f}"))
+
+    def _standing(self) -> tuple[str, str]:
+        """How many trials are told, and the best of them."""
+        from optuna.trial import TrialState
+
+        trials = self._member.trials()
+        told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
+        best = max(finished, key=lambda trial: trial.value, default=None)
+        return (
+            f"{len(told)} of {self._member.num_trials} trials, ",
+            "" if best is None else f", best {best.value:.2f} ({label(rounded(best.params))})",
+        )

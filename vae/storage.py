@@ -1,0 +1,150 @@
+"""Where a study of Optuna is kept: a journal file, or a database that workers on several machines reach."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import random
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+from sqlalchemy import create_engine, exc
+from sqlalchemy.engine import make_url
+
+from vae import run
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
+ATTEMPTS = 20  # at creating what others create at the same time
+DATABASES = {"postgresql": "psycopg", "mysql": None, "mariadb": None}  # and the driver that is meant without one
+
+
+def open_storage(text: str) -> optuna.storages.BaseStorage:
+    """A journal file, made if need be, or the database of an SQLAlchemy URL, with its tables.
+
+    Any number of processes may do so at once. Raises RunError where it cannot be used; the line names no password.
+    """
+    return _open_database(text) if "://" in text else _open_journal(Path(text).expanduser().absolute())
+
+
+def without_password(text: str) -> str:
+    """`text` with *** for the password of a URL."""
+    try:
+        return make_url(text).render_as_string(hide_password=True) if "://" in text else text
+    except (exc.ArgumentError, ValueError):
+        return text
+
+
+class _FileLock(BaseJournalFileLock):
+    """Released by the system when its holder is killed; Optuna's own locks stay for half a minute then."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def acquire(self) -> bool:
+        self._file = self._path.open("a")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def _open_journal(path: Path) -> optuna.storages.BaseStorage:
+    if not path.parent.is_dir():
+        raise run.RunError(f"--storage={path}: there is no folder {path.parent}; make it, or choose another file")
+    if path.exists() and not _is_journal(path):
+        raise run.RunError(f"--storage={path} is no journal of Optuna; choose another file")
+    lock = _FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        raise run.RunError(f"--storage={path} is damaged ({_reason(error)}); choose another file") from error
+
+
+def _is_journal(path: Path) -> bool:
+    with path.open("rb") as file:
+        first = file.readline()
+    return first == b"" or (first.startswith(b'{"op_code":') and first.endswith(b"\n"))
+
+
+def _open_database(text: str) -> optuna.storages.BaseStorage:
+    shown = without_password(text)
+    try:
+        url = make_url(text)
+    except (exc.ArgumentError, ValueError) as error:
+        raise run.RunError(f"--storage={shown} is no URL; write postgresql://user@host/database, or a file") from error
+    kind, _, driver = url.drivername.partition("+")
+    if kind == "sqlite":
+        raise run.RunError(
+            f"--storage={shown}: SQLite does not bear several writers; use a journal file, --storage=/folder/x.journal"
+        )
+    if kind not in DATABASES:
+        raise run.RunError(f"--storage={shown}: unknown database {kind!r}; one of {', '.join(DATABASES)}, or a file")
+    if not driver and (default := DATABASES[kind]):
+        url = url.set(drivername=f"{kind}+{default}")
+    options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    try:
+        engine = create_engine(url, **options)
+        engine.connect().close()
+        engine.dispose()
+    except ImportError as error:
+        named = driver or DATABASES[kind] or error.name
+        package = "psycopg[binary]" if named == "psycopg" else named
+        raise run.RunError(
+            f"--storage={shown} needs the driver {named}, which is not installed: pip install '{package}'"
+        ) from error
+    except (exc.SQLAlchemyError, ValueError) as error:
+        raise run.RunError(f"--storage={shown} cannot be reached: {_reason(error)}") from error
+    # Optuna fills in what stands in braces.
+    exact = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+
+    def create():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the heartbeat
+            backend = optuna.storages.RDBStorage(
+                exact, options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+            )
+            return optuna.storages.get_storage(backend)
+
+    return whoever_comes_first(create, shown)
+
+
+def beat(storage: optuna.storages.BaseStorage, trial_id: int) -> None:
+    """Tell a database that the trial is in training."""
+    if isinstance(storage, BaseHeartbeat):
+        storage.record_heartbeat(trial_id)
+
+
+def whoever_comes_first(create, shown: str) -> Any:
+    """What `create` makes, tried again where another process makes the same tables or rows at this moment."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return create()
+        except (exc.SQLAlchemyError, optuna.exceptions.OptunaError, AssertionError) as error:
+            if attempt + 1 == ATTEMPTS:
+                raise run.RunError(f"--storage={shown} cannot be used: {_reason(error)}") from error
+            time.sleep(random.random() * 0.1 * (attempt + 1))
+        except RuntimeError as error:  # tables of another version of Optuna
+            raise run.RunError(f"--storage={shown} cannot be used: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "orig", None) or error.__cause__ or error).split())[:200]
+
+
+@contextlib.contextmanager
+def failures_in_a_line() -> Iterator[None]:
+    """A database that goes away raises RunError."""
+    try:
+        yield
+    except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise run.RunError(
+            f"the study's storage failed ({_reason(error)}); the same command with this --workdir goes on"
+        ) from error
