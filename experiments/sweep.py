@@ -41,6 +41,7 @@ from absl import flags
 from experiments.command import configuration, options, script
 from experiments.command.parsing import UsageError, choice, number
 from experiments.sweeping import axes, searching
+from experiments.sweeping.boards import SweepBoard
 from experiments.sweeping.points import Asked, configure, label, loader
 
 FLAGS = options.FLAGS
@@ -103,7 +104,7 @@ def main() -> int:
     with run.lock(workdir):
         hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
         describe(runs, len(grouped), available)
-        with Board({name: label(one.values) for name, one in runs.items()}) as board:
+        with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board:
             finished = sweep.sweep(
                 workdir,
                 grouped,
@@ -211,39 +212,6 @@ def summarize(rows: list[dict[str, Any]], grouped) -> None:
     diverged = [row["run"] for row in rows if row["status"] == results.DIVERGED]
     if diverged:
         print(f"diverged: {len(diverged)} of {len(rows)} runs ({', '.join(diverged[:20])})")
-
-
-class Board:
-    """A live line on a terminal, and a line for every epoch anywhere. Bounds in nats per image."""
-
-    def __init__(self, labels: Mapping[str, str]):
-        self._labels, self._bar = labels, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, progress) -> None:
-        from tqdm import tqdm
-
-        from vae import hosts
-
-        if self._bar is None:
-            self._bar = tqdm(leave=False, bar_format="{desc}", disable=not (sys.stderr.isatty() and hosts.is_first()))
-        line = f"epoch {{}}/{progress.num_epochs} of {progress.training} runs: {progress.finished} finished"
-        if progress.diverged:
-            line += f", {progress.diverged} diverged"
-        for objective, (name, bound) in progress.best.items():
-            line += f", best {progress.held_out_split} {objective} {bound:.2f} ({self._labels[name]})"
-        if progress.seconds_left == progress.seconds_left:
-            left = tqdm.format_interval(progress.seconds_left)
-            line += f", {progress.steps_per_second:.0f} steps/s, {left} left"
-        self._bar.set_description_str(line.format(f"{progress.epoch:.2f}"))
-        if progress.epoch_ended:
-            tqdm.write(line.format(f"{progress.epoch:.0f}"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Ctrl-C saves and exits with code 75; so does SIGTERM.
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments.command import configuration, options, script
+from experiments.command.progress import LiveLine, pace
 
 FLAGS = options.FLAGS
 
@@ -110,47 +110,23 @@ def describe(config, dataset, devices) -> None:
     )
 
 
-class ProgressLine:
+class ProgressLine(LiveLine):
     """A live line on a terminal, and a line for every epoch anywhere. Bounds in nats per image."""
 
-    def __init__(self):
-        self._bar = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._bar is not None:
-            self._bar.close()
-
     def update(self, progress) -> None:
-        from tqdm import tqdm
-
-        from vae import hosts
-
-        if self._bar is None:
-            layout = "{desc} |{bar:20}| {rate_fmt}, {remaining} left"
-            self._bar = tqdm(
-                total=progress.num_steps,
-                initial=progress.step,
-                unit=" steps",
-                leave=False,
-                bar_format=layout,
-                disable=not (sys.stderr.isatty() and hosts.is_first()),
-            )
+        """As vae.fit reports it."""
         bounds = f"train {progress.train_bound:.2f}"
         if progress.held_out_bound is not None:
             bounds += f", {progress.held_out_split} {progress.held_out_bound:.2f}"
-        line = f"epoch {progress.epoch:.2f}/{progress.num_epochs}: {bounds} nats"
-        self._bar.set_description_str(line, refresh=False)
-        self._bar.update(progress.step - self._bar.n)
-        if progress.epoch_ended:
-            # After one step, which compiled, nothing is known of the pace.
-            pace = ""
-            if math.isfinite(progress.seconds_left):
-                left = tqdm.format_interval(progress.seconds_left)
-                pace = f", {progress.steps_per_second:.0f} steps/s, {left} left"
-            tqdm.write(f"epoch {progress.epoch:.0f}/{progress.num_epochs}: {bounds} nats{pace}")
+        done = f"epoch {progress.epoch:.0f}/{progress.num_epochs}: {bounds} nats{pace(progress)}"
+        self.show(
+            f"epoch {progress.epoch:.2f}/{progress.num_epochs}: {bounds} nats",
+            done if progress.epoch_ended else None,
+            progress.step,
+            total=progress.num_steps,
+            unit=" steps",
+            bar_format="{desc} |{bar:20}| {rate_fmt}, {remaining} left",
+        )
 
 
 if __name__ == "__main__":

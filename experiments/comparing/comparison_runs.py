@@ -18,7 +18,8 @@ import numpy as np
 from experiments.command import configuration, options
 from experiments.command.parsing import UsageError
 from experiments.comparing import judging, variants
-from experiments.sweep import Board, describe
+from experiments.sweep import describe
+from experiments.sweeping.boards import SweepBoard
 from experiments.sweeping.points import label
 from experiments.train import check_resumed
 from vae import checkpoint, comparison, datasets, fit, images, planning, run, sweep, training
@@ -148,7 +149,7 @@ def train(workdir: Path, runs: dict[str, Run], dataset, available, should_stop: 
         grouped = planning.grouped({name: one.config for name, one in chosen.items()}, lambda config: dataset)
         if not all(map(done, (workdir / planning.RUNS / name for name in names))):
             describe(chosen, len(grouped), available)
-        with Board({name: label(one.values) for name, one in chosen.items()}) as board:
+        with SweepBoard({name: label(one.values) for name, one in chosen.items()}) as board:
             if not sweep.sweep(workdir, grouped, devices=available, report=board.update, should_stop=should_stop):
                 return False
     return True

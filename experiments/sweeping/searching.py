@@ -14,6 +14,7 @@ from experiments.command import configuration, options, script
 from experiments.command.parsing import UsageError
 from experiments.sweeping import axes
 from experiments.sweeping.axes import Axis, Range
+from experiments.sweeping.boards import SearchBoard
 from experiments.sweeping.points import configured, label, loader
 
 FLAGS = options.FLAGS
@@ -74,7 +75,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                 return search.Run(one.values, one.config, about)
 
             print(f"search for the highest validation {named(metric)} by {asked['search']}: {asked['trials']} trials")
-            with Board(member) as board:
+            with SearchBoard(member) as board:
                 finished = search.search(
                     workdir,
                     member,
@@ -279,50 +280,3 @@ def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) 
             f"({label(point_of(space, best.params))})"
         )
         print(f"next: python -m experiments.evaluate --workdir={folder}")
-
-
-def rounded(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in params.items()}
-
-
-class Board:
-    """A live line on a terminal, and a line for every epoch anywhere. Values in nats per image."""
-
-    def __init__(self, member):
-        self._member, self._bar = member, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, progress) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(leave=False, bar_format="{desc}", disable=not sys.stderr.isatty())
-            self._told = self._best = ""
-        if progress.epoch_ended:
-            self._told, self._best = self._standing()
-        line = f"{self._told}epoch {{}}/{progress.num_epochs} of {progress.training} runs{self._best}"
-        if progress.seconds_left == progress.seconds_left:
-            left = tqdm.format_interval(progress.seconds_left)
-            line += f", {progress.steps_per_second:.0f} steps/s, {left} left of the round"
-        self._bar.set_description_str(line.format(f"{progress.epoch:.2f}"))
-        if progress.epoch_ended:
-            tqdm.write(line.format(f"{progress.epoch:.0f}"))
-
-    def _standing(self) -> tuple[str, str]:
-        """How many trials are told, and the best of them."""
-        from optuna.trial import TrialState
-
-        trials = self._member.trials()
-        told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
-        best = max(finished, key=lambda trial: trial.value, default=None)
-        return (
-            f"{len(told)} of {self._member.num_trials} trials, ",
-            "" if best is None else f", best {best.value:.2f} ({label(rounded(best.params))})",
-        )

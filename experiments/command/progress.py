@@ -1,0 +1,46 @@
+"""What is seen of a script at work: a line that is written anew on a terminal, and lines that stay, anywhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+
+class LiveLine:
+    """Shows nothing live where standard error is no terminal, or in a process that is not the first of several."""
+
+    def __init__(self):
+        self._bar: Any = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, line: str, stays: str | None = None, step: int = 0, **bar: Any) -> None:
+        """`line` in place of the one before; `stays` for good. `bar` is tqdm's, by default of the line alone."""
+        from tqdm import tqdm
+
+        from vae import hosts
+
+        if self._bar is None:
+            disable = not (sys.stderr.isatty() and hosts.is_first())
+            arguments: dict[str, Any] = {"bar_format": "{desc}"} | bar
+            self._bar = tqdm(initial=step, leave=False, disable=disable, **arguments)
+        self._bar.set_description_str(line, refresh=False)
+        self._bar.update(step - self._bar.n)
+        self._bar.refresh()
+        if stays is not None:
+            tqdm.write(stays)
+
+
+def pace(progress) -> str:
+    """Steps a second and time left, where they are known."""
+    from tqdm import tqdm
+
+    if not math.isfinite(progress.seconds_left):
+        return ""
+    return f", {progress.steps_per_second:.0f} steps/s, {tqdm.format_interval(progress.seconds_left)} left"
