@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from tests.run_samples import assert_close_result, compiled_once, config, digits, rows, state, train
 from tests.workers import join_at_once
-from vae import checkpoint, planning, population, results, run, search, storage, study, sweep, training
+from vae import checkpoint, planning, population, results, run, search, storage, study, sweep, tensorboard, training
 
 __all__ = ["compiled_once"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -79,7 +79,7 @@ def traces(monkeypatch):
 def values_alone(monkeypatch):
     """For tests of many trials that look at no checkpoint."""
     monkeypatch.setattr(checkpoint, "save", lambda *args, **kw: None)
-    monkeypatch.setattr(run, "write_tensorboard", lambda workdir: None)
+    monkeypatch.setattr(tensorboard, "write_rows", lambda workdir, rows: None)
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,14 @@ import functools
 import json
 import math
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from vae import hosts
+from vae import hosts, tensorboard
 from vae.settings import Hyperparameters, Settings
-
-if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
 
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "config.json",
@@ -201,10 +197,11 @@ def is_locked(workdir: Path) -> bool:
 class Metrics:
     """metrics.jsonl and TensorBoard: a row is {"step", "epoch", "split", …} with values in nats per example.
 
-    Opening it at `step` forgets the rows after that step, so that a resumed run writes each row once.
+    Opening it at `step` forgets the rows after that step, so that a resumed run writes each row once. TensorBoard is
+    written only where someone may be watching.
     """
 
-    def __init__(self, workdir: Path, step: int, *, tensorboard: bool = True):
+    def __init__(self, workdir: Path, step: int, *, watched: bool = True):
         self._path = workdir / METRICS
         self._tensorboard = None
         if not hosts.is_first():
@@ -213,8 +210,8 @@ class Metrics:
         partial = self._path.with_name(f".{METRICS}.partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(partial, self._path)
-        if tensorboard:
-            self._tensorboard = _tensorboard(workdir, purge_step=step + 1)
+        if watched:
+            self._tensorboard = tensorboard.writer(workdir, purge_step=step + 1)
 
     def write(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
         if not hosts.is_first():
@@ -223,46 +220,11 @@ class Metrics:
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if self._tensorboard is not None:
-            _show(self._tensorboard, step, split, values)
+            tensorboard.show(self._tensorboard, step, split, values)
 
     def close(self) -> None:
         if self._tensorboard is not None:
             self._tensorboard.close()
-
-
-def write_tensorboard(workdir: Path) -> None:
-    """Show in TensorBoard what metrics.jsonl holds of a run that was not watched while it trained."""
-    if not hosts.is_first():
-        return
-    shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
-    with _tensorboard(workdir) as tensorboard:
-        for row in read_metrics(workdir):
-            values = {name: value for name, value in row.items() if name not in ("step", "epoch", "split")}
-            _show(tensorboard, row["step"], row["split"], {n: math.nan if v is None else v for n, v in values.items()})
-
-
-def _tensorboard(workdir: Path, purge_step: int | None = None) -> SummaryWriter:
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
-
-
-def _show(tensorboard: SummaryWriter, step: int, split: str, values: dict[str, float]) -> None:
-    for name, value in values.items():
-        tensorboard.add_scalar(f"{split}/{name}", value, step)
-
-
-def write_pictures(workdir: Path, step: int, pictures: dict[str, bytes]) -> None:
-    """Add PNG files to the run's TensorBoard."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    with _tensorboard(workdir) as tensorboard:
-        for name, content in pictures.items():
-            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-            tensorboard.add_image(name, pixels, step, dataformats="HWC")
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae import checkpoint, fit, hosts, images, planning, population, run, training
+from vae import checkpoint, fit, hosts, images, planning, population, run, tensorboard, training
 from vae.planning import Group
 from vae.record import FAILURE, epoch_means
 from vae.scoreboard import Progress, Scoreboard
@@ -110,7 +110,7 @@ class Crew:
             self.states = self._first_states(group)
         # Not of a run that ended: it may have been gone on with alone.
         self.metrics = {
-            r: run.Metrics(record.workdir, self.step, tensorboard=False)
+            r: run.Metrics(record.workdir, self.step, watched=False)
             for r, record in enumerate(self.records)
             if self.going[r]
         }
@@ -193,7 +193,8 @@ class Crew:
                 if self.held_out != "test":
                     record.write(self.metrics[r], self.step, "test", _floats(values, r))
                 _save_run(record.workdir, self.step, states, r)
-            run.write_tensorboard(record.workdir)
+            if hosts.is_first():
+                tensorboard.write_rows(record.workdir, run.read_metrics(record.workdir))
 
     def _save(self) -> None:
         states = self.program.layout.get(self.states)

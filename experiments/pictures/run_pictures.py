@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vae import figures, generation, images, run
+from vae import figures, generation, images, run, tensorboard
 from vae.datasets import Dataset, Split
 from vae.settings import Settings
 
@@ -21,7 +21,9 @@ def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
     made = {"learning_curves": learning_curves(workdir)}
     made |= of_model(jax.random.key(0), loaded, data, "test", indices=list(range(min(10, len(data.images)))))
     paths = save(workdir, made)
-    run.write_pictures(workdir, run.choose_checkpoint(workdir), {name: figures.png(made[name]) for name in made})
+    tensorboard.write_pictures(
+        workdir, run.choose_checkpoint(workdir), {name: figures.png(made[name]) for name in made}
+    )
     return paths
 
 
