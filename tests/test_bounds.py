@@ -176,6 +176,19 @@ def test_the_gap_of_iwae_falls_like_the_variance_of_the_weights_over_2k():
     assert error < 0.044419 / 32 / 10
 
 
+@pytest.mark.parametrize("num_samples", [2, 8])
+def test_the_jackknife_has_no_maximum(float64, num_samples):
+    """With one weight of 1 and the others e^−L, order 1 grows by (K − 1)/K for each nat of L; IWAE falls to −log K."""
+
+    def at(fall):
+        log_w = jnp.full((num_samples, 1), -float(fall)).at[0].set(0.0)
+        return jackknife(log_w, 1)[0], iwae(log_w)[0]
+
+    (low, _), (high, bound) = at(100), at(1100)
+    np.testing.assert_allclose(high - low, 1000 * (num_samples - 1) / num_samples, rtol=1e-12)
+    np.testing.assert_allclose(bound, -np.log(num_samples), rtol=1e-12)
+
+
 def test_the_jackknife_removes_the_first_terms_of_the_gap():
     log_w = jnp.asarray(draws_of_log_w(8, 100_000))
     gaps = [abs(float(bound.mean())) for bound in (iwae(log_w), jackknife(log_w, 1), jackknife(log_w, 2))]

@@ -72,6 +72,9 @@ def vr_max(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
 def jackknife(log_w: Float[Array, "K B"], order: int) -> Float[Array, "B"]:
     """Jackknife estimate of log p(x) of order m = 1 or 2: Σ_j c_j L̄_{K−j} (Nowozin 2018). Not a bound.
 
+    It has no maximum either: where one weight is far above the others, that of order 1 grows by (K − 1)/K nats for
+    each nat by which the second largest falls. So it estimates a trained model better than it trains one.
+
     L̄_{K−j} is the mean of the importance-weighted bounds that leave j samples out, and
     c_j = (−1)^j (K − j)^m / ((m − j)! j!). Raises ValueError where K ≤ m.
     """
