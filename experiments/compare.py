@@ -116,9 +116,7 @@ def main() -> int:
                 check_number(field.groups, field.left_out)
             return finish(workdir, field, judging.yardstick(field.groups, asked), available, stop.requested)
         except judging.Stopped:
-            print(f"stopped and saved; the same command with --workdir={workdir} goes on")
-            print(workdir)
-            return script.STOPPED
+            return script.stopped(workdir)
 
 
 def stored_comparison(workdir: Path | None) -> dict[str, Any]:

@@ -115,9 +115,7 @@ def main() -> int:
                 should_stop=stop.requested,
             )
         if not finished:
-            print(f"stopped and saved; the same command with --workdir={workdir} goes on")
-            print(workdir)
-            return script.STOPPED
+            return script.stopped(workdir)
         hosts.agreed(lambda: conclude(workdir, grouped))
     print(workdir)
     return 0
@@ -159,7 +157,7 @@ def conclude(workdir: Path, grouped) -> None:
 
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
-    """The sweep.json in `workdir`; empty where there is none. Raises UsageError where it holds a single run."""
+    """The sweep.json in `workdir`; empty where there is none. UsageError where it holds a run or a comparison."""
     from vae.run import CONFIG, PLAN, SWEEP, read_json
 
     if workdir is not None and (workdir / PLAN).exists():

@@ -55,11 +55,7 @@ def main() -> int:
                 should_stop=stop.requested,
             )
         if not outcome.finished:
-            print(
-                f"stopped after {outcome.epoch:.2f} epochs and saved; the same command with --workdir={workdir} goes on"
-            )
-            print(workdir)
-            return script.STOPPED
+            return script.stopped(workdir, after=f" after {outcome.epoch:.2f} epochs")
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.command.options import FLAGS, ONLY_WITH, PRESETS, TRAINING_FLAGS
+from experiments.command.options import FLAGS, ONLY_WITH, TRAINING_FLAGS
 from experiments.command.parsing import UsageError
+from experiments.command.presets import PRESETS
 from vae import settings as names
 
 if TYPE_CHECKING:

@@ -82,6 +82,13 @@ class StopRequest:
         os.write(2, b"\nsaving and stopping; once more to end at once\n")
 
 
+def stopped(workdir: Path, after: str = "") -> int:
+    """Say how to go on; the exit code."""
+    print(f"stopped{after} and saved; the same command with --workdir={workdir} goes on")
+    print(workdir)
+    return STOPPED
+
+
 def new_workdir(name: str, folder: str = "runs") -> Path:
     """A new folder under `folder`, never one that exists."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

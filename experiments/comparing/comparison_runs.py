@@ -20,7 +20,7 @@ from experiments.command.parsing import UsageError
 from experiments.comparing import judging, variants
 from experiments.sweep import describe
 from experiments.sweeping.boards import SweepBoard
-from experiments.sweeping.points import label
+from experiments.sweeping.points import label, loader
 from experiments.train import check_resumed
 from vae import checkpoint, comparison, datasets, fit, images, planning, run, sweep, training
 
@@ -43,21 +43,10 @@ class Plan(NamedTuple):
         return {seed: workdir / planning.RUNS / name for seed, name in names.items()}
 
 
-def load(config: run.Config) -> datasets.Dataset:
-    """The data of a run."""
-    return datasets.load(
-        config.dataset,
-        data_dir=FLAGS.data_dir,
-        manual_dir=FLAGS.manual_dir,
-        validation=config.validation,
-        image_size=config.image_size,
-    )
-
-
 def paces(configs: Sequence[run.Config]) -> list[float]:
     """Seconds of a training step of each run, alone on this machine: the fastest of a few rounds, taken in turn."""
-    datasets_of = {config: load(config) for config in configs}
-    timed = [seconds_per_step(config, datasets_of[config]) for config in configs]
+    load = loader()
+    timed = [seconds_per_step(config, load(config)) for config in configs]
     _, *rounds = [[next(one) for one in timed] for _ in range(1 + NUM_ROUNDS)]
     return [min(of_one) for of_one in zip(*rounds, strict=True)]
 

@@ -33,7 +33,6 @@ class Data(NamedTuple):
 
 def loader() -> Callable[[Config], Dataset]:
     """Loads the data of a Config, each data set once."""
-
     loaded: dict[Any, Dataset] = {}
 
     def load(config):

@@ -89,9 +89,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                     should_stop=stop.requested,
                 )
             if not finished:
-                print(f"stopped and saved; the same command with --workdir={workdir} goes on")
-                print(workdir)
-                return script.STOPPED
+                return script.stopped(workdir)
             conclude(workdir, member, space, metric)
     print(workdir)
     return 0
