@@ -8,7 +8,7 @@
 
 Every run is judged by the yardstick of experiments.evaluate; evaluations that exist are used. Writes comparison.json,
 comparison.md and report.html, which opens in any browser and needs no other file. Four objectives with three seeds on
-the digits took two minutes on two busy CPU cores; on MNIST the evaluation alone takes minutes for each run
+the digits took 101 s on two CPU cores; on MNIST the evaluation alone takes minutes for each run
 (--num_examples=1000: a tenth). Ctrl-C saves and exits with code 75; so does SIGTERM.
 """
 
