@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae import hosts, tensorboard
-from vae.settings import Hyperparameters, Settings
+from vae import hosts, settings, tensorboard
+from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
 
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "config.json",
@@ -33,6 +33,7 @@ CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
 )
 SWEEP = "sweep.json"  # of a folder of runs
 PLAN = "plan.json"  # of a comparison
+ABOUT = ("flags", "argv", "devices", "versions", "git")  # what config.json tells of a run beside its Config
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -61,11 +62,14 @@ class Config:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Config:
-        known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        settings = Settings.from_dict(known.pop("settings"))
-        numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in known.pop("hyperparameters").items()}
-        return cls(settings=settings, hyperparameters=Hyperparameters(**numbers), **known)
+    def from_dict(cls, values: dict[str, Any], file_format: int = FORMAT) -> Config:
+        """The inverse of `to_dict`, also through JSON, and of files of older formats; raises SettingsError."""
+        fields = settings.read(values, [field.name for field in dataclasses.fields(cls)], file_format)
+        own = settings.read(fields.pop("settings"), [field.name for field in dataclasses.fields(Settings)], file_format)
+        numbers = settings.read(fields.pop("hyperparameters"), Hyperparameters._fields, file_format)
+        if own["schedule"] == "stages" and not len(numbers["stage_steps"]) == len(numbers["stage_factors"]) > 0:
+            raise SettingsError("its stage_steps and stage_factors are not one of each for every stage")
+        return cls(settings=Settings(**own), hyperparameters=Hyperparameters(**numbers), **fields)
 
 
 def differences(stored: Config, asked: Config) -> list[str]:
@@ -118,7 +122,7 @@ def read_json(path: Path) -> Any:
 
 def write_config(workdir: Path, config: Config, **about: Any) -> None:
     """config.json: the run's Config, `about` (argv, devices, …), the versions of the packages and the git revision."""
-    write_json(workdir / CONFIG, {**config.to_dict(), **about, **provenance()})
+    write_json(workdir / CONFIG, {"format": FORMAT, **config.to_dict(), **about, **provenance()})
 
 
 @functools.cache
@@ -128,14 +132,18 @@ def provenance() -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> Config:
-    """The Config of the run in `workdir`; raises RunError where there is none."""
-    values = read_json(workdir / CONFIG)
+    """The Config of the run in `workdir`; raises RunError if there is none, or one that cannot be a run's."""
+    path = workdir / CONFIG
+    values = read_json(path)
     try:
-        return Config.from_dict(values)
-    except KeyError as error:
-        raise RunError(f"{workdir / CONFIG} is not the config of a run of this version: it lacks {error}") from error
-    except (TypeError, AttributeError) as error:
-        raise RunError(f"{workdir / CONFIG} is not the config of a run of this version: {error}") from error
+        if not isinstance(values, dict):
+            raise SettingsError(f"it holds a {type(values).__name__} in the place of named values")
+        file_format = values.pop("format", 1)
+        if file_format not in range(1, FORMAT + 1):
+            raise SettingsError(f"its format is {file_format!r}, and this code reads 1 to {FORMAT}; use newer code")
+        return Config.from_dict({name: v for name, v in values.items() if name not in ABOUT}, file_format)
+    except SettingsError as error:
+        raise RunError(f"{path} is not the config of a run: {error}") from error
 
 
 def git_revision() -> str | None:

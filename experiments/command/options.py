@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments.command.parsing import UsageError, as_float32, choice, number, numbers, unknown
+from experiments.command.parsing import UsageError, choice, number, numbers, unknown
 from experiments.command.presets import PRESETS
 from vae import settings as names
+from vae.rules import as_float32
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset, Split
@@ -30,6 +31,10 @@ ONLY_WITH = (
     ("prior_components", "prior", ("mixture", "vamp")),
     ("stage_epochs", "schedule", ("stages",)),
     ("stage_factors", "schedule", ("stages",)),
+    ("warmup_cycles", "warmup_shape", ("cyclical",)),
+    ("discriminator_learning_rate", "discriminator_optimizer", ("own",)),
+    ("discriminator_b1", "discriminator_optimizer", ("own",)),
+    ("discriminator_b2", "discriminator_optimizer", ("own",)),
 )
 
 TRAINING_FLAGS: list[str] = []  # what config.json keeps, so that a run goes on
@@ -104,8 +109,10 @@ def define_regularizers() -> None:
     """The numbers of single objectives; each is an error with the others."""
     number("beta", 4.0, "beta: the weight of the KL", least=0)
     choice("warmup_shape", "linear", names.WARMUP_SHAPES, "warmup: how the weight of the KL rises to 1")
-    number("warmup_epochs", 10.0, "warmup: until the KL has its full weight", least=0)
-    number("warmup_cycles", 4, "warmup, cyclical: rises within --warmup_epochs", least=1, integer=True)
+    number("warmup_epochs", None, "warmup: until the KL has its full weight (default: 10; cyclical: --epochs, as in Fu "
+           "et al. 2019)", least=0)  # fmt: skip
+    number("warmup_cycles", 4, "warmup, cyclical: rises within --warmup_epochs (4 in Fu et al. 2019)", least=1,
+           integer=True)  # fmt: skip
     number("capacity_weight", 100.0, "capacity: γ", least=0)
     number("max_capacity", 25.0, "capacity: C, the KL in nats that is reached", least=0)
     number("capacity_epochs", 10.0, "capacity: in which the target rises from 0 to C", least=0)
@@ -117,13 +124,20 @@ def define_regularizers() -> None:
     number("dimension_weight", 1.0, "beta_tcvae: the weight of the dimension-wise KL", least=0)
     choice("aggregate_estimator", "stratified", names.AGGREGATE_ESTIMATORS, "beta_tcvae: of q(z) from a batch")
     number("dip_off_diagonal", 10.0, "dip_i, dip_ii: the weight of squared covariances", least=0)
-    number("dip_diagonal", 10.0, "dip_i, dip_ii: the weight of squared distances of variances from 1", least=0)
+    number("dip_diagonal", None, "dip_i, dip_ii: the weight of squared distances of variances from 1 (default: for "
+           "dip_i 10 times --dip_off_diagonal and for dip_ii once, as in Kumar et al. 2018)", least=0)  # fmt: skip
     number("info_alpha", 0.0, "info: 1 − α weighs the KL; 1 is the Wasserstein autoencoder", most=1)
     number("info_lambda", 100.0, "info: α + λ − 1 weighs the MMD between q(z) and p(z)", least=0)
     choice("mmd_kernel", "imq", names.MMD_KERNELS, "info: inverse multiquadratic or Gaussian")
     number("mmd_scale", 1.0, "info: of the kernel, in standard deviations of the prior", above=0)
     number("factor_gamma", 10.0, "factor: the weight of the total correlation", least=0)
-    numbers("discriminator_sizes", ["1000", "1000", "1000"], "factor: the discriminator's layers", integer=True)
+    numbers("discriminator_sizes", ["1000"] * 6, "factor: the discriminator's layers (as in Kim & Mnih 2018)",
+            integer=True)  # fmt: skip
+    choice("discriminator_optimizer", "own", names.DISCRIMINATOR_OPTIMIZERS, "factor: the discriminator's Adam; "
+           "shared: the model's, as in runs before there was a choice")  # fmt: skip
+    number("discriminator_learning_rate", 1e-4, "factor: of the discriminator's Adam (as in Kim & Mnih 2018)", above=0)
+    number("discriminator_b1", 0.5, "factor: its decay of the first moment (as in Kim & Mnih 2018)", least=0, below=1)
+    number("discriminator_b2", 0.9, "factor: its decay of the second moment (as in Kim & Mnih 2018)", least=0, below=1)
 
 
 def define_distributed() -> None:
