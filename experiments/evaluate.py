@@ -31,6 +31,7 @@ from experiments.command import options, script
 from experiments.command.parsing import UsageError, choices, number
 
 FLAGS = options.FLAGS
+UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
 
 # A flag that only some of --also read.
 READ_BY = {
@@ -105,7 +106,7 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
     """The yardstick on the images of a split: an Evaluation, per image, and what evaluation.json says of it."""
     import jax
 
-    from vae import evaluation, likelihoods, run
+    from vae import evaluation, run
 
     started = time.perf_counter()
     result = evaluation.evaluate(
@@ -129,9 +130,9 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
         "images_sha256": hashlib.sha256(data.images.tobytes()).hexdigest(),
         "seconds": time.perf_counter() - started,
     }
-    if width := likelihoods.cell_width(loaded.settings.likelihood, data.images.dtype):
-        num_values = data.images[0].size
-        summary["bits_per_dimension"] = evaluation.bits_per_dimension(summary["log_likelihood"], num_values, width)
+    if result.log_likelihood_of_masses is not None:
+        log_likelihood = float(result.log_likelihood_of_masses.mean())
+        summary["bits_per_dimension"] = evaluation.bits_per_dimension(log_likelihood, data.images[0].size)
     return result, summary
 
 
@@ -208,8 +209,14 @@ def print_table(summary: dict) -> None:
     print_line("effective sample size", summary["effective_sample_size"], None, f"of {summary['num_samples']}")
     print_line("Pareto k̂, median", summary["pareto_k"], None, "the estimate is unreliable where it exceeds 0.7:")
     print_line("Pareto k̂ > 0.7", 100 * summary["pareto_k_above_0.7"], None, "% of the images")
-    if "bits_per_dimension" in summary:
-        print_line("bits per dimension", summary["bits_per_dimension"])
+    bits = summary.get("bits_per_dimension")
+    if bits is not None:
+        print_line("bits per dimension", bits)
+        if bits > UNIFORM_BITS:
+            print(
+                f"{bits:.2f} bits per dimension: worse than {UNIFORM_BITS:.2f}, a uniform distribution; train for more "
+                "--epochs, or use --likelihood=normal --scale=optimal"
+            )
 
 
 if __name__ == "__main__":

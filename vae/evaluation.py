@@ -33,15 +33,16 @@ class Weights(NamedTuple):
     log_q_over_p: Any  # log q − log p of each stochastic layer, one [N, K] for each
     posterior_mean: Any  # [N, D], or None
     kl_per_dimension: Any  # [N, D], or None where there is no closed form
+    log_w_of_masses: Any = None  # [N, K], of the model of values k/255; None where x or p(x|z) is not of them
 
 
-def weigh_example(root, params, x, y, index, *, model: Model, num_samples: int) -> Weights:
-    """`num_samples` log-weights of one example x [H, W, C] at position `index` of its data set.
+def weigh_example(root, params, image, y, index, *, model: Model, num_samples: int) -> Weights:
+    """`num_samples` log-weights of one example [H, W, C], uint8 or in [0, 1], at position `index` of its data set.
 
     Every product has the same shape whatever else is evaluated, and block j of the samples is drawn with
     fold_in(fold_in(evaluate, index), j): an example's weights do not depend on its batch, bit for bit.
     """
-    batch = Batch(x[None], None if y is None else y[None], index[None])
+    batch = Batch(to_unit_interval(image)[None], None if y is None else y[None], index[None])
     q = model.posterior(params, batch)
     block_size = min(num_samples, SAMPLES_PER_KEY)
     num_blocks = -(-num_samples // block_size)
@@ -51,18 +52,19 @@ def weigh_example(root, params, x, y, index, *, model: Model, num_samples: int) 
     def weigh_tile(tile):
         blocks = tile * blocks_per_tile + jnp.arange(blocks_per_tile)
         keys = jax.vmap(lambda block: stream(root, Stream.EVALUATE, index, block))(blocks)
-        weighted = weigh(keys, params, model, _Blocks(q), batch, block_size)
-        scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p
+        weighted = weigh(keys, params, model, _Blocks(q), batch, block_size, masses=image.dtype == jnp.uint8)
+        scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p, weighted.log_w_of_masses
         return jax.tree.map(lambda a: a[:, 0], scores)
 
     scores = lax.map(weigh_tile, jnp.arange(num_tiles))
-    log_w, log_p_x_given_z, log_q_over_p = jax.tree.map(lambda a: a.reshape(-1)[:num_samples], scores)
+    log_w, log_p_x_given_z, log_q_over_p, log_w_of_masses = jax.tree.map(lambda a: a.reshape(-1)[:num_samples], scores)
     return Weights(
         log_w=log_w,
         log_p_x_given_z=log_p_x_given_z,
         log_q_over_p=log_q_over_p,
         posterior_mean=_of_example(q.mean),
         kl_per_dimension=_of_example(q.kl_per_dimension and q.kl_per_dimension(model.prior(params, batch.y))),
+        log_w_of_masses=log_w_of_masses,
     )
 
 
@@ -88,9 +90,7 @@ def weigh_examples(root, params, images, labels, index, *, model: Model, num_sam
     def on_one_device(images, labels, index):
         def one(example):
             image, label, position = example
-            return weigh_example(
-                root, params, to_unit_interval(image), label, position, model=model, num_samples=num_samples
-            )
+            return weigh_example(root, params, image, label, position, model=model, num_samples=num_samples)
 
         return lax.map(one, (images, labels, index))
 
@@ -109,6 +109,7 @@ class Evaluation(NamedTuple):
     kl_per_layer: np.ndarray  # [N, L], from the samples
     posterior_mean: np.ndarray | None  # [N, D]
     kl_per_dimension: np.ndarray | None  # [N, D]
+    log_likelihood_of_masses: np.ndarray | None = None  # [N], as the headline, of the model of the 256 values k/255
 
 
 def evaluate(
@@ -180,6 +181,9 @@ def statistics(weights: Weights) -> Evaluation:
         kl_per_layer=np.stack([layer.astype(np.float64).mean(1) for layer in jax.tree.leaves(weights.log_q_over_p)], 1),
         posterior_mean=weights.posterior_mean,
         kl_per_dimension=weights.kl_per_dimension,
+        log_likelihood_of_masses=None
+        if weights.log_w_of_masses is None
+        else log_mean_exp(weights.log_w_of_masses.astype(np.float64)),
     )
 
 
@@ -276,9 +280,9 @@ def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
     return summary
 
 
-def bits_per_dimension(log_likelihood: float, num_values: int, cell_width: float) -> float:
-    """Bits per value of images of `num_values` values: −log₂ of exp(log-likelihood per value) × `cell_width`.
+def bits_per_dimension(log_likelihood_of_masses: float, num_values: int) -> float:
+    """Bits per value of images of `num_values` values: −log₂ of their probability, a code length; 8 if all are equal.
 
-    The width is 1 for masses, and 1/255 for a density on values k/255; the density is taken as constant over a cell.
+    Of a density, log p(x) is no such logarithm: p(x) may be larger than one.
     """
-    return -(log_likelihood / num_values + math.log(cell_width)) / math.log(2)
+    return -log_likelihood_of_masses / num_values / math.log(2)
