@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 # A module may import those of the rows above its own.
 LAYERS = (
     {"settings", "streams", "hosts", "tensorboard", "datasets", "figures", "comparison", "report"},
-    {"distributions", "bounds"},
+    {"distributions", "bounds", "importance"},
     {"likelihoods", "networks", "images"},
     {"flows"},
     {"posteriors"},
