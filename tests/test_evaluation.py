@@ -179,24 +179,6 @@ def test_log_likelihood_equals_scipys_logsumexp_over_all_weights():
     np.testing.assert_allclose(result.log_likelihood[100], groups.mean(1), rtol=1e-12)
 
 
-def test_effective_sample_size_is_k_for_equal_weights_and_1_for_a_single_one():
-    log_w = np.stack([np.zeros(200), np.where(np.arange(200) == 7, 0.0, -1e4)])
-    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
-    np.testing.assert_allclose(result.effective_sample_size, [200, 1])
-
-
-@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
-def test_pareto_k_recovers_the_shape_of_a_generalised_pareto_tail(shape):
-    weights = scipy.stats.genpareto(shape).rvs((200, 5000), random_state=0)
-    estimates = evaluation.pareto_k(np.log(weights))
-    assert estimates.mean() == pytest.approx(shape, abs=0.06)
-
-
-def test_pareto_k_says_what_it_cannot_say():
-    assert np.isnan(evaluation.pareto_k(np.zeros((2, 20)))).all()
-    assert np.isneginf(evaluation.pareto_k(np.zeros((2, 1000)))).all()
-
-
 def test_active_units_are_those_whose_posterior_mean_varies():
     generator = np.random.default_rng(0)
     means = generator.normal(size=(5000, 4)) * np.sqrt([1.0, 0.02, 0.005, 0.0])
@@ -281,6 +263,59 @@ def test_bits_per_dimension_worse_than_a_uniform_distribution_are_said_to_be(mlp
     print_table(summary | {"split": "test", "checkpoint": 1, "binarization": "none", "latent_dim": 3, "seconds": 1.0})
     line = "8.07 bits per dimension: worse than 8.00, a uniform distribution; train for more --epochs, or use "
     assert (line in capsys.readouterr().out) == (bits == 8.07)
+
+
+def summary_of(log_w):
+    return evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None)))
+
+
+def test_k_hat_is_no_all_clear_where_there_are_too_few_samples_for_it(capsys):
+    from experiments.evaluate import print_pareto_k
+
+    log_w = np.random.default_rng(0).normal(0, 10, (30, 100))
+    few, enough = summary_of(log_w[:, :20]), summary_of(log_w)
+    assert [few[name] for name in ("pareto_k", "pareto_k_threshold", "pareto_k_above_threshold")] == [None] * 3
+    assert (enough["pareto_k_threshold"], enough["pareto_k_above_threshold"]) == (0.5, 1.0)
+    print_pareto_k(few)
+    print_pareto_k({**enough, "pareto_k_above_threshold": 1 / 120})
+    first, _, share = capsys.readouterr().out.splitlines()
+    assert first.split() == ["Pareto", "k̂", "—", "it", "needs", "21", "samples", "or", "more"]
+    assert share.split() == ["Pareto", "k̂", ">", "0.50", "0.8", "%", "of", "the", "images"]
+
+
+def test_an_image_without_k_hat_among_others_counts_as_unreliable():
+    log_w = np.zeros((4, 100))
+    log_w[0] = -np.inf
+    summary = summary_of(log_w)
+    assert summary["pareto_k_above_threshold"] == 0.25
+
+
+def test_an_image_that_is_impossible_makes_the_means_infinite_and_is_counted(capsys):
+    from experiments.evaluate import warn
+    from vae.run import finite_or_null
+
+    log_w = np.zeros((4, 100))
+    log_w[0], log_w[1, :50] = -np.inf, -np.inf  # the second one is possible by half of its samples
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
+    np.testing.assert_allclose(result.log_likelihood[100], [-np.inf, np.log(0.5), 0, 0])
+    np.testing.assert_allclose(result.effective_sample_size, [np.nan, 50, 100, 100])
+    summary = evaluation.summarize(result)
+    assert (summary["log_likelihood"], summary["elbo"], summary["num_not_finite"]) == (-np.inf, -np.inf, 2)
+    assert finite_or_null(summary)["log_likelihood"] is None
+    assert summary["log_likelihood_se"] is None
+    warn(summary)
+    assert "of 2 of 4 images is not finite" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_an_earlier_version_stored_is_read_with_the_names_of_today():
+    stored = {"num_samples": 5000, "elbo": -1.0, "pareto_k": 0.8, "pareto_k_above_0.7": 0.9}
+    upgraded = evaluation.upgrade(stored)
+    assert upgraded == {
+        "num_samples": 5000, "elbo": -1.0, "pareto_k": 0.8, "pareto_k_threshold": 0.7, "pareto_k_above_threshold": 0.9
+    }  # fmt: skip
+    false_all_clear = {"num_samples": 10, "pareto_k": None, "pareto_k_above_0.7": 0.0}
+    assert evaluation.upgrade(false_all_clear)["pareto_k_above_threshold"] is None
+    assert evaluation.upgrade(upgraded) == upgraded
 
 
 def test_bits_per_dimension_of_equal_masses_of_256_values_are_8():

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 LAYERS = (
     {"rules"},
     {"settings", "streams", "hosts", "tensorboard", "datasets", "figures", "comparison", "report"},
-    {"distributions", "bounds"},
+    {"distributions", "bounds", "importance"},
     {"likelihoods", "networks", "images"},
     {"flows"},
     {"posteriors"},

@@ -135,7 +135,11 @@ def stored_evaluation(folder: Path, split: str, num_examples: int | None) -> tup
     else:
         paths = sorted(folder.glob(f"evaluation_{split}_{num_examples or '*'}.json"))
         path = paths[0] if paths else folder / "none"
-    return (run.read_json(path), path) if path.exists() else None
+    if not path.exists():
+        return None
+    from vae import evaluation
+
+    return evaluation.upgrade(run.read_json(path)), path
 
 
 def judged(folder: Path, wanted: Yardstick, images: Callable[[Path], tuple], devices, should_stop) -> Judged:
