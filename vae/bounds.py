@@ -7,6 +7,7 @@ arrays and fields of `Hyperparameters`, and a row in `BOUNDS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -37,7 +38,7 @@ def miwae(log_w: Float[Array, "M K B"]) -> Float[Array, "B"]:
 def piwae(log_w: Float[Array, "M K B"]) -> Float[Array, "B"]:
     """Partially importance-weighted: the value, and the decoder's gradient, are those of IWAE with M·K samples.
 
-    The encoder's gradient is that of `miwae` (Rainforth et al. 2018); see objectives.py.
+    The encoder's gradient is that of `miwae` (Rainforth et al. 2018); see objectives/log_weights.py.
     """
     return iwae(log_w.reshape(-1, log_w.shape[-1]))
 
@@ -81,21 +82,45 @@ def jackknife(log_w: Float[Array, "K B"], order: int) -> Float[Array, "B"]:
     num_samples = log_w.shape[0]
     if num_samples <= order:
         raise ValueError(f"a jackknife of order {order} needs more than {order} samples, got K = {num_samples}")
-    # The coefficients grow like K^m and cancel: what is common to all weights must not pass through them.
-    largest = lax.stop_gradient(log_w.max(0))
-    log_w = log_w - largest[None]
-    bound = iwae(log_w)
-    without_one = leave_one_out(log_w) - jnp.log(num_samples - 1)
+    # The coefficients grow like K^m and add up to 1, so what is summed here is L_K and differences from it, which are
+    # small: with g_k = −log(1 − w̃_k), L_K − L_{K−1} without sample k is g_k + log(1 − 1/K).
+    k, normalized, g = float(num_samples), jax.nn.softmax(log_w, axis=0), fall_without(log_w)
+    fall = ((g - normalized).sum(0) + k * math.log1p(-1 / k) + 1) / k  # mean over samples; Σ_k w̃_k = 1 is taken off
     if order == 1:
-        return largest + num_samples * bound - (num_samples - 1) * without_one.mean(0)
-    absent = jnp.eye(num_samples, dtype=bool)[:, :, None]
-    without_two = jax.vmap(leave_one_out)(jnp.where(absent, NOTHING, log_w[None])) - jnp.log(num_samples - 2)
-    pairs = jnp.where(absent, 0, without_two).sum((0, 1)) / (num_samples * (num_samples - 1))
-    k = float(num_samples)
-    return largest + k**2 / 2 * bound - (k - 1) ** 2 * without_one.mean(0) + (k - 2) ** 2 / 2 * pairs
+        return iwae(log_w) + (k - 1) * fall
+    # Without both k and l it falls by g_k + g_l + h_kl, which leaves (K − 1)² − (K − 2)² of the first differences.
+    interaction = interactions(log_w, normalized, g) / (k * (k - 1)) + math.log1p(-1 / (k - 1) ** 2)
+    return iwae(log_w) + (2 * k - 3) * fall - (k - 2) ** 2 / 2 * interaction
 
 
 NOTHING = -1e30  # log of a weight that is left out; finite, so that its gradient is zero and not NaN
+NUM_TERMS = 20  # of Σ_m p^m/m with p ≤ ¼: the rest is below 1e-13
+
+
+def fall_without(log_w: Float[Array, "K B"]) -> Float[Array, "K B"]:
+    """−log(1 − w̃_k), by which log Σ w falls without sample k; exact where w̃_k is tiny and where it is nearly 1."""
+    normalized = jax.nn.softmax(log_w, axis=0)
+    small = normalized < 0.5
+    of_small = -jnp.log1p(-jnp.where(small, normalized, 0))
+    return jnp.where(small, of_small, logsumexp(log_w, axis=0, keepdims=True) - leave_one_out(log_w))
+
+
+def interactions(
+    log_w: Float[Array, "K B"], normalized: Float[Array, "K B"], g: Float[Array, "K B"]
+) -> Float[Array, "B"]:
+    """Σ_{k≠l} h_kl, where h_kl is by how much more log Σ w falls without k and l than by g_k + g_l.
+
+    That is −log(1 − o_k o_l) with odds o = w̃/(1 − w̃). Among all samples but the largest, o_k o_l ≤ ¼, and sums of
+    powers of o give it without an array of all pairs.
+    """
+    largest = jnp.arange(len(log_w))[:, None] == log_w.argmax(0)[None]
+    with_largest = jnp.where(largest, 0, fall_without(jnp.where(largest, NOTHING, log_w)) - g).sum(0)
+    odds = jnp.where(largest, 0, normalized / (1 - jnp.where(largest, 0, normalized)))
+    among_others, power = jnp.zeros_like(log_w[0]), jnp.ones_like(odds)
+    for m in range(1, NUM_TERMS + 1):
+        power = power * odds
+        among_others = among_others + (power.sum(0) ** 2 - (power**2).sum(0)) / m
+    return 2 * with_largest + among_others
 
 
 def leave_one_out(log_w: Float[Array, "K B"]) -> Float[Array, "K B"]:
