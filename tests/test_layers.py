@@ -25,7 +25,7 @@ LAYERS = (
     {"study"},
     {"fit", "population"},
     {"planning"},
-    {"scoreboard", "results"},
+    {"scoreboard", "results", "folders"},
     {"sweep"},
     {"search"},
 )
