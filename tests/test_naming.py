@@ -191,7 +191,7 @@ def test_a_run_that_nobody_asks_for_or_that_lost_its_config_is_refused(tmp_path)
         folders.check(tmp_path, WANTED, recorded=False)
     folder.rename(folder.with_name("001"))
     (folder.with_name("001") / run.CONFIG).unlink()
-    with pytest.raises(run.RunError, match="001 holds a trained run but no config.json"):
+    with pytest.raises(run.RunError, match=r"001 holds a trained run but no config\.json"):
         folders.check(tmp_path, WANTED, recorded=True)
 
 

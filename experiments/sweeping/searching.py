@@ -50,7 +50,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
         folders.check_listed(workdir, stored.get("runs", {}))
         if not asked["storage"] and stored.get("runs") and not (workdir / JOURNAL).exists():
             raise run.RunError(
-                f"{workdir / JOURNAL}, which knows the trials of the runs in {workdir}, is lost; put it back, or choose "
+                f"{workdir / JOURNAL}, which holds the trials of the runs beside it, is lost; put it back, or choose "
                 "another --workdir"
             )
     with storage.failures_in_a_line():
