@@ -217,6 +217,7 @@ def test_a_label_names_every_value_that_differs_anywhere_and_means_something(set
         (["--objectives=elbo iwae:seed=1"], ["seed is the same for all that is compared; use --seeds"]),
         (["--objectives=elbo elbo:estimator=dreg"], ["the estimator dreg is not possible for the objective elbo"]),
         (["--objectives=elbo elbo:likelihood=normal:binarization=none"], ["elbo:likelihood=normal", "another"]),
+        (["--objectives=elbo elbo:conditional=true"], ["elbo:conditional=true", "another conditioning on labels"]),
         (["--objectives=elbo,iwae", "--objective=elbo"], ["--objective has no effect here; use --objectives"]),
         (["--objectives=elbo,iwae", "--seed=1"], ["--seed has no effect here; use --seeds"]),
         (["--objectives=elbo,iwae", "--tune=learning_rate=-1"], ["learning_rate=-1: must be a finite float32"]),
