@@ -26,7 +26,7 @@ LAYERS = (
     {"study"},
     {"fit", "population"},
     {"planning"},
-    {"scoreboard", "results"},
+    {"scoreboard", "results", "folders"},
     {"sweep"},
     {"search"},
 )

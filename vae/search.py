@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vae import images, planning, population, run, study, sweep
+from vae import folders, images, planning, population, run, study, sweep
 from vae.datasets import Dataset, Split
 from vae.planning import RUNS, Group
 from vae.record import FAILURE
@@ -137,6 +137,7 @@ class Rounds:
         asked = member.ask(wanted, spec.space, lambda number: study.sampler(spec, number), self._pruner)
         try:
             runs = {f"{number:0{self._width}}": configure(params) for number, params in asked.items()}
+            self._check_new(list(runs))
         except Exception:
             self.give_back()
             raise
@@ -149,6 +150,14 @@ class Rounds:
             values = {name: one.values for name, one in runs.items()}
             self._store({"runs": known | values, ROUND: {"trials": list(asked), "names": list(runs), "plans": {}}})
         return bool(asked)
+
+    def _check_new(self, names: list[str]) -> None:
+        """Raises RunError where the folder of a new trial holds a run: the study has forgotten the trials before."""
+        for path in (self._workdir / RUNS / name for name in names):
+            if folders.was_trained(path):
+                raise run.RunError(
+                    f"{path} holds a run of another study than {self._member.name}; choose another --workdir"
+                )
 
     def train(
         self,

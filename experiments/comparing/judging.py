@@ -94,8 +94,10 @@ def about(config: run.Config) -> dict[str, Any]:
     return {
         "dataset": config.dataset,
         "image_size": config.image_size,
+        "image_shape": list(settings.image_shape),
         "binarization": "fixed" if settings.binarization == "dynamic" else settings.binarization,
         "likelihood": settings.likelihood,
+        "num_classes": settings.num_classes,
     }
 
 

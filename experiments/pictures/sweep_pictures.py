@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.command.naming import text
 from experiments.pictures.run_pictures import save
 from vae import figures, results, run
 from vae.planning import RUNS
@@ -119,6 +120,4 @@ def _as_numbers(values: list[Any]) -> tuple[list[Any], bool]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return ",".join(map(text, value)) if isinstance(value, list) else text(value)

@@ -32,7 +32,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     import optuna
 
     from experiments.command import devices
-    from vae import run, search, storage, study
+    from vae import folders, run, search, storage, study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     given = configuration.settle(stored.get("flags", {}))
@@ -46,6 +46,13 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     check_corners(space, given, load, available)
     asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
     wanted = about_study(space, asked)
+    if workdir is not None:
+        folders.check_listed(workdir, stored.get("runs", {}))
+        if not asked["storage"] and stored.get("runs") and not (workdir / JOURNAL).exists():
+            raise run.RunError(
+                f"{workdir / JOURNAL}, which holds the trials of the runs beside it, is lost; put it back, or choose "
+                "another --workdir"
+            )
     with storage.failures_in_a_line():
         shared = storage.open_storage(asked["storage"]) if asked["storage"] else None
         if shared is not None:
