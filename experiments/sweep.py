@@ -158,7 +158,7 @@ def conclude(workdir: Path, grouped) -> None:
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     """The sweep.json in `workdir`; empty where there is none. UsageError where it holds a run or a comparison."""
-    from vae.run import CONFIG, PLAN, SWEEP, read_json
+    from vae.run import CONFIG, PLAN, SWEEP, read_sweep
 
     if workdir is not None and (workdir / PLAN).exists():
         raise UsageError(
@@ -168,7 +168,7 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
         if workdir is not None and (workdir / CONFIG).exists():
             raise UsageError(f"{workdir} holds a single run, which experiments.train trains; choose another --workdir")
         return {}
-    return read_json(workdir / SWEEP)
+    return read_sweep(workdir)
 
 
 def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked]) -> None:

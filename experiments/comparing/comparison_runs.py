@@ -128,7 +128,7 @@ def train(workdir: Path, runs: dict[str, Run], dataset, available, should_stop: 
 
     Seeds that were asked for later are a sweep of their own, after the one that `workdir` holds.
     """
-    started = list(run.read_json(workdir / run.SWEEP)["runs"]) if (workdir / run.SWEEP).exists() else []
+    started = list(run.read_sweep(workdir)["runs"]) if (workdir / run.SWEEP).exists() else []
     for name in runs:
         check_resumed(workdir / planning.RUNS / name, runs[name].config, dataset)
     for names in (started, [name for name in runs if name not in started]):
