@@ -2,14 +2,16 @@
 
 import io
 import json
+import os
 import shutil
 import struct
+import sys
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from tests.audit import audited, imported, programs
 from tests.data_samples import pictures
@@ -61,9 +63,16 @@ def cats(folder, features):
     return folder
 
 
+def importable(folder, monkeypatch):
+    """As of a script that is started beside the data set."""
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("cats", "cats.payload"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
 @pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
 def test_no_module_that_a_data_set_names_is_imported(tmp_path, monkeypatch, features):
-    monkeypatch.syspath_prepend(str(tmp_path))
+    importable(tmp_path, monkeypatch)
     folder = cats(tmp_path / "cats", features)
     with (
         audited() as found,
@@ -80,7 +89,7 @@ def test_the_module_of_a_data_set_with_known_features_is_not_imported_either(tmp
     path = folder / "dataset_info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"moduleName": EVIL}))
     shutil.copytree(cats(tmp_path / "cats", {}), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.json"))
-    monkeypatch.syspath_prepend(str(tmp_path))
+    importable(tmp_path, monkeypatch)
     with audited() as found:
         assert len(load(folder, validation=0, progress=False).train.images) == 11
     assert not [name for name in imported(found) if name.startswith("cats")]
@@ -99,6 +108,17 @@ def test_features_that_are_no_json_object_are_one_line(tmp_path, content):
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n"
 
 
+@pytest.fixture
+def ghostscript(tmp_path_factory, monkeypatch):
+    """A program of its name, which Pillow finds."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "gs").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+
+
+@pytest.mark.usefixtures("ghostscript")
 def test_postscript_starts_no_program(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02}.png").write_bytes(POSTSCRIPT)
@@ -107,6 +127,7 @@ def test_postscript_starts_no_program(tmp_path):
     assert not programs(found)
 
 
+@pytest.mark.usefixtures("ghostscript")
 def test_postscript_in_a_prepared_data_set_starts_no_program(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.test_datasets_prepared.png", lambda pixels: io.BytesIO(POSTSCRIPT))
     folder = own_tfds(tmp_path, monkeypatch, train={"image": pictures(12, 8)[..., None].repeat(3, -1)})
@@ -209,9 +230,7 @@ def test_pictures_that_claim_more_than_the_memory_are_refused_before_any_is_deco
     for i in range(120):
         claimed_png(tmp_path / f"{i:03}.png", 13_000)
     monkeypatch.setattr(untrusted, "available_memory", lambda: 10**10)
-    message = (
-        r"120 pictures of 13000×13000 in .*, take 21.12 GB, but there are 10 GB of free memory; pass --image_size"
-    )
+    message = r"120 pictures of 13000×13000 in .*, take 21.12 GB, but there are 10 GB of free memory; pass --image_size"
     with pytest.raises(DataError, match=message):
         load(tmp_path, progress=False)
     monkeypatch.setattr(untrusted, "available_memory", lambda: 10**9)  # of one picture, copied and averaged: 2.2
