@@ -93,14 +93,14 @@ def main() -> int:
     from vae import hosts, planning, run, sweep
 
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
-    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True, distributed=FLAGS.distributed)
+    available = devices.start(num_devices, one_per_core=True, distributed=FLAGS.distributed)
     planning.check_strategy(asked["strategy"])
     load = loader()
     runs = configure(points, given, load)
     check_resumed(workdir, stored, asked, runs)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available)
-    workdir = hosts.agreed(lambda: workdir or script.new_workdir("sweep", "sweeps"))
+    workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with run.lock(workdir):
         hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
         describe(runs, len(grouped), available)

@@ -22,6 +22,7 @@ MANIFEST, STATE = "manifest.json", "state"
 PARTIAL, DELETED = ".partial-", ".deleted-"
 
 
+@hosts.shared
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or of another shape; one line for the user."""
 

@@ -39,6 +39,7 @@ PLAN = "plan.json"  # of a comparison
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+@hosts.shared
 class RunError(ValueError):
     """A run folder that cannot be used as asked; one line for the user."""
 

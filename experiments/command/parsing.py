@@ -11,9 +11,12 @@ from typing import Any
 
 from absl import flags
 
+from vae import hosts
+
 flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
 
 
+@hosts.shared
 class UsageError(ValueError):
     """Flags that do not go together; one line for the user."""
 

@@ -41,7 +41,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     check_space(space, asked["search"])
     asked["metric"] = metric = metric_of(space, asked["metric"])
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
-    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True)
+    available = devices.start(num_devices, one_per_core=True)
     load = loader()
     check_corners(space, given, load, available)
     asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
