@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 
 # A module may import those of the rows above its own.
 LAYERS = (
-    {"untrusted"},
+    {"untrusted", "passwords"},
     {"settings", "streams", "hosts", "tensorboard", "datasets", "figures", "comparison", "report"},
     {"distributions", "bounds"},
     {"likelihoods", "networks", "images"},

@@ -16,6 +16,7 @@ from experiments.sweeping import axes
 from experiments.sweeping.axes import Axis, Range
 from experiments.sweeping.boards import SearchBoard
 from experiments.sweeping.points import configured, label, loader
+from vae import passwords
 
 FLAGS = options.FLAGS
 ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
@@ -46,7 +47,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     check_corners(space, given, load, available)
     asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
     wanted = about_study(space, asked)
-    with storage.failures_in_a_line():
+    with storage.failures_in_a_line(asked["storage"] or ""):
         shared = storage.open_storage(asked["storage"]) if asked["storage"] else None
         if shared is not None:
             study.join(shared, asked["study"], wanted)
@@ -134,7 +135,7 @@ def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, An
     ]
     if differing:
         raise UsageError(f"{workdir} holds another search: {'; '.join(differing)}; choose another --workdir")
-    if asked["storage"] and ":***@" in asked["storage"]:
+    if asked["storage"] and passwords.HIDDEN in asked["storage"]:
         raise UsageError(f"the password of --storage={asked['storage']} is not kept in a file; give --storage again")
 
 
@@ -241,10 +242,7 @@ def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], worker: 
 
 def argv() -> list[str]:
     """The command, without a password."""
-    from vae.storage import without_password
-
-    shown = without_password(FLAGS.storage or "")
-    return [text.replace(FLAGS.storage, shown) if FLAGS.storage else text for text in sys.argv]
+    return list(map(passwords.without_password, sys.argv))
 
 
 def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) -> None:
