@@ -269,7 +269,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, up to a last line that a killed process may have left incomplete."""
     path = workdir / METRICS
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             rows.append(untrusted.parse_object(line))
         except ValueError:

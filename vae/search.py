@@ -123,7 +123,8 @@ class Rounds:
         """Fail the trials that this worker had asked for when it was killed, and had not begun to train."""
         begun = stored(self._workdir).get("trials", [])
         for trial in self._member.trials():
-            own = trial.user_attrs.get(study.WORKER, {}).get("id") == self._member.worker.id
+            of = study.worker_of(trial)
+            own = of is not None and of.id == self._member.worker.id
             if own and trial.state == TrialState.RUNNING and trial.number not in begun:
                 self._member.fail(trial._trial_id, "its worker was killed before it trained")
 

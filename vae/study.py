@@ -135,6 +135,8 @@ def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any])
 def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
     """Raises RunError with each difference between what a worker and what the study asks for."""
     stored = study.user_attrs[ASKED]
+    if not isinstance(stored, dict):
+        raise run.RunError(f"the study {study.study_name} was not made by this program; use another --study")
     differing = [
         f"{name} is {_shown(stored.get(name))}, not {_shown(asked.get(name))}"
         for name in sorted({*stored, *asked})
@@ -217,8 +219,8 @@ class Member:
     def free_the_dead(self, space: Space) -> None:
         """Fail the trials in training whose worker is dead."""
         for trial in self.trials():
-            if trial.state == TrialState.RUNNING and (of := trial.user_attrs.get(WORKER)):
-                if of["id"] != self.worker.id and is_dead(Worker(**of)):
+            if trial.state == TrialState.RUNNING and (of := worker_of(trial)):
+                if of.id != self.worker.id and is_dead(of):
                     self.fail(trial._trial_id, "its worker died")
                 elif len(trial.params) < len(space) and trial._trial_id not in self._half_asked:
                     # Its worker may have died before the first heartbeat, without which no trial goes stale.
@@ -254,6 +256,16 @@ class Member:
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that were asked for: told, or in training."""
     return trial.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def worker_of(trial: FrozenTrial) -> Worker | None:
+    """Who trains or has trained it, where it says so; RunError where that is no worker of this program."""
+    of = trial.user_attrs.get(WORKER)
+    if of is None:
+        return None
+    if not isinstance(of, dict) or set(of) != set(Worker._fields) or not all(isinstance(v, str) for v in of.values()):
+        raise run.RunError(f"trial {trial.number} of the study was not made by this program; use another --study")
+    return Worker(**of)
 
 
 def is_dead(worker: Worker) -> bool:

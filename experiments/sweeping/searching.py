@@ -249,7 +249,7 @@ def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) 
     """Write and print what the search found; raises TrainingFailed where no trial stayed finite."""
     from optuna.trial import TrialState
 
-    from vae import planning, record, results, study
+    from vae import record, results, study
 
     trials = member.trials()
     told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
@@ -269,10 +269,23 @@ def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) 
     print(f"results: {table}")
     if finished:
         best = max(finished, key=lambda trial: trial.value)
-        owner = Path(best.user_attrs[study.WORKER]["workdir"])
-        folder = (workdir if owner == workdir.absolute() else owner) / planning.RUNS / best.user_attrs[study.RUN]
+        folder = folder_of(best, workdir)
         print(
             f"best validation {named(metric)}: {best.value:.2f} nats per image, trial {best.number} "
             f"({label(point_of(space, best.params))})"
         )
-        print(f"next: python -m experiments.evaluate --workdir={folder}")
+        if folder is not None:
+            print(f"next: python -m experiments.evaluate --workdir={folder}")
+
+
+def folder_of(trial, workdir: Path) -> Path | None:
+    """The run folder of a trial; None where the study, which others write to, does not name one."""
+    from vae import planning, study, untrusted
+
+    try:
+        owner, name = study.worker_of(trial), untrusted.plain_name(trial.user_attrs.get(study.RUN))
+    except ValueError:
+        return None
+    if owner is None or not owner.workdir.isprintable():
+        return None
+    return (workdir if Path(owner.workdir) == workdir.absolute() else Path(owner.workdir)) / planning.RUNS / name
