@@ -86,7 +86,7 @@ def main() -> int:
     from experiments.comparing import comparison_runs, judging
     from vae import run
 
-    available = devices.start(FLAGS.devices, FLAGS.data_dir, one_per_core=True)
+    available = devices.start(FLAGS.devices, one_per_core=True)
     if asked["runs"]:
         groups = judging.group(list(map(Path, asked["runs"])))
         check_number(groups)

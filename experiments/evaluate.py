@@ -64,7 +64,7 @@ def main() -> int:
     from experiments.pictures import run_pictures
     from vae import run
 
-    available = devices.start(FLAGS.devices, FLAGS.data_dir)
+    available = devices.start(FLAGS.devices)
     loaded = run.load_run(workdir, FLAGS.checkpoint)
     data, index = options.evaluated_split(workdir, FLAGS.split, FLAGS.num_examples)
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())

@@ -93,14 +93,14 @@ def main() -> int:
     from vae import hosts, planning, run, sweep
 
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
-    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True, distributed=FLAGS.distributed)
+    available = devices.start(num_devices, one_per_core=True, distributed=FLAGS.distributed)
     planning.check_strategy(asked["strategy"])
     load = loader()
     runs = configure(points, given, load)
     check_resumed(workdir, stored, asked, runs)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available)
-    workdir = hosts.agreed(lambda: workdir or script.new_workdir("sweep", "sweeps"))
+    workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with run.lock(workdir):
         hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
         describe(runs, len(grouped), available)
@@ -158,7 +158,7 @@ def conclude(workdir: Path, grouped) -> None:
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     """The sweep.json in `workdir`; empty where there is none. UsageError where it holds a run or a comparison."""
-    from vae.run import CONFIG, PLAN, SWEEP, read_json
+    from vae.run import CONFIG, PLAN, SWEEP, read_sweep
 
     if workdir is not None and (workdir / PLAN).exists():
         raise UsageError(
@@ -168,7 +168,7 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
         if workdir is not None and (workdir / CONFIG).exists():
             raise UsageError(f"{workdir} holds a single run, which experiments.train trains; choose another --workdir")
         return {}
-    stored = read_json(workdir / SWEEP)
+    stored = read_sweep(workdir)
     if "sweep" not in stored:
         raise UsageError(
             f"{workdir} holds the runs of a comparison whose {PLAN} is lost; put it back, or choose another --workdir"

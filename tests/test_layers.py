@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 
 # A module may import those of the rows above its own.
 LAYERS = (
-    {"rules"},
+    {"rules", "untrusted", "passwords"},
     {"settings", "streams", "hosts", "tensorboard", "datasets", "figures", "comparison", "report"},
     {"distributions", "bounds", "importance"},
     {"likelihoods", "networks", "images"},

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae import hosts, settings, tensorboard
+from vae import hosts, settings, tensorboard, untrusted
 from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
 
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
@@ -32,11 +32,15 @@ CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "figures",
 )
 SWEEP = "sweep.json"  # of a folder of runs
+ROUND = "round"  # of it: the trials of a search that are in training
+ROUND_DEFAULTS: dict[str, Any] = {"names": [], "trials": [], "plans": {}}
+SWEEP_KINDS = {"runs": dict, "groups": dict, ROUND: dict, "flags": dict, "sweep": list}
 PLAN = "plan.json"  # of a comparison
 ABOUT = ("flags", "argv", "devices", "versions", "git")  # what config.json tells of a run beside its Config
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+@hosts.shared
 class RunError(ValueError):
     """A run folder that cannot be used as asked; one line for the user."""
 
@@ -110,14 +114,48 @@ def finite_or_null(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def read_json(path: Path) -> Any:
-    """Raises RunError where the file is absent or not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; raises RunError where the file is absent, no file, or no JSON object."""
     try:
-        return json.loads(path.read_text())
+        if path.exists() and not path.is_file():  # a device or a pipe never ends
+            raise RunError(f"{path} is no file; replace it, or choose another folder")
+        content = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path.parent} holds no run: {path} cannot be read ({error.strerror})") from error
+    try:
+        return untrusted.parse_object(content)
     except ValueError as error:
         raise RunError(f"{path} is damaged: it is not valid JSON ({error})") from error
+
+
+def read_sweep(workdir: Path) -> dict[str, Any]:
+    """sweep.json of a folder of runs; RunError as read_json, and where a run in it has no plain name."""
+    path = workdir / SWEEP
+    about = read_json(path)
+    try:
+        for name, kind in SWEEP_KINDS.items():
+            _check(isinstance(about.get(name, kind()), kind), f"its {name!r} is of another type")
+        runs, groups, of_round = (about.get(name, {}) for name in ("runs", "groups", ROUND))
+        names, trials, plans = (of_round.get(name, default) for name, default in ROUND_DEFAULTS.items())
+        for name in [*runs, *names, *plans]:
+            untrusted.plain_name(name)
+        _check(all(isinstance(values, dict) for values in runs.values()), "one of its 'runs' is no object")
+        _check(len(names) == len(trials) and all(map(_is_count, trials)), f"its {ROUND!r} does not fit its trials")
+        for plan in [*groups.values(), *plans.values()]:
+            whole = _is_count(plan.get("done")) and _is_count(plan.get("chunk_size", plan.get("num_runs")), least=1)
+            _check(whole and isinstance(plan.get("strategy"), str), "it says of a group what cannot be")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {error}; put the file back, or choose another --workdir") from error
+    return about
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least
 
 
 def write_config(workdir: Path, config: Config, **about: Any) -> None:
@@ -136,8 +174,6 @@ def read_config(workdir: Path) -> Config:
     path = workdir / CONFIG
     values = read_json(path)
     try:
-        if not isinstance(values, dict):
-            raise SettingsError(f"it holds a {type(values).__name__} in the place of named values")
         file_format = values.pop("format", 1)
         if file_format not in range(1, FORMAT + 1):
             raise SettingsError(f"its format is {file_format!r}, and this code reads 1 to {FORMAT}; use newer code")
@@ -239,9 +275,9 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, up to a last line that a killed process may have left incomplete."""
     path = workdir / METRICS
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            rows.append(untrusted.parse_object(line))
         except ValueError:
             break
     return rows

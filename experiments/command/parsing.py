@@ -9,11 +9,13 @@ from typing import Any
 
 from absl import flags
 
+from vae import hosts
 from vae.rules import Number, as_float32
 
 flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
 
 
+@hosts.shared
 class UsageError(ValueError):
     """Flags that do not go together; one line for the user."""
 

@@ -161,7 +161,7 @@ def train(workdir: Path, runs: dict[str, Run], dataset, available, should_stop: 
     Seeds that were asked for later are a sweep of their own, after the one that `workdir` holds. Raises RunError where
     that one names a run that is not among `runs`.
     """
-    started = list(run.read_json(workdir / run.SWEEP)["runs"]) if (workdir / run.SWEEP).exists() else []
+    started = list(run.read_sweep(workdir)["runs"]) if (workdir / run.SWEEP).exists() else []
     if lost := [name for name in started if name not in runs]:
         raise run.RunError(
             f"{workdir / run.SWEEP} names the run {lost[0]}, whose {run.CONFIG} is lost or is that of another run; put "

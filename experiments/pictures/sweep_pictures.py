@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 def draw(workdir: Path) -> list[Path]:
     """Write <workdir>/figures/*.png for every objective that was swept; the paths."""
-    about = run.read_json(workdir / run.SWEEP)
+    about = run.read_sweep(workdir)
     rows = results.rows(workdir)
     configs = {row["run"]: run.read_config(workdir / RUNS / row["run"]) for row in rows}
     objectives = list(dict.fromkeys(config.settings.objective for config in configs.values()))
