@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vae.images import to_unit_interval
-from vae.importance import effective_sample_size, grouped_log_likelihood, pareto_k, pareto_k_threshold
+from vae.importance import effective_sample_size, grouped_log_likelihood, log_mean_exp, pareto_k, pareto_k_threshold
 from vae.model import Batch, Model, weigh
 from vae.streams import Stream, stream
 
