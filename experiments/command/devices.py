@@ -23,7 +23,7 @@ def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = F
     virtual = num_devices or (len(os.sched_getaffinity(0)) if one_per_core else 1)
     if virtual > 1:
         jax.config.update("jax_num_cpu_devices", virtual)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(_compiled()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if distributed:

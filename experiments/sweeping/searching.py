@@ -136,9 +136,9 @@ def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, An
 
     kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
     differing = [
-        f"--{name} is {stored[name]}, not {kept[name]}"
+        f"--{name} is {stored.get(name)}, not {kept[name]}"
         for name in ("search", "sweep", "pruner", "storage", "study")
-        if stored[name] != kept[name]
+        if stored.get(name) != kept[name]
     ]
     if differing:
         raise UsageError(f"{workdir} holds another search: {'; '.join(differing)}; choose another --workdir")

@@ -15,18 +15,18 @@ MAGIC = np.lib.format.MAGIC_PREFIX
 MOST_DEFLATED = 1032  # bytes that deflate makes of one
 
 
-def read(path: Path, wanted: Container[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of the keys that are `wanted` (None: all), the other keys with an empty one.
+def read(path: Path, wanted: Container[str], remedy: str = "save it again with numpy.savez") -> dict[str, np.ndarray]:
+    """The arrays of the keys that are `wanted`, the other keys with an empty one.
 
     What a head claims is compared with the file, and with the memory there is, before an array is made. Raises
-    DataError.
+    DataError, which ends with the `remedy` where the file is damaged.
     """
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not an .npz file (numpy.savez writes one), or it is cut short")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            chosen = {key: info for key, info in members.items() if wanted is None or key in wanted}
+            chosen = {key: info for key, info in members.items() if key in wanted}
             claims = {key: _claim(archive, info, path.stat().st_size) for key, info in chosen.items()}
             try:
                 untrusted.check_memory(sum(claims.values()))
@@ -40,7 +40,7 @@ def read(path: Path, wanted: Container[str] | None = None) -> dict[str, np.ndarr
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(f"{path} holds Python objects, which are not read; save numbers of one shape") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path} is damaged: {reason}; save it again with numpy.savez") from error
+        raise DataError(f"{path} is damaged: {reason}; {remedy}") from error
 
 
 def _claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size_of_file: int) -> int:
