@@ -55,6 +55,6 @@ def _compiled() -> Path:
     """
     from vae.datasets import default_data_dir
 
-    given = "data_dir" in flags.FLAGS and flags.FLAGS["data_dir"].present
-    home = Path(flags.FLAGS["data_dir"].value).expanduser() if given else default_data_dir()
+    given = flags.FLAGS["data_dir"].value if "data_dir" in flags.FLAGS and flags.FLAGS["data_dir"].present else None
+    home = Path(given).expanduser() if given else default_data_dir()
     return home / "compiled"

@@ -3,8 +3,8 @@
 import math
 import zipfile
 from collections.abc import Container
-from io import BufferedIOBase
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -51,8 +51,9 @@ def _claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size_of_file: int) -
     if info.compress_size > size_of_file or info.file_size > ratio * info.compress_size:
         raise ValueError(f"{info.filename} claims {info.file_size:,} bytes, more than the file can hold")
     with archive.open(info) as file:
-        if not file.peek(len(MAGIC)).startswith(MAGIC):
+        if file.read(len(MAGIC)) != MAGIC:
             raise ValueError(f"{info.filename} is no array")
+        file.seek(0)
         shape, dtype = _head(file)
         claimed, there = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
     if dtype.hasobject:
@@ -62,7 +63,7 @@ def _claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size_of_file: int) -
     return claimed
 
 
-def _head(file: BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
+def _head(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype in the head of an .npy file."""
     version = np.lib.format.read_magic(file)
     read_head = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)

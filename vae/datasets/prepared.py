@@ -89,7 +89,7 @@ def check_classes(folder: Path) -> None:
     admitted = {f"{one.__module__}.{one.__name__}" for one in known} | {name for one in known for name in one.ALIASES}
     path = folder / FEATURES
     try:
-        left = [untrusted.parse_object(path.read_bytes())]
+        left: list[Any] = [untrusted.parse_object(path.read_bytes())]
         while left:
             value = left.pop()
             for key, inner in value.items() if isinstance(value, dict) else ():
