@@ -4,7 +4,7 @@ import math
 import zipfile
 from collections.abc import Container
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def _claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size_of_file: int) -
     return claimed
 
 
-def _head(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+def _head(file: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype in the head of an .npy file."""
     version = np.lib.format.read_magic(file)
     read_head = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)

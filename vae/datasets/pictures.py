@@ -3,8 +3,8 @@
 import os
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -134,7 +134,7 @@ def _open(path: Path):
         raise DataError(f"{path} {what}; {', '.join(FORMATS)} are read: replace or remove it") from error
 
 
-def open_picture(file: Path | IO[bytes]):
+def open_picture(file: Path | BytesIO):
     """A Pillow image of one of `FORMATS`, of any size that Pillow takes: who decodes it has checked the memory."""
     from PIL import Image
 
