@@ -86,7 +86,7 @@ def main() -> int:
     from experiments.comparing import comparison_runs, judging
     from vae import run
 
-    available = devices.start(FLAGS.devices, FLAGS.data_dir, one_per_core=True)
+    available = devices.start(FLAGS.devices, one_per_core=True)
     if asked["runs"]:
         groups = judging.group(list(map(Path, asked["runs"])))
         check_number(groups)
@@ -109,12 +109,13 @@ def main() -> int:
                 store(workdir, stored, asked, seconds_per_step=paces)
                 field = Field(groups, paces, "as the runs were trained", [], [])
             else:
+                places = comparison_runs.place(plan, workdir, asked["seeds"], recorded=bool(stored))
                 epochs = [candidate.config.epochs for candidate in plan.candidates]
                 store(workdir, stored, asked, seconds_per_step=plan.paces, epochs=epochs)
-                runs = comparison_runs.runs_of(plan, workdir, asked["seeds"])
+                runs = comparison_runs.runs_of(plan, places)
                 if not comparison_runs.train(workdir, runs, dataset, available, stop.requested):
                     raise judging.Stopped
-                best = comparison_runs.choose(plan, workdir, asked, available, stop.requested)
+                best = comparison_runs.choose(plan, places, asked, available, stop.requested)
                 field = Field(best.groups, best.paces, BUDGETS[asked["budget"]], best.tried, best.left_out)
                 check_number(field.groups, field.left_out)
             return finish(workdir, field, judging.yardstick(field.groups, asked), available, stop.requested)
@@ -128,7 +129,10 @@ def stored_comparison(workdir: Path | None) -> dict[str, Any]:
 
     if workdir is None or not (workdir / PLAN).exists():
         if workdir is not None and (workdir / SWEEP).exists():
-            raise UsageError(f"{workdir} holds a sweep; compare its runs with --runs={workdir}, and another --workdir")
+            lost = "" if "sweep" in read_json(workdir / SWEEP) else f" (or put {PLAN} back, if they are a comparison's)"
+            raise UsageError(
+                f"{workdir} holds a sweep; compare its runs with --runs={workdir}, and another --workdir{lost}"
+            )
         if workdir is not None and ((workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()):
             raise UsageError(f"{workdir} holds a single run; choose another --workdir")
         return {}

@@ -31,6 +31,7 @@ from experiments.command import options, script
 from experiments.command.parsing import UsageError, choices, number
 
 FLAGS = options.FLAGS
+UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
 
 # A flag that only some of --also read.
 READ_BY = {
@@ -63,7 +64,7 @@ def main() -> int:
     from experiments.pictures import run_pictures
     from vae import run
 
-    available = devices.start(FLAGS.devices, FLAGS.data_dir)
+    available = devices.start(FLAGS.devices)
     loaded = run.load_run(workdir, FLAGS.checkpoint)
     data, index = options.evaluated_split(workdir, FLAGS.split, FLAGS.num_examples)
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
@@ -84,6 +85,7 @@ def main() -> int:
     run.write_arrays((workdir / name).with_suffix(".npz"), by_image(result))
     run.write_json(workdir / name, summary)
     print_table(summary)
+    warn(summary)
     if FLAGS.also:
         summary |= compute_also(loaded, data, index, result, available, bar_of)
         run.write_json(workdir / name, summary)
@@ -105,7 +107,7 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
     """The yardstick on the images of a split: an Evaluation, per image, and what evaluation.json says of it."""
     import jax
 
-    from vae import evaluation, likelihoods, run
+    from vae import evaluation, run
 
     started = time.perf_counter()
     result = evaluation.evaluate(
@@ -129,16 +131,18 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
         "images_sha256": hashlib.sha256(data.images.tobytes()).hexdigest(),
         "seconds": time.perf_counter() - started,
     }
-    if width := likelihoods.cell_width(loaded.settings.likelihood, data.images.dtype):
-        num_values = data.images[0].size
-        summary["bits_per_dimension"] = evaluation.bits_per_dimension(summary["log_likelihood"], num_values, width)
+    if result.log_likelihood_of_masses is not None:
+        log_likelihood = float(result.log_likelihood_of_masses.mean())
+        summary["bits_per_dimension"] = evaluation.bits_per_dimension(log_likelihood, data.images[0].size)
     return result, summary
 
 
 def by_image(result) -> dict[str, Any]:
     """The arrays of evaluation.npz, [N] in nats: what paired comparisons need of each image."""
+    from vae.evaluation import kl_of_samples
+
     headline = result.log_likelihood[max(result.log_likelihood)]
-    return {"log_likelihood": headline, "elbo": result.elbo, "kl": result.reconstruction - result.elbo}
+    return {"log_likelihood": headline, "elbo": result.elbo, "kl": kl_of_samples(result)}
 
 
 def file_name(split: str, num_examples: int | None, num_evaluated: int) -> str:
@@ -183,10 +187,15 @@ def move(bar, done: float) -> None:
     bar.update(done - bar.n)
 
 
+def shown(value) -> str:
+    """A number as the table has it; text as it is, a dash for what does not exist."""
+    if value is None or isinstance(value, int | str):
+        return "—" if value is None else str(value)
+    return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
+
+
 def print_line(name: str, value, error=None, note: str = "") -> None:
-    shown = "—" if value is None else f"{value:.4g}" if isinstance(value, float) and abs(value) < 1 else f"{value:,.2f}"
-    shown = str(value) if isinstance(value, int) else shown
-    print(f"{name:<28}{shown:>12}{'' if error is None else f' ± {error:.2f}':<9} {note}".rstrip())
+    print(f"{name:<28}{shown(value):>12}{'' if error is None else f' ± {error:.2f}':<9} {note}".rstrip())
 
 
 def print_table(summary: dict) -> None:
@@ -206,10 +215,34 @@ def print_table(summary: dict) -> None:
         print_line(f"KL of layer {i + 1}", kl, None, nats)
     print_line("active units", summary["active_units"], None, f"of {summary['latent_dim']}")
     print_line("effective sample size", summary["effective_sample_size"], None, f"of {summary['num_samples']}")
-    print_line("Pareto k̂, median", summary["pareto_k"], None, "the estimate is unreliable where it exceeds 0.7:")
-    print_line("Pareto k̂ > 0.7", 100 * summary["pareto_k_above_0.7"], None, "% of the images")
-    if "bits_per_dimension" in summary:
-        print_line("bits per dimension", summary["bits_per_dimension"])
+    print_pareto_k(summary)
+    bits = summary.get("bits_per_dimension")
+    if bits is not None:
+        print_line("bits per dimension", bits)
+        if bits > UNIFORM_BITS:
+            print(
+                f"{bits:.2f} bits per dimension: worse than {UNIFORM_BITS:.2f}, a uniform distribution; train for more "
+                "--epochs, or use --likelihood=normal --scale=optimal"
+            )
+
+
+def print_pareto_k(summary: dict) -> None:
+    threshold, share = summary["pareto_k_threshold"], summary["pareto_k_above_threshold"]
+    if threshold is None:
+        print_line("Pareto k̂", None, None, "it needs 21 samples or more")
+        return
+    print_line("Pareto k̂, median", summary["pareto_k"], None, f"the estimate is unreliable above {threshold:.2f}:")
+    print_line(f"Pareto k̂ > {threshold:.2f}", f"{100 * share:.1f} %", None, "of the images")
+
+
+def warn(summary: dict) -> None:
+    """A line on stderr for each reason not to believe the numbers."""
+    if count := summary["num_not_finite"]:
+        print(
+            f"warning: the log-likelihood or the ELBO of {count} of {summary['num_examples']} images is not finite, so "
+            "that the means are not either; evaluation.json says null",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main() -> int:
     from experiments.pictures import run_pictures
     from vae import run
 
-    devices.start(1, FLAGS.data_dir)
+    devices.start(1)
     loaded = run.load_run(workdir, FLAGS.checkpoint)
     data, _ = options.evaluated_split(workdir, FLAGS.split)
     for name in ("indices", "morph"):

@@ -89,7 +89,7 @@ def main() -> int:
     from experiments.pictures import run_pictures
     from vae import figures, run
 
-    devices.start(1, FLAGS.data_dir)
+    devices.start(1)
     subject = estimators.trained_subject(trained) if trained else estimators.new_subject()
     print(f"{subject.name}; {len(subject.batch.x)} {FLAGS.split} images, {FLAGS.draws} draws")
     rows = estimators.measure(subject)

@@ -93,14 +93,14 @@ def main() -> int:
     from vae import hosts, planning, run, sweep
 
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
-    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True, distributed=FLAGS.distributed)
+    available = devices.start(num_devices, one_per_core=True, distributed=FLAGS.distributed)
     planning.check_strategy(asked["strategy"])
     load = loader()
     runs = configure(points, given, load)
     check_resumed(workdir, stored, asked, runs)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available, begun=bool(stored))
-    workdir = hosts.agreed(lambda: workdir or script.new_workdir("sweep", "sweeps"))
+    workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with run.lock(workdir):
         hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
         describe(runs, len(grouped), available)
@@ -159,7 +159,7 @@ def conclude(workdir: Path, grouped) -> None:
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     """The sweep.json in `workdir`; empty where there is none. UsageError where it holds a run or a comparison."""
-    from vae.run import CONFIG, PLAN, SWEEP, read_json
+    from vae.run import CONFIG, PLAN, SWEEP, read_sweep
 
     if workdir is not None and (workdir / PLAN).exists():
         raise UsageError(
@@ -169,26 +169,34 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
         if workdir is not None and (workdir / CONFIG).exists():
             raise UsageError(f"{workdir} holds a single run, which experiments.train trains; choose another --workdir")
         return {}
-    return read_json(workdir / SWEEP)
+    stored = read_sweep(workdir)
+    if "sweep" not in stored:
+        raise UsageError(
+            f"{workdir} holds the runs of a comparison whose {PLAN} is lost; put it back, or choose another --workdir"
+        )
+    return stored
 
 
 def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked]) -> None:
-    """Raises RunError where `workdir` holds a sweep that is not the one asked for."""
-    if workdir is None or not stored:
+    """Raises RunError where `workdir` holds a sweep that is not the one asked for, also if its sweep.json is lost."""
+    if workdir is None:
         return
-    from vae import planning, run
+    from vae import folders, planning, run
 
-    differing = [f"--{name} is {stored[name]}, not {asked[name]}" for name in ASKED if stored[name] != asked[name]]
-    same_runs = not differing
-    if FLAGS.epochs != stored["flags"]["epochs"]:  # not those of a run's config: it may have been trained for longer
-        differing.append(f"--epochs is {stored['flags']['epochs']}, not {FLAGS.epochs}")
-    for name, one in runs.items() if same_runs else ():
-        folder = workdir / planning.RUNS / name
-        if (folder / run.CONFIG).exists() and (found := run.differences(run.read_config(folder), one.config)):
-            differing += found
-            break
-    if differing:
-        raise run.RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
+    if stored:
+        differing = [f"--{name} is {stored[name]}, not {asked[name]}" for name in ASKED if stored[name] != asked[name]]
+        same_runs = not differing
+        if FLAGS.epochs != stored["flags"]["epochs"]:  # not a run's own: it may have been trained for longer
+            differing.append(f"--epochs is {stored['flags']['epochs']}, not {FLAGS.epochs}")
+        for name, one in runs.items() if same_runs else ():
+            folder = workdir / planning.RUNS / name
+            if (folder / run.CONFIG).exists() and (found := run.differences(run.read_config(folder), one.config)):
+                differing += found
+                break
+        if differing:
+            raise run.RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
+    wanted = {name: one.config for name, one in runs.items()}
+    folders.check(workdir, wanted, recorded=bool(stored), may_be_longer=bool(stored))
 
 
 def describe(runs: Mapping[str, Any], num_groups: int, available) -> None:

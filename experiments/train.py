@@ -29,15 +29,14 @@ def main() -> int:
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     configuration.resolve(workdir)
     from experiments.command import devices
-    from experiments.pictures import run_pictures
     from vae import fit, hosts, run
 
-    available = devices.start(FLAGS.devices, FLAGS.data_dir, distributed=FLAGS.distributed)
+    available = devices.start(FLAGS.devices, distributed=FLAGS.distributed)
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     config = configuration.config(dataset)
     fit.check(workdir, config, dataset, available)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
-    workdir = hosts.agreed(lambda: workdir or script.new_workdir(name))
+    workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
     with run.lock(workdir):
         check_resumed(workdir, config, dataset)
         about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
@@ -60,12 +59,19 @@ def main() -> int:
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )
-        for path in hosts.agreed(lambda: run_pictures.after_training(workdir, dataset)) if FLAGS.figures else []:
+        for path in hosts.agreed(lambda: drawn(workdir, dataset)) if FLAGS.figures else []:
             print(f"picture: {path}")
     print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
     print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")
     print(workdir)
     return 0
+
+
+def drawn(workdir: Path, dataset) -> list[str]:
+    """The paths of the pictures that were drawn."""
+    from experiments.pictures import run_pictures
+
+    return list(map(str, run_pictures.after_training(workdir, dataset)))
 
 
 def check_resumed(workdir: Path, config, dataset) -> None:

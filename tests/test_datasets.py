@@ -236,7 +236,7 @@ def test_damaged_npz_is_refused(tmp_path):
             load(tmp_path / "own.npz")
     with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
         archive.writestr("x.npy", b"not an array")
-    with pytest.raises(DataError, match=r"x is of type \|S12"):
+    with pytest.raises(DataError, match=r"own.npz is damaged: x.npy is no array"):
         load(tmp_path / "own.npz")
     (tmp_path / "own.txt").write_text("1 2 3")
     with pytest.raises(DataError, match=r"own.txt is not an .npz file"):

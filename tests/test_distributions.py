@@ -24,6 +24,9 @@ from vae.distributions import (
     bounded,
     continuous_bernoulli_log_prob,
     continuous_bernoulli_mean,
+    log_ndtr,
+    log_normal_interval,
+    mills_ratio,
     normal_kl_divergence,
 )
 
@@ -280,3 +283,88 @@ def test_optimal_scale_may_be_held_in_the_gradient_of_a_mean_log_density():
     held = jax.grad(lambda loc: Independent(OptimalNormal(loc)).log_prob(x).mean())(loc)
     whole = jax.grad(lambda loc: -6 / 2 * jnp.log(((x - loc) ** 2).mean()))(loc)
     np.testing.assert_allclose(held, whole, rtol=1e-10)
+
+
+def log_masses(p):
+    """Of the 256 values, under a distribution of shape [256, n] in float32."""
+    x = jnp.asarray(GRID, jnp.float32)[:, None]
+    return np.asarray(jax.jit(lambda p: p.log_mass(x))(jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), p)), float)
+
+
+RATES = np.array([-1e4, -1000.0, -50.0, -1.0, -1e-5, 0.0, 1e-3, 3.0, 300.0, 1e4])
+
+
+def test_continuous_bernoulli_has_the_masses_of_scipys_distribution_function_in_float32():
+    """Over cells cut off at 0 and 1, which add up to one: with the density times 1/255 they added up to 4 at ±1000."""
+    found = log_masses(ContinuousBernoulli(np.tile(RATES, (256, 1))))
+    np.testing.assert_allclose(np.exp(found).sum(0), 1, atol=1e-6)
+    ends = np.clip(np.arange(-1, 256) + 0.5, 0, 255) / 255
+    for column, rate in zip(found.T, RATES, strict=True):
+        oracle = continuous_bernoulli_density(rate)
+        masses = np.diff(oracle.cdf(ends)) if abs(rate) < 60 else np.diff(-np.exp(-abs(rate) * ends))
+        masses = masses[::-1] if rate > 0 else masses
+        sure = masses > 1e-12  # above what the difference of two numbers near one can hold
+        np.testing.assert_allclose(column[sure], np.log(masses[sure]), rtol=3e-6, atol=3e-6)
+        assert np.isfinite(column).all()
+    bits = -found[0] / np.log(2)
+    black = -np.log2(-np.expm1(-1000 * 0.5 / 255))  # .22; −1.97 once
+    assert bits[1] == pytest.approx(black, abs=1e-5)
+    assert (bits >= 0).all()
+
+
+SCALES = np.exp([-10.0, -7.0, -5.0, -3.94, -3.92, -2.0, 0.0, 4.0, 10.0])  # 0.0196 is where the formula changes
+LOCS = np.array([-2.0, 0.0, 0.5 / 255, 0.3, 0.5, 0.9981, 1.0, 1.5])
+
+
+def test_normal_has_the_masses_of_scipys_distribution_function_in_float32():
+    """The first and the last cell are open, so that they add up to one wherever the mean is, and however narrow."""
+    loc, scale = (np.ravel(a) for a in np.meshgrid(LOCS, SCALES))
+    found = log_masses(Normal(np.tile(loc, (256, 1)), np.tile(np.log(scale), (256, 1))))
+    np.testing.assert_allclose(np.exp(found).sum(0), 1, atol=2e-6)
+    # The same numbers in float64; from the side where both terms are small.
+    loc, scale = np.asarray(loc, np.float32).astype(float), np.exp(np.asarray(np.log(scale), np.float32).astype(float))
+    ends = (np.concatenate([[-np.inf], np.arange(255) + 0.5, [np.inf]])[:, None] / 255 - loc) / scale
+    lower, upper = ends[:-1], ends[1:]
+    turned = lower + upper > 0
+    small, large = np.where(turned, -upper, lower), np.where(turned, -lower, upper)
+    log_large, log_small = scipy.stats.norm.logcdf(large), scipy.stats.norm.logcdf(small)
+    expected = log_large + np.log(-np.expm1(log_small - log_large))
+    sure = log_large - log_small > 1e-9 * (1 + np.abs(log_large))
+    assert sure.mean() > 0.7
+    np.testing.assert_allclose(found[sure], expected[sure], rtol=2e-4, atol=1e-5)
+    assert np.isfinite(found).all()
+
+
+def test_a_normals_mass_is_that_of_legendres_rule_where_scipys_terms_cancel():
+    half, center = (
+        np.ravel(a).astype(np.float32) for a in np.meshgrid([1e-7, 1e-3, 0.05, 0.0999], np.linspace(0, 40, 81))
+    )
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    log_density = scipy.stats.norm.logpdf(center[:, None].astype(float) + half[:, None] * nodes)
+    expected = scipy.special.logsumexp(log_density, b=weights * half[:, None].astype(float), axis=1)
+    found = log_normal_interval(jnp.asarray(center), jnp.asarray(half))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=3e-7, atol=2e-6)
+
+
+@pytest.mark.parametrize("half", [1e-10, 1e-3, 0.0999, 0.1001, 1.0, 1e8])
+def test_a_normals_mass_and_its_gradient_are_finite_however_far_out(half):
+    far = np.concatenate([np.geomspace(1e-40, 1e9, 99), np.linspace(12.9, 13.4, 101)])  # jax's erfcx is 0 near 13.1
+    center = jnp.asarray(np.concatenate([-far, [0], far]), jnp.float32)
+
+    @jax.jit
+    def value_and_gradient(center, half):
+        value, pullback = jax.vjp(log_normal_interval, center, half)
+        return value, pullback(jnp.ones_like(value))
+
+    value, gradients = value_and_gradient(center, jnp.full(center.shape, half, jnp.float32))
+    assert all(jnp.isfinite(array).all() for array in (value, *gradients))
+    assert (value <= 0).all()
+
+
+def test_mills_ratio_and_log_ndtr_equal_scipy_in_float32():
+    y = np.concatenate([np.linspace(0, 40, 2001), np.geomspace(40, 1e9, 50)]).astype(np.float32)
+    expected = np.sqrt(np.pi / 2) * scipy.special.erfcx(y.astype(float) / np.sqrt(2))
+    np.testing.assert_allclose(mills_ratio(jnp.asarray(y)), expected, rtol=5e-7)
+    y = np.concatenate([-y, y])
+    np.testing.assert_allclose(log_ndtr(jnp.asarray(y)), scipy.special.log_ndtr(y.astype(float)), rtol=1e-6, atol=1e-8)

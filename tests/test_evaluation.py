@@ -13,6 +13,7 @@ from vae import evaluation
 from vae import model as models
 from vae.distributions import Independent, Normal
 from vae.settings import Settings
+from vae.streams import Stream, stream
 
 KEY_SEED = 0
 
@@ -178,24 +179,6 @@ def test_log_likelihood_equals_scipys_logsumexp_over_all_weights():
     np.testing.assert_allclose(result.log_likelihood[100], groups.mean(1), rtol=1e-12)
 
 
-def test_effective_sample_size_is_k_for_equal_weights_and_1_for_a_single_one():
-    log_w = np.stack([np.zeros(200), np.where(np.arange(200) == 7, 0.0, -1e4)])
-    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
-    np.testing.assert_allclose(result.effective_sample_size, [200, 1])
-
-
-@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
-def test_pareto_k_recovers_the_shape_of_a_generalised_pareto_tail(shape):
-    weights = scipy.stats.genpareto(shape).rvs((200, 5000), random_state=0)
-    estimates = evaluation.pareto_k(np.log(weights))
-    assert estimates.mean() == pytest.approx(shape, abs=0.06)
-
-
-def test_pareto_k_says_what_it_cannot_say():
-    assert np.isnan(evaluation.pareto_k(np.zeros((2, 20)))).all()
-    assert np.isneginf(evaluation.pareto_k(np.zeros((2, 1000)))).all()
-
-
 def test_active_units_are_those_whose_posterior_mean_varies():
     generator = np.random.default_rng(0)
     means = generator.normal(size=(5000, 4)) * np.sqrt([1.0, 0.02, 0.005, 0.0])
@@ -271,13 +254,110 @@ def test_what_a_posterior_does_not_offer_is_none_and_printed_as_a_dash(layered, 
     assert lines["KL of layer 2"][0] == f"{summary['kl_per_layer'][1]:.2f}"
 
 
-def test_bits_per_dimension_of_a_uniform_density_on_the_grid_is_that_of_255_cells():
-    assert evaluation.bits_per_dimension(0.0, num_values=10, cell_width=1 / 255) == pytest.approx(np.log2(255))
+@pytest.mark.parametrize("bits", [7.99, 8.0, 8.07])
+def test_bits_per_dimension_worse_than_a_uniform_distribution_are_said_to_be(mlp, capsys, bits):
+    from experiments.evaluate import print_table
+
+    model, params, images = mlp
+    summary = evaluation.summarize(evaluate(model, images[:1], 2, params)) | {"bits_per_dimension": bits}
+    print_table(summary | {"split": "test", "checkpoint": 1, "binarization": "none", "latent_dim": 3, "seconds": 1.0})
+    line = "8.07 bits per dimension: worse than 8.00, a uniform distribution; train for more --epochs, or use "
+    assert (line in capsys.readouterr().out) == (bits == 8.07)
 
 
-def test_bits_per_dimension_of_equal_masses_of_256_values_are_8_without_a_cell():
-    log_likelihood = -10 * np.log(256)
-    assert evaluation.bits_per_dimension(log_likelihood, num_values=10, cell_width=1.0) == pytest.approx(8)
+def summary_of(log_w):
+    return evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None)))
+
+
+def test_k_hat_is_no_all_clear_where_there_are_too_few_samples_for_it(capsys):
+    from experiments.evaluate import print_pareto_k
+
+    log_w = np.random.default_rng(0).normal(0, 10, (30, 100))
+    few, enough = summary_of(log_w[:, :20]), summary_of(log_w)
+    assert [few[name] for name in ("pareto_k", "pareto_k_threshold", "pareto_k_above_threshold")] == [None] * 3
+    assert (enough["pareto_k_threshold"], enough["pareto_k_above_threshold"]) == (0.5, 1.0)
+    print_pareto_k(few)
+    print_pareto_k({**enough, "pareto_k_above_threshold": 1 / 120})
+    first, _, share = capsys.readouterr().out.splitlines()
+    assert first.split() == ["Pareto", "k̂", "—", "it", "needs", "21", "samples", "or", "more"]
+    assert share.split() == ["Pareto", "k̂", ">", "0.50", "0.8", "%", "of", "the", "images"]
+
+
+def test_an_image_without_k_hat_among_others_counts_as_unreliable():
+    log_w = np.zeros((4, 100))
+    log_w[0] = -np.inf
+    summary = summary_of(log_w)
+    assert summary["pareto_k_above_threshold"] == 0.25
+
+
+def test_an_image_that_is_impossible_makes_the_means_infinite_and_is_counted(capsys):
+    from experiments.evaluate import warn
+    from vae.run import finite_or_null
+
+    log_w = np.zeros((4, 100))
+    log_w[0], log_w[1, :50] = -np.inf, -np.inf  # the second one is possible by half of its samples
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
+    np.testing.assert_allclose(result.log_likelihood[100], [-np.inf, np.log(0.5), 0, 0])
+    np.testing.assert_allclose(result.effective_sample_size, [np.nan, 50, 100, 100])
+    summary = evaluation.summarize(result)
+    assert (summary["log_likelihood"], summary["elbo"], summary["num_not_finite"]) == (-np.inf, -np.inf, 2)
+    assert finite_or_null(summary)["log_likelihood"] is None
+    assert summary["log_likelihood_se"] is None
+    warn(summary)
+    assert "of 2 of 4 images is not finite" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_an_earlier_version_stored_is_read_with_the_names_of_today():
+    stored = {"num_samples": 5000, "elbo": -1.0, "pareto_k": 0.8, "pareto_k_above_0.7": 0.9}
+    upgraded = evaluation.upgrade(stored)
+    assert upgraded == {
+        "num_samples": 5000, "elbo": -1.0, "pareto_k": 0.8, "pareto_k_threshold": 0.7, "pareto_k_above_threshold": 0.9
+    }  # fmt: skip
+    false_all_clear = {"num_samples": 10, "pareto_k": None, "pareto_k_above_0.7": 0.0}
+    assert evaluation.upgrade(false_all_clear)["pareto_k_above_threshold"] is None
+    assert evaluation.upgrade(upgraded) == upgraded
+
+
+def test_bits_per_dimension_of_equal_masses_of_256_values_are_8():
+    assert evaluation.bits_per_dimension(-10 * np.log(256), num_values=10) == pytest.approx(8)
+
+
+@pytest.fixture(scope="module")
+def grey():
+    """A density whose σ, of half a cell, makes p(x) large and its masses small; a posterior far from the exact one."""
+    settings = Settings((4, 5, 1), hidden_sizes=(16,), latent_dim=3, likelihood="normal", scale=0.5 / 255)
+    model = models.build(settings)
+    params = jax.jit(model.init)(jax.random.key(1), models.Batch(jnp.full((1, 4, 5, 1), 0.4)))
+    return model, params, np.random.default_rng(0).integers(0, 256, (3, 4, 5, 1)).astype(np.uint8)
+
+
+def test_log_likelihood_of_masses_is_that_of_the_model_of_256_values_weighted_by_it(grey):
+    """log 1/K Σ_k P(x|z_k) p(z_k)/q(z_k|x) with scipy's masses: neither p(x) times a cell nor the weights of p(x|z)."""
+    model, params, images = grey
+    result = evaluate(model, images, 50, params)
+    for n, image in enumerate(images):
+        batch = models.Batch(jnp.asarray(image[None] / 255, jnp.float32), index=jnp.asarray([n]))
+        q = model.posterior(params, batch)
+        key = stream(jax.random.key(KEY_SEED), Stream.EVALUATE, n, 0)
+        weighted = models.weigh(key, params, model, q, batch, 50)
+        mean = np.asarray(model.likelihood(params, weighted.z).mean, float)[:, 0]
+        upper, lower = ((255 * mean - image + side) / 0.5 for side in (0.5, -0.5))
+        upper, lower = np.where(image == 0, np.inf, upper), np.where(image == 255, -np.inf, lower)
+        # From the side on which the two terms are small.
+        small, large = np.where(upper + lower > 0, -upper, lower), np.where(upper + lower > 0, -lower, upper)
+        log_cdf = scipy.stats.norm.logcdf
+        log_mass = log_cdf(large) + np.log(-np.expm1(log_cdf(small) - log_cdf(large)))
+        log_w = log_mass.sum((1, 2, 3)) + np.asarray(weighted.log_p_z - weighted.log_q_z_given_x, float)[:, 0]
+        expected = scipy.special.logsumexp(log_w) - np.log(50)
+        assert result.log_likelihood_of_masses[n] == pytest.approx(expected, rel=1e-5)
+        assert abs(result.log_likelihood[50][n] - 20 * np.log(255) - expected) > 1
+
+
+def test_there_is_no_likelihood_of_masses_for_values_between_the_256_nor_for_a_cross_entropy(grey, mlp):
+    model, params, images = grey
+    assert evaluate(model, (images / 255).astype(np.float32), 2, params).log_likelihood_of_masses is None
+    model, params, images = mlp
+    assert evaluate(model, images, 2, params).log_likelihood_of_masses is None
 
 
 def test_an_empty_split_is_refused(mlp):

@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 
 # A module may import those of the rows above its own.
 LAYERS = (
+    {"rules", "untrusted", "passwords"},
     {"settings", "streams", "hosts", "tensorboard", "datasets", "figures", "comparison", "report"},
-    {"distributions", "bounds"},
+    {"distributions", "bounds", "importance"},
     {"likelihoods", "networks", "images"},
     {"flows"},
     {"posteriors"},
@@ -25,7 +26,7 @@ LAYERS = (
     {"study"},
     {"fit", "population"},
     {"planning"},
-    {"scoreboard", "results"},
+    {"scoreboard", "results", "folders"},
     {"sweep"},
     {"search"},
 )

@@ -187,28 +187,18 @@ def test_fit_refuses_before_anything_is_written(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_cell_is_1_255th_wide_for_a_density_of_stored_integers_and_1_for_masses():
-    uint8, float32 = np.dtype("uint8"), np.dtype("float32")
-    assert {name: likelihoods.cell_width(name, uint8) for name in LIKELIHOODS} == {
-        "bernoulli": None, "continuous_bernoulli": 1 / 255, "normal": 1 / 255,
-        "discretized_logistic": 1.0, "logistic_mixture": 1.0, "categorical": 1.0,
-    }  # fmt: skip
-    assert likelihoods.cell_width("normal", float32) is likelihoods.cell_width("continuous_bernoulli", float32) is None
-
-
-def test_bits_per_dimension_of_a_wide_logistic_are_nearly_the_same_from_its_density_and_from_its_masses():
-    x, loc, scale = on_grid(1000), 0.4, 0.05
-    inside = (x > 0.05) & (x < 0.95)  # the ends are open
-    u = (x[inside] - loc) / scale
-    log_density = -u - 2 * jnp.logaddexp(0, -u) - np.log(scale)
-    p = likelihoods.DiscretizedLogistic(jnp.full(x.shape, loc), jnp.full(x.shape, np.log(scale)))
-    log_mass = p.log_prob(x)[inside]
-    count = len(log_mass)
-    bits = [
-        evaluation.bits_per_dimension(float(value.sum()), count, likelihoods.cell_width(name, np.dtype("uint8")))
-        for name, value in (("normal", log_density), ("discretized_logistic", log_mass))
-    ]
-    assert bits[0] == pytest.approx(bits[1], abs=1e-3)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_256_masses_of_every_likelihood_of_grey_values_are_a_code(name):
+    """Each value's masses add up to one, whatever the decoder's outputs; of a cross-entropy there are none."""
+    model, params, _ = initialized(name)
+    p = model.likelihood(params, jnp.asarray([[-3.0, 2.0]]))
+    values = jnp.broadcast_to((jnp.arange(256) / 255).reshape(-1, 1, 1, 1), (256, *SHAPE))
+    if name == "bernoulli":
+        assert p.log_mass(values) is None
+        return
+    log_mass = jax.jit(lambda p, x: jax.lax.map(lambda one: p.pixels.log_mass(one[None])[0], x))(p, values)
+    np.testing.assert_allclose(np.exp(np.asarray(log_mass, float)).sum(0), 1, atol=1e-5)
+    np.testing.assert_allclose(p.log_mass(values[7:8]), [log_mass[7].sum()], rtol=1e-5)
 
 
 def optimal(**changes):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.command.options import TRAINING_FLAGS, define_all
+from experiments.command.options import TRAINING_FLAGS
+from tests.flag_samples import define_once
 from vae.estimators import ESTIMATORS
 from vae.objectives import OBJECTIVES
 
@@ -58,7 +59,7 @@ def test_every_objective_and_every_estimator_has_its_row():
 
 
 def test_every_flag_of_training_is_named():
-    define_all()
+    define_once()
     named = set(re.findall(r"`(?:--)?(\w+)", README))
     assert not [name for name in [*TRAINING_FLAGS, "preset", "workdir"] if name not in named]
 

@@ -23,6 +23,8 @@ from tests.run_samples import (
     train,
 )
 from vae import checkpoint, images, objectives, run, training
+from vae.rules import Choice
+from vae.settings import FORMAT, RULES
 from vae.streams import Stream, stream
 
 __all__ = ["compiled_once"]
@@ -63,10 +65,14 @@ def test_differences_name_each_setting_but_not_the_number_of_epochs():
 
 def test_every_field_of_a_config_makes_a_difference():
     def other(name, value):
+        if isinstance(rule := RULES[name], Choice):
+            return next(choice for choice in rule.names if choice != value)
         if value is None:
             return {"scale": 0.5, "init_from": "runs/x"}.get(name, 7)
         if isinstance(value, bool):
             return not value
+        if isinstance(value, int | float) and rule.fault(value + 1):
+            return value / 2 or 0.5
         return (9, 9, 9) if isinstance(value, tuple) else value + type(value)(1)
 
     stored = config().to_dict()
@@ -94,8 +100,8 @@ def test_json_is_replaced_in_one_step_and_has_null_for_what_is_not_finite(tmp_pa
         (None, "holds no run"),
         ("", "is damaged: it is not valid JSON"),
         ('{"dataset": "digits"', "is damaged: it is not valid JSON"),
-        ("{}", "is not the config of a run of this version: it lacks 'dataset'"),
-        ('{"dataset": "digits", "settings": {"colour": 1}}', "it lacks 'hyperparameters'"),
+        ("{}", "is not the config of a run: it lacks the field 'dataset'"),
+        ('{"dataset": "digits", "settings": {"colour": 1}}', "it lacks the field 'hyperparameters'"),
     ],
 )
 def test_a_config_that_is_absent_or_damaged_is_one_line_with_its_path(tmp_path, content, message):
@@ -108,11 +114,62 @@ def test_a_config_that_is_absent_or_damaged_is_one_line_with_its_path(tmp_path, 
 
 
 def test_a_setting_that_this_version_does_not_know_is_named(tmp_path):
-    values = config().to_dict()
+    values = config().to_dict() | {"format": FORMAT}
     values["settings"]["colour"] = 1
     run.write_json(tmp_path / run.CONFIG, values)
     with pytest.raises(run.RunError, match="colour"):
         run.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "words"),
+    [
+        ("settings", "latent_dim", "2", "its latent_dim is '2', but must be a whole number at least 1"),
+        ("settings", "latent_dim", True, "its latent_dim is 'True'"),
+        ("settings", "latent_dim", 10**30, "its latent_dim is '1000"),
+        ("settings", "activation", "gelu", "its activation is 'gelu', but must be one of: relu, tanh"),
+        ("settings", "likelihood", ["bernoulli"], "its likelihood is"),
+        ("settings", "precision", "x", "its precision is 'x', but must be one of: float32, bfloat16"),
+        ("settings", "hidden_sizes", [8, -1], "its hidden_sizes is '[8, -1]'"),
+        ("settings", "image_shape", [8, 8], "must be 3 numbers"),
+        ("settings", "scale", "learned", "must be null or be a finite float32 number above 0 or be one of: optimal"),
+        ("settings", "schedule", "stages", "its stage_steps and stage_factors are not one of each for every stage"),
+        ("hyperparameters", "learning_rate", None, "its learning_rate is 'None'"),
+        ("hyperparameters", "learning_rate", 1e300, "must be a finite float32 number above 0"),
+        ("hyperparameters", "alpha", 10**400, "must be a finite float32 number"),
+        (None, "settings", 3, "must be named values in braces"),
+        (None, "epochs", 1.5, "its epochs is '1.5'"),
+        (None, "validation", -1, "must be null or be a whole number at least 0"),
+        (None, "format", FORMAT + 1, "this code reads 1 to"),
+        (None, "format", [1], "this code reads 1 to"),
+        (None, "colour", 1, "it has an unknown field 'colour'"),
+    ],
+)
+def test_a_config_with_a_value_that_its_field_cannot_have_is_refused_in_one_line(tmp_path, part, name, value, words):
+    values = config().to_dict() | {"format": FORMAT}
+    (values if part is None else values[part])[name] = value
+    (tmp_path / run.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(run.RunError) as caught:
+        run.read_config(tmp_path)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("field", ["likelihood", "learning_rate", "discriminator_optimizer"])
+def test_a_field_that_was_deleted_from_a_config_is_missed_and_not_given_its_default(tmp_path, field):
+    values = config().to_dict() | {"format": FORMAT}
+    values["settings" if field in values["settings"] else "hyperparameters"].pop(field)
+    (tmp_path / run.CONFIG).write_text(json.dumps(values))
+    with pytest.raises(run.RunError, match=f"it lacks the field '{field}'"):
+        run.read_config(tmp_path)
+
+
+def test_every_field_has_a_rule_that_its_default_keeps():
+    stored = config().to_dict()
+    values = stored | stored["settings"] | stored["hyperparameters"]
+    assert set(values) == set(RULES)
+    assert {name: RULES[name].fault(value) for name, value in values.items() if RULES[name].fault(value)} == {}
 
 
 def test_a_locked_folder_is_refused_at_once_by_the_name_of_its_owner(tmp_path):

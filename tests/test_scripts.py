@@ -254,6 +254,7 @@ def test_evaluate_adds_and_prints_what_also_asks_for(scripts, finished):
     assert total == pytest.approx(parts["kl"])
     assert parts["mutual_information"] <= parts["log_num_examples"] + 1e-4
     assert gaps["inference_gap"] == pytest.approx(gaps["amortization_gap"] + gaps["approximation_gap"])
+    assert gaps["family"] == "diagonal"
     assert list(values["bdmc"]["by_num_temperatures"]) == ["1", "2", "20"]
     assert (finished / "x y" / "figures" / "bdmc.png").stat().st_size
     for number in (parts["total_correlation"], values["ais"]["log_likelihood"], gaps["amortization_gap"]):

@@ -44,7 +44,7 @@ def without_seconds(value):
 def test_everything_is_written_and_agrees(finished):
     found = compared(finished / "c")
     labels = [one["label"] for one in found["objectives"]]
-    assert sorted(labels) == ["elbo", "iwae K=3"]
+    assert sorted(labels) == ["elbo K=1", "iwae K=3"]
     scores = [one["log_likelihood"] for one in found["objectives"]]
     assert scores == sorted(scores, reverse=True)
     for one in found["objectives"]:
@@ -76,7 +76,7 @@ def test_everything_is_written_and_agrees(finished):
 def test_the_learning_rate_is_chosen_on_validation_images_for_each_objective(finished):
     found = compared(finished / "c")
     assert len(found["tuning"]) == 4
-    for label in ("elbo", "iwae K=3"):
+    for label in ("elbo K=1", "iwae K=3"):
         tried = [one for one in found["tuning"] if one["label"] == label]
         (chosen,) = [one for one in tried if one["chosen"]]
         assert chosen["log_likelihood"] == max(one["log_likelihood"] for one in tried)
@@ -160,7 +160,7 @@ def test_a_run_that_diverges_is_left_out_and_said_so(scripts, tmp_path):
     flags = ("--seeds=1", "--epochs=1", "--evaluation_samples=20", "--num_examples=60", "--nofigures", "--workdir=c")
     code, out, err = scripts.call(tmp_path, "compare", *SMALL, objectives, *flags)
     assert (code, err) == (0, "")
-    assert "left out: elbo lr=1e+30 diverged (seed 0)" in out
+    assert "left out: elbo K=1 lr=1e+30 diverged (seed 0)" in out
     found = compared(tmp_path / "c")
     assert len(found["objectives"]) == 2
     assert any("diverged (seed 0)" in text for text in found["left_out"])
@@ -182,21 +182,24 @@ def test_a_budget_is_equal_for_all(budget, epochs):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ([{}, {"objective": "iwae", "num_samples": 50}], ["elbo", "iwae K=50"]),
+        ([{}, {"objective": "iwae", "num_samples": 50}], ["elbo K=1", "iwae K=50"]),
         (
             [{"objective": "iwae", "num_samples": 5}, {"objective": "iwae", "num_samples": 50}],
             ["iwae K=5", "iwae K=50"],
         ),
         (
             [{"objective": "miwae", "num_samples": 8, "num_groups": 4}, {"objective": "iwae", "estimator": "dreg"}],
-            ["miwae M=4 K=8", "iwae dreg"],
+            ["miwae M=4 K=8 reparameterized", "iwae K=1 dreg"],
         ),
-        ([{"learning_rate": 1e-3}, {"learning_rate": 3e-4}], ["elbo", "elbo lr=0.0003"]),
+        ([{"learning_rate": 1e-3}, {"learning_rate": 3e-4}], ["elbo lr=0.001", "elbo lr=0.0003"]),
+        ([{"objective": "renyi", "alpha": -2.0}, {}], ["renyi alpha=-2", "elbo"]),
+        ([{"alpha": 1.0}, {"alpha": 2.0}], ["elbo alpha=1", "elbo alpha=2"]),
+        ([{"learning_rate": 0.1}, {"learning_rate": 0.1 + 1e-9}], ["elbo lr=0.1", "elbo lr=0.100000001"]),
         ([{"hidden_sizes": (20, 10)}, {"hidden_sizes": (16,)}], ["elbo hidden_sizes=20-10", "elbo hidden_sizes=16"]),
         ([{"seed": 1}, {"seed": 2, "objective": "iwae"}], ["elbo", "iwae"]),
     ],
 )
-def test_a_label_is_made_of_what_differs(settings, expected):
+def test_a_label_names_every_value_that_differs_anywhere_and_means_something(settings, expected):
     assert variants.labels([config(**one) for one in settings]) == expected
 
 
@@ -214,6 +217,7 @@ def test_a_label_is_made_of_what_differs(settings, expected):
         (["--objectives=elbo iwae:seed=1"], ["seed is the same for all that is compared; use --seeds"]),
         (["--objectives=elbo elbo:estimator=dreg"], ["the estimator dreg is not possible for the objective elbo"]),
         (["--objectives=elbo elbo:likelihood=normal:binarization=none"], ["elbo:likelihood=normal", "another"]),
+        (["--objectives=elbo elbo:conditional=true"], ["elbo:conditional=true", "another conditioning on labels"]),
         (["--objectives=elbo,iwae", "--objective=elbo"], ["--objective has no effect here; use --objectives"]),
         (["--objectives=elbo,iwae", "--seed=1"], ["--seed has no effect here; use --seeds"]),
         (["--objectives=elbo,iwae", "--tune=learning_rate=-1"], ["learning_rate=-1: must be a finite float32"]),

@@ -7,6 +7,7 @@ import pytest
 
 from tests.scripts import scripts
 from vae import run
+from vae.likelihoods import MASSES
 from vae.settings import LIKELIHOODS
 
 __all__ = ["scripts"]
@@ -41,10 +42,15 @@ def test_a_run_with_each_likelihood_trains_and_evaluates_on_grey_values(scripts,
     code, out, err = scripts.call(folder, "evaluate", f"--workdir={name}", "--num_samples=5", "--num_examples=10")
     assert (code, err) == (0, "")
     values = run.read_json(folder / name / "evaluation_test_10.json")
-    bits = -values["log_likelihood"] / 64 / math.log(2)
-    if settings.likelihood in ("normal", "continuous_bernoulli"):
-        bits += math.log2(255)
-    assert values["bits_per_dimension"] == pytest.approx(bits)
+    bits = values["bits_per_dimension"]
+    if settings.likelihood in MASSES:
+        assert bits == pytest.approx(-values["log_likelihood"] / 64 / math.log(2))
+    # Many of these pixels are black: their cell is open for a normal, and half as wide for the continuous Bernoulli.
+    of_whole_cells = -values["log_likelihood"] / 64 / math.log(2) + math.log2(255)
+    if settings.likelihood == "normal":
+        assert bits < of_whole_cells - 0.5
+    if settings.likelihood == "continuous_bernoulli":
+        assert bits > of_whole_cells + 0.1
     assert 0 < bits < 12
     line = next(line for line in out.splitlines() if line.startswith("bits per dimension"))
     assert float(line.split()[-1]) == pytest.approx(bits, abs=0.006)

@@ -2,6 +2,7 @@
 
 import csv
 import random
+import shutil
 import signal
 
 import pytest
@@ -217,6 +218,20 @@ def test_a_folder_with_another_search_or_a_sweep_is_refused_with_the_differences
     assert scripts.call(tmp_path, "sweep", *SEARCH, "--sweep=seed=0:2", "--epochs=1").code == 0
     message = scripts.refusal(tmp_path, "sweep", "--workdir=x", "--search=tpe", RATES)
     assert "x holds a sweep without --search; choose another --workdir" in message
+
+
+@pytest.mark.parametrize(
+    ("lost", "fragment"),
+    [
+        (run.SWEEP, "x/runs/000 holds a run that x/sweep.json does not name; put back the sweep.json that does"),
+        ("study.journal", "study.journal, which holds the trials of the runs beside it, is lost; put it back"),
+    ],
+)
+def test_a_search_that_lost_what_it_knew_is_refused(scripts, finished, tmp_path, lost, fragment):
+    shutil.copytree(finished / "x", tmp_path / "x")
+    (tmp_path / "x" / lost).unlink()
+    flags = (*SEARCH, "--search=random", RATES) if lost == run.SWEEP else ("--workdir=x",)
+    assert fragment in scripts.refusal(tmp_path, "sweep", *flags)
 
 
 def test_what_changes_the_meaning_of_the_bound_is_compared_by_the_elbo(scripts, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import math
 import random
+import shutil
 import signal
 
 import pytest
@@ -165,6 +166,16 @@ def test_a_folder_with_another_sweep_or_a_run_is_refused_with_the_differences(sc
     assert "x holds a sweep, which experiments.sweep trains" in scripts.refusal(finished, "train", "--workdir=x")
     message = scripts.refusal(finished, "sweep", "--workdir=x/runs/000", "--sweep=seed=0:2")
     assert "x/runs/000 holds a single run, which experiments.train trains; choose another --workdir" in message
+
+
+def test_another_sweep_is_refused_though_sweep_json_is_lost(scripts, finished, tmp_path):
+    shutil.copytree(finished / "x", tmp_path / "x")
+    (tmp_path / "x" / run.SWEEP).unlink()
+    flags = (*SWEEP, "--epochs=2", "--sweep=seed=0:2", "--sweep=learning_rate=0.001,0.02")
+    message = scripts.refusal(tmp_path, "sweep", *flags)
+    assert "x/runs/001 holds another run: learning_rate is 0.01, not 0.02; choose another --workdir" in message
+    run.write_json(tmp_path / "x" / run.SWEEP, {"runs": {}})  # as a comparison leaves it
+    assert "holds the runs of a comparison whose plan.json is lost" in scripts.refusal(tmp_path, "sweep", *flags)
 
 
 def nan_for_none(values):

@@ -170,6 +170,40 @@ def test_clipping_bounds_the_gradient_that_adam_sees():
     assert optax.tree.norm(free.optimizer_state[1].mu) == pytest.approx(float(free.recent.gradient_norm[0]), rel=1e-4)
 
 
+def adam_by_its_equations(gradients, rate, b1, b2, epsilon):
+    """The steps of Kingma & Ba (2015), algorithm 1, in float64."""
+    m = v = 0.0
+    for t, gradient in enumerate(gradients, start=1):
+        m, v = b1 * m + (1 - b1) * gradient, b2 * v + (1 - b2) * gradient**2
+        yield rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + epsilon)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_discriminator_of_factor_has_an_adam_of_its_own_unless_it_is_shared(shared):
+    """Kim & Mnih (2018): 1e-4, .5 and .9, at any learning rate of the model; clipping is the model's own affair."""
+    settings = Settings(
+        (4, 4, 1), objective="factor", clip_gradients=True, discriminator_optimizer="shared" if shared else "own"
+    )
+    h = Hyperparameters(learning_rate=3e-3, max_gradient_norm=1.0)
+    gradients = [{"encoder": g[0], "objective": g[1]} for g in np.random.default_rng(0).normal(size=(4, 2, 5)) * 3]
+    clipped = []
+    for g in gradients:
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in ([*g.values()] if shared else [g["encoder"]])))
+        clipped.append({name: leaf / norm if shared or name == "encoder" else leaf for name, leaf in g.items()})
+    own = (3e-3, 0.9, 0.999) if shared else (1e-4, 0.5, 0.9)
+    expected = zip(
+        adam_by_its_equations([g["encoder"] for g in clipped], 3e-3, 0.9, 0.999, 1e-8),
+        adam_by_its_equations([g["objective"] for g in clipped], *own, 1e-8),
+        strict=True,
+    )
+    optimizer = training.optimizer(settings, h)
+    state = optimizer.init(jax.tree.map(jnp.float32, gradients[0]))
+    for gradient, (of_model, of_discriminator) in zip(gradients, expected, strict=True):
+        update, state = optimizer.update(jax.tree.map(jnp.float32, gradient), state)
+        np.testing.assert_allclose(h.learning_rate * update["encoder"], of_model, rtol=1e-4)
+        np.testing.assert_allclose(h.learning_rate * update["objective"], of_discriminator, rtol=1e-4)
+
+
 def test_average_of_the_weights_follows_its_recursion():
     averaging = Settings(**{**SETTINGS.to_dict(), "average_weights": True})
     h = Hyperparameters(ema_decay=0.15)

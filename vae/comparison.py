@@ -14,13 +14,16 @@ from scipy import stats
 
 LEVEL = 0.05  # of the whole family of pairs
 
-# What two evaluations must agree in before their numbers may stand in one column, and how a reader calls it.
+# What two evaluations must agree in before their numbers may stand in one column, and how a reader calls it. Not among
+# it: the scale of a normal likelihood (any two densities of the same data compare), and how many images were held out.
 YARDSTICK = {
     "dataset": "data set",
     "image_size": "image size",
+    "image_shape": "image shape",
     "split": "split",
     "binarization": "binarization in evaluation",
-    "likelihood": "likelihood",
+    "likelihood": "likelihood",  # a mass function and a density, or densities on other scales, do not compare
+    "num_classes": "conditioning on labels (classes given to the model; with any, log p(x|y))",
     "num_examples": "number of evaluated images",
     "num_samples": "samples per image (k)",
     "seed": "evaluation seed",

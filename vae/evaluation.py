@@ -17,6 +17,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vae.images import to_unit_interval
+from vae.importance import effective_sample_size, grouped_log_likelihood, log_mean_exp, pareto_k, pareto_k_threshold
 from vae.model import Batch, Model, weigh
 from vae.streams import Stream, stream
 
@@ -33,15 +34,16 @@ class Weights(NamedTuple):
     log_q_over_p: Any  # log q − log p of each stochastic layer, one [N, K] for each
     posterior_mean: Any  # [N, D], or None
     kl_per_dimension: Any  # [N, D], or None where there is no closed form
+    log_w_of_masses: Any = None  # [N, K], of the model of values k/255; None where x or p(x|z) is not of them
 
 
-def weigh_example(root, params, x, y, index, *, model: Model, num_samples: int) -> Weights:
-    """`num_samples` log-weights of one example x [H, W, C] at position `index` of its data set.
+def weigh_example(root, params, image, y, index, *, model: Model, num_samples: int) -> Weights:
+    """`num_samples` log-weights of one example [H, W, C], uint8 or in [0, 1], at position `index` of its data set.
 
     Every product has the same shape whatever else is evaluated, and block j of the samples is drawn with
     fold_in(fold_in(evaluate, index), j): an example's weights do not depend on its batch, bit for bit.
     """
-    batch = Batch(x[None], None if y is None else y[None], index[None])
+    batch = Batch(to_unit_interval(image)[None], None if y is None else y[None], index[None])
     q = model.posterior(params, batch)
     block_size = min(num_samples, SAMPLES_PER_KEY)
     num_blocks = -(-num_samples // block_size)
@@ -51,18 +53,19 @@ def weigh_example(root, params, x, y, index, *, model: Model, num_samples: int) 
     def weigh_tile(tile):
         blocks = tile * blocks_per_tile + jnp.arange(blocks_per_tile)
         keys = jax.vmap(lambda block: stream(root, Stream.EVALUATE, index, block))(blocks)
-        weighted = weigh(keys, params, model, _Blocks(q), batch, block_size)
-        scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p
+        weighted = weigh(keys, params, model, _Blocks(q), batch, block_size, masses=image.dtype == jnp.uint8)
+        scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p, weighted.log_w_of_masses
         return jax.tree.map(lambda a: a[:, 0], scores)
 
     scores = lax.map(weigh_tile, jnp.arange(num_tiles))
-    log_w, log_p_x_given_z, log_q_over_p = jax.tree.map(lambda a: a.reshape(-1)[:num_samples], scores)
+    log_w, log_p_x_given_z, log_q_over_p, log_w_of_masses = jax.tree.map(lambda a: a.reshape(-1)[:num_samples], scores)
     return Weights(
         log_w=log_w,
         log_p_x_given_z=log_p_x_given_z,
         log_q_over_p=log_q_over_p,
         posterior_mean=_of_example(q.mean),
         kl_per_dimension=_of_example(q.kl_per_dimension and q.kl_per_dimension(model.prior(params, batch.y))),
+        log_w_of_masses=log_w_of_masses,
     )
 
 
@@ -88,9 +91,7 @@ def weigh_examples(root, params, images, labels, index, *, model: Model, num_sam
     def on_one_device(images, labels, index):
         def one(example):
             image, label, position = example
-            return weigh_example(
-                root, params, to_unit_interval(image), label, position, model=model, num_samples=num_samples
-            )
+            return weigh_example(root, params, image, label, position, model=model, num_samples=num_samples)
 
         return lax.map(one, (images, labels, index))
 
@@ -109,6 +110,7 @@ class Evaluation(NamedTuple):
     kl_per_layer: np.ndarray  # [N, L], from the samples
     posterior_mean: np.ndarray | None  # [N, D]
     kl_per_dimension: np.ndarray | None  # [N, D]
+    log_likelihood_of_masses: np.ndarray | None = None  # [N], as the headline, of the model of the 256 values k/255
 
 
 def evaluate(
@@ -170,16 +172,18 @@ def statistics(weights: Weights) -> Evaluation:
     """What the log-weights of each example say, in float64."""
     log_w = weights.log_w.astype(np.float64)
     num_samples = log_w.shape[1]
-    normalized = log_w - log_mean_exp(log_w)[:, None]
     return Evaluation(
         log_likelihood={k: grouped_log_likelihood(log_w, k) for k in sample_counts(num_samples)},
         elbo=log_w.mean(1),
         reconstruction=weights.log_p_x_given_z.astype(np.float64).mean(1),
-        effective_sample_size=num_samples / np.exp(2 * normalized).mean(1),
+        effective_sample_size=effective_sample_size(log_w),
         pareto_k=pareto_k(log_w),
         kl_per_layer=np.stack([layer.astype(np.float64).mean(1) for layer in jax.tree.leaves(weights.log_q_over_p)], 1),
         posterior_mean=weights.posterior_mean,
         kl_per_dimension=weights.kl_per_dimension,
+        log_likelihood_of_masses=None
+        if weights.log_w_of_masses is None
+        else log_mean_exp(weights.log_w_of_masses.astype(np.float64)),
     )
 
 
@@ -188,66 +192,31 @@ def sample_counts(num_samples: int) -> list[int]:
     return [k for k in (100, 1000) if k < num_samples and num_samples % k == 0] + [num_samples]
 
 
-def log_mean_exp(log_w: np.ndarray) -> np.ndarray:
-    """log 1/K Σ_k w_k over the last axis."""
-    largest = log_w.max(-1)
-    return largest + np.log(np.exp(log_w - largest[..., None]).mean(-1))
-
-
-def grouped_log_likelihood(log_w: np.ndarray, k: int) -> np.ndarray:
-    """The importance-weighted bound L_k (Burda et al. 2016, eq. 8), averaged over the K // k groups of [N, K].
-
-    The groups for a smaller k are nested in those for a larger one, so L_k never decreases in k, example by example.
-    """
-    return log_mean_exp(log_w.reshape(len(log_w), -1, k)).mean(-1)
-
-
-def pareto_k(log_w: np.ndarray) -> np.ndarray:
-    """Shape k̂ of a generalised Pareto fitted to the largest weights of each row of [N, K] (Vehtari et al. 2024).
-
-    Above 0.7 the importance sampling estimate is unreliable. The fit is that of Zhang & Stephens (2009) with Vehtari's
-    weak prior. NaN for fewer than 25 samples, −inf where the largest weights are all equal.
-    """
-    num_samples = log_w.shape[1]
-    tail_size = int(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
-    if tail_size < 5:
-        return np.full(len(log_w), np.nan)
-    largest = np.partition(log_w, num_samples - tail_size - 1, axis=1)[:, -tail_size - 1 :]
-    weights = np.exp(np.sort(largest, axis=1) - largest.max(1, keepdims=True))
-    excess = weights[:, 1:] - weights[:, :1]
-    flat = excess[:, -1] <= 0
-    excess[flat] = 1.0
-    num_points = 30 + int(math.sqrt(tail_size))
-    quartile = np.maximum(excess[:, int(tail_size / 4 + 0.5) - 1], np.finfo(float).tiny)
-    grid = 1 - np.sqrt(num_points / (np.arange(1, num_points + 1) - 0.5))
-    theta = 1 / excess[:, -1:] + grid / (3 * quartile[:, None])  # [N, G]
-    shape = np.log1p(-theta[:, :, None] * excess[:, None, :]).mean(-1)
-    log_profile = tail_size * (np.log(-theta / shape) - shape - 1)
-    posterior = np.exp(log_profile - log_mean_exp(log_profile)[:, None]) / num_points
-    mean_theta = (posterior * theta).sum(1)
-    k = np.log1p(-mean_theta[:, None] * excess).mean(1)
-    return np.where(flat, -np.inf, (tail_size * k + 10 * 0.5) / (tail_size + 10))
-
-
 def summarize(evaluation: Evaluation) -> dict[str, Any]:
     """Means over examples, as evaluation.json holds them: nats per example, standard errors over examples.
 
     `elbo` = `reconstruction` − `kl` from the same samples, and `kl` is the sum of `kl_per_layer`, E[log q − log p] of
     each stochastic layer in the order of z. `kl_per_dimension` is the closed form, all layers end to end. `pareto_k` is
-    the median over examples, `pareto_k_above_0.7` the share whose estimate is unreliable. What does not exist is None.
+    the median over examples, `pareto_k_above_threshold` the share whose estimate is unreliable: it exceeds
+    `pareto_k_threshold` (see importance.py). `num_not_finite` examples have a log-likelihood or an ELBO that is not
+    finite; then neither are the means, and there is no standard error. What does not exist is None.
     """
     headline = max(evaluation.log_likelihood)
     log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])
     elbo, elbo_se = mean_and_error(evaluation.elbo)
-    median_pareto_k = float(np.median(evaluation.pareto_k))
+    threshold = pareto_k_threshold(headline)
+    worst_if_unknown = np.nan_to_num(evaluation.pareto_k, nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    median_pareto_k = float(np.median(worst_if_unknown))
+    finite = np.isfinite(evaluation.log_likelihood[headline]) & np.isfinite(evaluation.elbo)
     means, kl = evaluation.posterior_mean, evaluation.kl_per_dimension
     return {
         "num_examples": len(evaluation.elbo),
         "num_samples": headline,
+        "num_not_finite": int((~finite).sum()),
         "elbo": elbo,
         "elbo_se": elbo_se,
         "reconstruction": float(evaluation.reconstruction.mean()),
-        "kl": float((evaluation.reconstruction - evaluation.elbo).mean()),
+        "kl": float(kl_of_samples(evaluation).mean()),
         "kl_per_layer": [float(value) for value in evaluation.kl_per_layer.mean(0)],
         "kl_per_dimension": None if kl is None else [float(value) for value in kl.mean(0)],
         "log_likelihood": log_likelihood,
@@ -258,14 +227,37 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
         "active_units": None if means is None else int((means.var(0) > ACTIVE_VARIANCE).sum()),
         "effective_sample_size": float(evaluation.effective_sample_size.mean()),
         "pareto_k": median_pareto_k if math.isfinite(median_pareto_k) else None,
-        "pareto_k_above_0.7": float((evaluation.pareto_k > 0.7).mean()),
+        "pareto_k_threshold": threshold,
+        "pareto_k_above_threshold": None if threshold is None else float((worst_if_unknown > threshold).mean()),
+    }
+
+
+def kl_of_samples(evaluation: Evaluation) -> np.ndarray:
+    """reconstruction − ELBO, [N]; NaN where neither is finite."""
+    with np.errstate(invalid="ignore"):
+        return evaluation.reconstruction - evaluation.elbo
+
+
+def upgrade(summary: dict[str, Any]) -> dict[str, Any]:
+    """A stored summary with the keys of `summarize`, whatever version wrote it."""
+    if "pareto_k_above_0.7" not in summary:
+        return summary
+    summary = dict(summary)
+    share = summary.pop("pareto_k_above_0.7")
+    exists = summary["num_samples"] >= 25  # with fewer there was no k̂, and a share of 0 was written
+    return {
+        **summary,
+        "pareto_k_threshold": 0.7 if exists else None,
+        "pareto_k_above_threshold": share if exists else None,
     }
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
-    """The mean of [N] and its standard error, None for N = 1."""
-    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
-    return float(values.mean()), error
+    """The mean of [N] and its standard error, None for N = 1 and where a value is not finite."""
+    if len(values) > 1 and np.isfinite(values).all():
+        return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    with np.errstate(invalid="ignore"):
+        return float(values.mean()), None
 
 
 def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
@@ -276,9 +268,9 @@ def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
     return summary
 
 
-def bits_per_dimension(log_likelihood: float, num_values: int, cell_width: float) -> float:
-    """Bits per value of images of `num_values` values: −log₂ of exp(log-likelihood per value) × `cell_width`.
+def bits_per_dimension(log_likelihood_of_masses: float, num_values: int) -> float:
+    """Bits per value of images of `num_values` values: −log₂ of their probability, a code length; 8 if all are equal.
 
-    The width is 1 for masses, and 1/255 for a density on values k/255; the density is taken as constant over a cell.
+    Of a density, log p(x) is no such logarithm: p(x) may be larger than one.
     """
-    return -(log_likelihood / num_values + math.log(cell_width)) / math.log(2)
+    return -log_likelihood_of_masses / num_values / math.log(2)

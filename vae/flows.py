@@ -6,6 +6,7 @@ A step's `forward(z)` gives (f(z), log |det ∂f/∂z|), its `inverse(f(z))` giv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,11 +21,17 @@ from vae.networks import FlowNetwork
 from vae.settings import Settings
 
 GATE_BIAS = 2.0  # an untrained step of an autoregressive flow is nearly the identity
+LOG_4 = math.log(4)
+LEAST_SQUARED_NORM = 1e-12  # added to |w|² of a planar flow
 MAX_GATE, MAX_LOG_SCALE = 5.0, 3.0  # a step never shrinks or stretches beyond what its inverse can find again
 
 
 class Planar(NamedTuple):
-    """z + û tanh(wᵀz + b), eq. 10 of Rezende & Mohamed (2015), with their û(u, w), for which wᵀû > −1."""
+    """z + û tanh(wᵀz + b), eq. 10 of Rezende & Mohamed (2015), with their û(u, w), for which wᵀû > −1.
+
+    Their û = u + (m(wᵀu) − wᵀu) w/|w|², m(a) = −1 + log(1 + exp(a)), has no limit at w = 0: there it is u, by
+    `LEAST_SQUARED_NORM`, which the log-determinant takes into account.
+    """
 
     u: Float[Array, "B D"]
     w: Float[Array, "B D"]
@@ -32,13 +39,22 @@ class Planar(NamedTuple):
 
     def forward(self, z: Float[Array, "K #B D"]) -> tuple[Float[Array, "K B D"], Float[Array, "K B"]]:
         product = (self.w * self.u).sum(-1)
-        # m(a) − a of the paper, where m(a) = −1 + log(1 + exp(a)).
-        added = jax.nn.softplus(-product) - 1
-        u_hat = self.u + (added / ((self.w**2).sum(-1) + 1e-12))[:, None] * self.w
-        activation = jnp.tanh((self.w[None] * z).sum(-1) + self.b[None])
-        # 1 + m(wᵀu)(1 − tanh²), as a sum of positive terms.
-        determinant = activation**2 + jax.nn.softplus(product)[None] * (1 - activation**2)
-        return z + u_hat[None] * activation[..., None], jnp.log(determinant)
+        added = jax.nn.softplus(-product) - 1  # m(wᵀu) − wᵀu
+        # Where this is positive, w is not 0, and a larger divisor could make wᵀû less than −1.
+        least = jnp.where(added < 0, LEAST_SQUARED_NORM, 0)
+        divisor = (self.w**2).sum(-1) + least
+        u_hat = self.u + (added / divisor)[:, None] * self.w
+        argument = (self.w[None] * z).sum(-1) + self.b[None]
+        # 1 + wᵀû, of positive terms; below −30, softplus is exp, and might vanish.
+        close = jnp.maximum(product, -30)
+        log_stretch = jnp.log(jax.nn.softplus(close) - added * (least / divisor)) + (product - close)
+        # tanh² + (1 + wᵀû)(1 − tanh²), of positive terms.
+        activation = jnp.tanh(argument)
+        log_slope = LOG_4 + jax.nn.log_sigmoid(2 * argument) + jax.nn.log_sigmoid(-2 * argument)  # log(1 − tanh²)
+        on_plane = activation == 0
+        log_square = jnp.where(on_plane, -jnp.inf, 2 * jnp.log(jnp.abs(jnp.where(on_plane, 1, activation))))
+        log_determinant = jnp.logaddexp(log_square, log_stretch[None] + log_slope)
+        return z + u_hat[None] * activation[..., None], log_determinant
 
 
 class Autoregressive(NamedTuple):

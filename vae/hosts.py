@@ -6,13 +6,14 @@ With a single process all of this costs nothing.
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 HEARTBEAT_SECONDS = 30  # a process that was not heard of for as long is dead, and the others end
 SHUTDOWN_SECONDS = 10  # for which one that failed waits for the others, until it ends them
@@ -20,6 +21,9 @@ SHUTDOWN_SECONDS = 10  # for which one that failed waits for the others, until i
 
 class HostsError(ValueError):
     """There is nothing to join; one line for the user."""
+
+
+SHARED: dict[str, type[Exception]] = {"OSError": OSError}
 
 
 def join() -> None:
@@ -58,26 +62,41 @@ def is_first() -> bool:
     return num_processes() == 1 or sys.modules["jax"].process_index() == 0
 
 
+def shared(error: type[E]) -> type[E]:
+    """Mark an error, made of its one line alone, that all processes raise where process 0 has raised it."""
+    SHARED[error.__name__] = error
+    return error
+
+
 def agreed(decide: Callable[[], T]) -> T:
-    """What `decide()` returns on process 0, which alone calls it, on all processes; likewise what it raises."""
+    """What `decide()` returns on process 0, which alone calls it, on all processes; likewise what it raises.
+
+    It returns what JSON holds, so that no process runs what another sends. An error that is not `shared` is a
+    HostsError on the others.
+    """
     if num_processes() == 1:
         return decide()
     import numpy as np
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
-    outcome = b""
+    outcome, failed = b"", None
     if is_first():
         try:
-            outcome = pickle.dumps((decide(), None))
+            outcome = json.dumps({"value": decide()}).encode()
         except Exception as error:
-            outcome = pickle.dumps((None, error))
+            failed = error
+            kind = next((cls.__name__ for cls in type(error).__mro__ if SHARED.get(cls.__name__) is cls), None)
+            text = str(error) if kind else f"process 0 failed: {type(error).__name__}: {error}"
+            outcome = json.dumps({"error": kind, "text": text}).encode()
     length = int(broadcast_one_to_all(np.int32(len(outcome))))
     padded = np.zeros(-(-length // 1024) * 1024, np.uint8)  # few lengths, few programs
     padded[: len(outcome)] = np.frombuffer(outcome, np.uint8)
-    value, error = pickle.loads(broadcast_one_to_all(padded).tobytes()[:length])
-    if error is not None:
-        raise error
-    return value
+    answer = json.loads(broadcast_one_to_all(padded).tobytes()[:length])
+    if failed is not None:
+        raise failed
+    if "text" in answer:
+        raise SHARED.get(answer["error"], HostsError)(answer["text"])
+    return answer["value"]
 
 
 def any_of(flag: bool) -> bool:

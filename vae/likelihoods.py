@@ -237,13 +237,3 @@ def check(likelihood: str, dataset: Dataset, binarization: str) -> None:
                 f"the likelihood {likelihood} is of values in [0, 1], and those of {dataset.name} range from "
                 f"{values.min():g} to {values.max():g}; rescale them, or use --likelihood=normal"
             )
-
-
-def cell_width(likelihood: str, dtype: np.dtype) -> float | None:
-    """The width of a value's cell, times which exp(log p(x|z)) is the mass of one of 256 values; None: no such mass.
-
-    1/255 for a density of images stored as uint8, 1 for masses.
-    """
-    if likelihood in MASSES:
-        return 1.0
-    return 1 / MAX_VALUE if likelihood in DENSITIES and dtype == np.uint8 else None

@@ -166,11 +166,17 @@ class Weighted(NamedTuple):
     log_p_z: Float[Array, "K B"]
     log_q_z_given_x: Float[Array, "K B"]
     log_q_over_p: Any  # log q − log p of each stochastic layer, one [K, B] for each
+    log_mass: Float[Array, "K B"] | None = None  # log P(x|z) of x as one of the images of values k/255, if asked for
 
     @property
     def log_w(self) -> Float[Array, "K B"]:
         """log p(x|z) + log p(z) − log q(z|x)."""
         return self.log_p_x_given_z + self.log_p_z - self.log_q_z_given_x
+
+    @property
+    def log_w_of_masses(self) -> Float[Array, "K B"] | None:
+        """log w of the model whose p(x|z) are these masses."""
+        return None if self.log_mass is None else self._replace(log_p_x_given_z=self.log_mass).log_w
 
 
 def sum_layers(per_layer: Any) -> Float[Array, "..."]:
@@ -178,19 +184,21 @@ def sum_layers(per_layer: Any) -> Float[Array, "..."]:
     return jax.tree.reduce(jnp.add, per_layer)
 
 
-def weigh(key, params, model: Model, q, batch: Batch, num_samples: int) -> Weighted:
+def weigh(key, params, model: Model, q, batch: Batch, num_samples: int, masses: bool = False) -> Weighted:
     """Draw `num_samples` z from q(z|x) for each example of `batch` and score them; spends `key`."""
     z, log_q = q.sample_and_log_prob(key, num_samples)
-    return score_samples(params, model, batch, z, log_q)
+    return score_samples(params, model, batch, z, log_q, masses)
 
 
-def score_samples(params, model: Model, batch: Batch, z, log_q) -> Weighted:
-    """Score samples z, K for each example of `batch`, whose log q(z|x) is known."""
+def score_samples(params, model: Model, batch: Batch, z, log_q, masses: bool = False) -> Weighted:
+    """Score samples z, K for each example of `batch`, whose log q(z|x) is known; `masses`: x is of values k/255."""
     log_p = model.prior(params, batch.y).log_prob(z)
+    p_x_given_z = model.likelihood(params, z, batch.y)
     return Weighted(
         z=z,
-        log_p_x_given_z=model.likelihood(params, z, batch.y).log_prob(batch.x[None]),
+        log_p_x_given_z=p_x_given_z.log_prob(batch.x[None]),
         log_p_z=sum_layers(log_p),
         log_q_z_given_x=sum_layers(log_q),
         log_q_over_p=jax.tree.map(jnp.subtract, log_q, log_p),
+        log_mass=p_x_given_z.log_mass(batch.x[None]) if masses else None,
     )

@@ -154,12 +154,12 @@ def _arguments(program: population.Program, configs: Sequence[run.Config], data:
 
 def stored(workdir: Path) -> dict[str, dict[str, Any]]:
     """The plan of each group, by its number, and how many of its chunks are done."""
-    return hosts.agreed(lambda: run.read_json(workdir / run.SWEEP).get("groups", {}))
+    return hosts.agreed(lambda: run.read_sweep(workdir).get("groups", {}))
 
 
 def store(workdir: Path, group: int, plan: dict[str, Any]) -> None:
     if hosts.is_first():
-        about = run.read_json(workdir / run.SWEEP)
+        about = run.read_sweep(workdir)
         run.write_json(workdir / run.SWEEP, about | {"groups": about.get("groups", {}) | {str(group): plan}})
 
 

@@ -59,7 +59,10 @@ class DiagonalNormal(NamedTuple):
 
 
 class FullNormal(NamedTuple):
-    """N(loc, LLᵀ) with L = diag(exp(log_scale))·`unit`, `unit` lower triangular with ones on its diagonal."""
+    """N(loc, LLᵀ) with L = diag(exp(log_scale))·`unit`, `unit` lower triangular with ones on its diagonal.
+
+    Nothing but the strict lower triangle of `unit` is read: any numbers elsewhere are the same distribution.
+    """
 
     loc: Float[Array, "B D"]
     log_scale: Float[Array, "B D"]
@@ -71,7 +74,8 @@ class FullNormal(NamedTuple):
 
     @property
     def scale_tril(self) -> Float[Array, "B D D"]:
-        return jnp.exp(self.log_scale)[:, :, None] * self.unit
+        unit = jnp.tril(self.unit, -1) + jnp.eye(self.unit.shape[-1], dtype=self.unit.dtype)[None]
+        return jnp.exp(self.log_scale)[:, :, None] * unit
 
     @property
     def covariance(self) -> Float[Array, "B D D"]:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae import checkpoint, run, training
+from vae import checkpoint, hosts, run, training
 
 FAILURE = "failure.json"
 
 
+@hosts.shared
 class TrainingFailed(RuntimeError):
     """The bound or its gradient is no longer a finite number; one line for the user."""
 

@@ -21,7 +21,7 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
     A metric's column is `<split>_<metric>`: that of a bound is named after it, so that no column holds two of them.
     """
     found = []
-    about = run.read_json(workdir / run.SWEEP)
+    about = run.read_sweep(workdir)
     for name, values in about["runs"].items():
         folder = workdir / RUNS / name
         metrics = run.read_metrics(folder)

@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae import hosts, tensorboard
-from vae.settings import Hyperparameters, Settings
+from vae import hosts, settings, tensorboard, untrusted
+from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
 
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "config.json",
@@ -32,10 +32,15 @@ CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "figures",
 )
 SWEEP = "sweep.json"  # of a folder of runs
+ROUND = "round"  # of it: the trials of a search that are in training
+ROUND_DEFAULTS: dict[str, Any] = {"names": [], "trials": [], "plans": {}}
+SWEEP_KINDS = {"runs": dict, "groups": dict, ROUND: dict, "flags": dict, "sweep": list}
 PLAN = "plan.json"  # of a comparison
+ABOUT = ("flags", "argv", "devices", "versions", "git")  # what config.json tells of a run beside its Config
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+@hosts.shared
 class RunError(ValueError):
     """A run folder that cannot be used as asked; one line for the user."""
 
@@ -61,11 +66,14 @@ class Config:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Config:
-        known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        settings = Settings.from_dict(known.pop("settings"))
-        numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in known.pop("hyperparameters").items()}
-        return cls(settings=settings, hyperparameters=Hyperparameters(**numbers), **known)
+    def from_dict(cls, values: dict[str, Any], file_format: int = FORMAT) -> Config:
+        """The inverse of `to_dict`, also through JSON, and of files of older formats; raises SettingsError."""
+        fields = settings.read(values, [field.name for field in dataclasses.fields(cls)], file_format)
+        own = settings.read(fields.pop("settings"), [field.name for field in dataclasses.fields(Settings)], file_format)
+        numbers = settings.read(fields.pop("hyperparameters"), Hyperparameters._fields, file_format)
+        if own["schedule"] == "stages" and not len(numbers["stage_steps"]) == len(numbers["stage_factors"]) > 0:
+            raise SettingsError("its stage_steps and stage_factors are not one of each for every stage")
+        return cls(settings=Settings(**own), hyperparameters=Hyperparameters(**numbers), **fields)
 
 
 def differences(stored: Config, asked: Config) -> list[str]:
@@ -106,19 +114,53 @@ def finite_or_null(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def read_json(path: Path) -> Any:
-    """Raises RunError where the file is absent or not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; raises RunError where the file is absent, no file, or no JSON object."""
     try:
-        return json.loads(path.read_text())
+        if path.exists() and not path.is_file():  # a device or a pipe never ends
+            raise RunError(f"{path} is no file; replace it, or choose another folder")
+        content = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path.parent} holds no run: {path} cannot be read ({error.strerror})") from error
+    try:
+        return untrusted.parse_object(content)
     except ValueError as error:
         raise RunError(f"{path} is damaged: it is not valid JSON ({error})") from error
 
 
+def read_sweep(workdir: Path) -> dict[str, Any]:
+    """sweep.json of a folder of runs; RunError as read_json, and where a run in it has no plain name."""
+    path = workdir / SWEEP
+    about = read_json(path)
+    try:
+        for name, kind in SWEEP_KINDS.items():
+            _check(isinstance(about.get(name, kind()), kind), f"its {name!r} is of another type")
+        runs, groups, of_round = (about.get(name, {}) for name in ("runs", "groups", ROUND))
+        names, trials, plans = (of_round.get(name, default) for name, default in ROUND_DEFAULTS.items())
+        for name in [*runs, *names, *plans]:
+            untrusted.plain_name(name)
+        _check(all(isinstance(values, dict) for values in runs.values()), "one of its 'runs' is no object")
+        _check(len(names) == len(trials) and all(map(_is_count, trials)), f"its {ROUND!r} does not fit its trials")
+        for plan in [*groups.values(), *plans.values()]:
+            whole = _is_count(plan.get("done")) and _is_count(plan.get("chunk_size", plan.get("num_runs")), least=1)
+            _check(whole and isinstance(plan.get("strategy"), str), "it says of a group what cannot be")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {error}; put the file back, or choose another --workdir") from error
+    return about
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least
+
+
 def write_config(workdir: Path, config: Config, **about: Any) -> None:
     """config.json: the run's Config, `about` (argv, devices, …), the versions of the packages and the git revision."""
-    write_json(workdir / CONFIG, {**config.to_dict(), **about, **provenance()})
+    write_json(workdir / CONFIG, {"format": FORMAT, **config.to_dict(), **about, **provenance()})
 
 
 @functools.cache
@@ -128,14 +170,16 @@ def provenance() -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> Config:
-    """The Config of the run in `workdir`; raises RunError where there is none."""
-    values = read_json(workdir / CONFIG)
+    """The Config of the run in `workdir`; raises RunError if there is none, or one that cannot be a run's."""
+    path = workdir / CONFIG
+    values = read_json(path)
     try:
-        return Config.from_dict(values)
-    except KeyError as error:
-        raise RunError(f"{workdir / CONFIG} is not the config of a run of this version: it lacks {error}") from error
-    except (TypeError, AttributeError) as error:
-        raise RunError(f"{workdir / CONFIG} is not the config of a run of this version: {error}") from error
+        file_format = values.pop("format", 1)
+        if file_format not in range(1, FORMAT + 1):
+            raise SettingsError(f"its format is {file_format!r}, and this code reads 1 to {FORMAT}; use newer code")
+        return Config.from_dict({name: v for name, v in values.items() if name not in ABOUT}, file_format)
+    except SettingsError as error:
+        raise RunError(f"{path} is not the config of a run: {error}") from error
 
 
 def git_revision() -> str | None:
@@ -231,9 +275,9 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, up to a last line that a killed process may have left incomplete."""
     path = workdir / METRICS
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            rows.append(untrusted.parse_object(line))
         except ValueError:
             break
     return rows

@@ -20,13 +20,11 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vae import images, planning, population, run, study, sweep
+from vae import folders, images, planning, population, run, study, sweep
 from vae.datasets import Dataset, Split
 from vae.planning import RUNS, Group
 from vae.record import FAILURE
 from vae.scoreboard import Progress, Scoreboard
-
-ROUND = "round"  # of sweep.json
 
 
 class Run(NamedTuple):
@@ -105,7 +103,7 @@ def search(
 
 def stored(workdir: Path) -> dict[str, Any]:
     """The round in training: its `trials`, and by the first trial of each group, how it is trained."""
-    return run.read_json(workdir / run.SWEEP).get(ROUND, {})
+    return run.read_sweep(workdir).get(run.ROUND, {})
 
 
 def value(metric: str, objective: str, row: dict[str, Any]) -> float:
@@ -125,7 +123,8 @@ class Rounds:
         """Fail the trials that this worker had asked for when it was killed, and had not begun to train."""
         begun = stored(self._workdir).get("trials", [])
         for trial in self._member.trials():
-            own = trial.user_attrs.get(study.WORKER, {}).get("id") == self._member.worker.id
+            of = study.worker_of(trial)
+            own = of is not None and of.id == self._member.worker.id
             if own and trial.state == TrialState.RUNNING and trial.number not in begun:
                 self._member.fail(trial._trial_id, "its worker was killed before it trained")
 
@@ -137,6 +136,7 @@ class Rounds:
         asked = member.ask(wanted, spec.space, lambda number: study.sampler(spec, number), self._pruner)
         try:
             runs = {f"{number:0{self._width}}": configure(params) for number, params in asked.items()}
+            self._check_new(list(runs))
         except Exception:
             self.give_back()
             raise
@@ -145,10 +145,18 @@ class Rounds:
             folder.mkdir(parents=True, exist_ok=True)
             run.write_config(folder, one.config, **one.about)
         if asked:
-            known = run.read_json(self._workdir / run.SWEEP)["runs"]
+            known = run.read_sweep(self._workdir)["runs"]
             values = {name: one.values for name, one in runs.items()}
-            self._store({"runs": known | values, ROUND: {"trials": list(asked), "names": list(runs), "plans": {}}})
+            self._store({"runs": known | values, run.ROUND: {"trials": list(asked), "names": list(runs), "plans": {}}})
         return bool(asked)
+
+    def _check_new(self, names: list[str]) -> None:
+        """Raises RunError where the folder of a new trial holds a run: the study has forgotten the trials before."""
+        for path in (self._workdir / RUNS / name for name in names):
+            if folders.was_trained(path):
+                raise run.RunError(
+                    f"{path} holds a run of another study than {self._member.name}; choose another --workdir"
+                )
 
     def train(
         self,
@@ -194,16 +202,15 @@ class Rounds:
                 self._plan(first, plan | {"done": chunk + 1})
                 shutil.rmtree(folder, ignore_errors=True)
                 board.chunk_ended(members)
-        self._store({ROUND: {}})
+        self._store({run.ROUND: {}})
         return True
 
     def _plan(self, first: str, plan: dict[str, Any]) -> None:
         about = stored(self._workdir)
-        self._store({ROUND: about | {"plans": about["plans"] | {first: plan}}})
+        self._store({run.ROUND: about | {"plans": about["plans"] | {first: plan}}})
 
     def _store(self, changes: dict[str, Any]) -> None:
-        path = self._workdir / run.SWEEP
-        run.write_json(path, run.read_json(path) | changes)
+        run.write_json(self._workdir / run.SWEEP, run.read_sweep(self._workdir) | changes)
 
 
 class Teller:

@@ -18,9 +18,10 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import make_url
 
-from vae import run
+from vae import passwords, run
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
+WRITE = "write postgresql://user@host/database, or a file; in a password @ is %40, / %2F, : %3A, ? %3F, # %23 and % %25"
 ATTEMPTS = 20  # at creating what others create at the same time
 DATABASES = {"postgresql": "psycopg", "mysql": None, "mariadb": None}  # and the driver that is meant without one
 
@@ -30,15 +31,22 @@ def open_storage(text: str) -> optuna.storages.BaseStorage:
 
     Any number of processes may do so at once. Raises RunError where it cannot be used; the line names no password.
     """
-    return _open_database(text) if "://" in text else _open_journal(Path(text).expanduser().absolute())
+    if "://" in text:
+        return _open_database(text)
+    path = Path(text).expanduser().absolute()
+    if passwords.passwords_in([text]) and not path.exists():
+        raise run.RunError(f"--storage={without_password(text)} is neither a URL nor a file; {WRITE}")
+    return _open_journal(path)
 
 
 def without_password(text: str) -> str:
-    """`text` with *** for the password of a URL."""
+    """`text` with *** for passwords; a URL in the form that SQLAlchemy gives it."""
+    shown = passwords.without_password(text)
     try:
-        return make_url(text).render_as_string(hide_password=True) if "://" in text else text
+        # It quotes the asterisks of a query.
+        return make_url(shown).render_as_string().replace("%2A%2A%2A", passwords.HIDDEN) if "://" in text else shown
     except (exc.ArgumentError, ValueError):
-        return text
+        return shown
 
 
 class _FileLock(BaseJournalFileLock):
@@ -64,7 +72,7 @@ def _open_journal(path: Path) -> optuna.storages.BaseStorage:
     lock = _FileLock(path.with_name(f"{path.name}.lock"))
     try:
         return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except (ValueError, LookupError, TypeError, AssertionError) as error:
+    except (ValueError, LookupError, TypeError, AssertionError, RecursionError) as error:
         raise run.RunError(f"--storage={path} is damaged ({_reason(error)}); choose another file") from error
 
 
@@ -79,7 +87,9 @@ def _open_database(text: str) -> optuna.storages.BaseStorage:
     try:
         url = make_url(text)
     except (exc.ArgumentError, ValueError) as error:
-        raise run.RunError(f"--storage={shown} is no URL; write postgresql://user@host/database, or a file") from error
+        raise run.RunError(f"--storage={shown} is no URL; {WRITE}") from error
+    if "@" in (url.host or "") or "@" in (url.database or ""):
+        raise run.RunError(f"--storage={shown} has several @; {WRITE}")
     kind, _, driver = url.drivername.partition("+")
     if kind == "sqlite":
         raise run.RunError(
@@ -101,7 +111,7 @@ def _open_database(text: str) -> optuna.storages.BaseStorage:
             f"--storage={shown} needs the driver {named}, which is not installed: pip install '{package}'"
         ) from error
     except (exc.SQLAlchemyError, ValueError) as error:
-        raise run.RunError(f"--storage={shown} cannot be reached: {_reason(error)}") from error
+        raise run.RunError(f"--storage={shown} cannot be reached: {_reason(error, text)}") from error
     # Optuna fills in what stands in braces.
     exact = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
@@ -113,7 +123,7 @@ def _open_database(text: str) -> optuna.storages.BaseStorage:
             )
             return optuna.storages.get_storage(backend)
 
-    return whoever_comes_first(create, shown)
+    return whoever_comes_first(create, text)
 
 
 def beat(storage: optuna.storages.BaseStorage, trial_id: int) -> None:
@@ -122,29 +132,34 @@ def beat(storage: optuna.storages.BaseStorage, trial_id: int) -> None:
         storage.record_heartbeat(trial_id)
 
 
-def whoever_comes_first(create, shown: str) -> Any:
-    """What `create` makes, tried again where another process makes the same tables or rows at this moment."""
+def whoever_comes_first(create, text: str) -> Any:
+    """What `create` makes in the storage `text`, tried again where another process makes the same at this moment."""
+    shown = without_password(text)
     for attempt in range(ATTEMPTS):
         try:
             return create()
         except (exc.SQLAlchemyError, optuna.exceptions.OptunaError, AssertionError) as error:
             if attempt + 1 == ATTEMPTS:
-                raise run.RunError(f"--storage={shown} cannot be used: {_reason(error)}") from error
+                raise run.RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
             time.sleep(random.random() * 0.1 * (attempt + 1))
         except RuntimeError as error:  # tables of another version of Optuna
-            raise run.RunError(f"--storage={shown} cannot be used: {_reason(error)}") from error
+            raise run.RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
 
 
-def _reason(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "orig", None) or error.__cause__ or error).split())[:200]
+def _reason(error: BaseException, text: str = "") -> str:
+    """Why a storage failed, in a line, without the password of the URL `text`, which drivers quote."""
+    reason = passwords.hide(
+        passwords.passwords_in([text]), " ".join(str(getattr(error, "orig", None) or error.__cause__ or error).split())
+    )
+    return reason[:200]
 
 
 @contextlib.contextmanager
-def failures_in_a_line() -> Iterator[None]:
-    """A database that goes away raises RunError."""
+def failures_in_a_line(text: str = "") -> Iterator[None]:
+    """If the database of the URL `text` goes away, this raises RunError."""
     try:
         yield
     except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise run.RunError(
-            f"the study's storage failed ({_reason(error)}); the same command with this --workdir goes on"
+            f"the study's storage failed ({_reason(error, text)}); the same command with this --workdir goes on"
         ) from error

@@ -7,7 +7,9 @@ training whose worker is dead is known: on the same file system by the free lock
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,6 +26,12 @@ from vae.storage import HEARTBEAT_SECONDS, beat, whoever_comes_first
 
 WORKER, RUN, DIVERGED, WHY = "worker", "run", "diverged", "why"  # user attributes of a trial
 ASKED = "asked"  # of a study
+# What the pickled state of CMA-ES is made of; numpy before 2 called its package numpy.core.
+PICKLED = {("cmaes._cma", "CMA"), ("numpy", "dtype"), ("numpy", "ndarray")} | {
+    (f"numpy.{core}.{module}", name)
+    for core in ("core", "_core")
+    for module, name in (("multiarray", "scalar"), ("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
+}
 Space = dict[str, BaseDistribution]
 
 
@@ -61,9 +69,37 @@ def sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
     size = None if spec.pruner == "hyperband" else max(4, spec.population)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.CmaEsSampler(
-            seed=seed, popsize=size, consider_pruned_trials=True, warn_independent_sampling=False
-        )
+        return CmaEs(seed=seed, popsize=size, consider_pruned_trials=True, warn_independent_sampling=False)
+
+
+class CmaEs(optuna.samplers.CmaEsSampler):
+    """Keeps its state in the study as Optuna's own does; a state that holds anything but numbers is not read."""
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        key = self._attr_key_optimizer
+        for trial in reversed(completed_trials):
+            if parts := {name: text for name, text in trial.system_attrs.items() if name.startswith(key)}:
+                try:
+                    state = _Numbers(io.BytesIO(bytes.fromhex(self._concat_optimizer_attrs(parts)))).load()
+                    if type(state).__name__ != "CMA":
+                        raise ValueError(f"it is a {type(state).__name__}")
+                    return state
+                except Exception as error:  # a pickle may raise any
+                    reason = " ".join(str(error).split())[:200]
+                    raise run.RunError(
+                        f"what the study keeps of CMA-ES in its trial {trial.number} cannot be read ({reason}); use "
+                        "another --study, or --search=tpe"
+                    ) from error
+        return None
+
+
+class _Numbers(pickle.Unpickler):
+    """Loads the state of CMA-ES: a pickle of other classes could run anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in PICKLED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}")
 
 
 def pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
@@ -99,6 +135,8 @@ def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any])
 def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
     """Raises RunError with each difference between what a worker and what the study asks for."""
     stored = study.user_attrs[ASKED]
+    if not isinstance(stored, dict):
+        raise run.RunError(f"the study {study.study_name} was not made by this program; use another --study")
     differing = [
         f"{name} is {_shown(stored.get(name))}, not {_shown(asked.get(name))}"
         for name in sorted({*stored, *asked})
@@ -181,8 +219,8 @@ class Member:
     def free_the_dead(self, space: Space) -> None:
         """Fail the trials in training whose worker is dead."""
         for trial in self.trials():
-            if trial.state == TrialState.RUNNING and (of := trial.user_attrs.get(WORKER)):
-                if of["id"] != self.worker.id and is_dead(Worker(**of)):
+            if trial.state == TrialState.RUNNING and (of := worker_of(trial)):
+                if of.id != self.worker.id and is_dead(of):
                     self.fail(trial._trial_id, "its worker died")
                 elif len(trial.params) < len(space) and trial._trial_id not in self._half_asked:
                     # Its worker may have died before the first heartbeat, without which no trial goes stale.
@@ -218,6 +256,16 @@ class Member:
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that were asked for: told, or in training."""
     return trial.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def worker_of(trial: FrozenTrial) -> Worker | None:
+    """Who trains or has trained it, where it says so; RunError where that is no worker of this program."""
+    of = trial.user_attrs.get(WORKER)
+    if of is None:
+        return None
+    if not isinstance(of, dict) or set(of) != set(Worker._fields) or not all(isinstance(v, str) for v in of.values()):
+        raise run.RunError(f"trial {trial.number} of the study was not made by this program; use another --study")
+    return Worker(**of)
 
 
 def is_dead(worker: Worker) -> bool:

@@ -42,5 +42,5 @@ def write_pictures(workdir: Path, step: int, pictures: Mapping[str, bytes]) -> N
 
     with writer(workdir) as to:
         for name, content in pictures.items():
-            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+            pixels = np.asarray(Image.open(io.BytesIO(content), formats=["PNG"]).convert("RGB"))
             to.add_image(name, pixels, step, dataformats="HWC")

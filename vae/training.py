@@ -62,10 +62,24 @@ def learning_rate(schedule: str, hyperparameters: Hyperparameters, step: Int[Arr
 
 
 def optimizer(settings: Settings, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015), after clipping the gradient's norm if asked; the step applies the learning rate."""
+    """Adam (Kingma & Ba 2015), after clipping the gradient's norm if asked; the step applies the learning rate.
+
+    A discriminator has an Adam of its own (Kim & Mnih 2018), whose learning rate follows the same schedule, and whose
+    gradient is not clipped.
+    """
     h = hyperparameters
     adam = optax.scale_by_adam(h.adam_b1, h.adam_b2, h.adam_epsilon)
-    return optax.chain(optax.clip_by_global_norm(h.max_gradient_norm), adam) if settings.clip_gradients else adam
+    of_model = optax.chain(optax.clip_by_global_norm(h.max_gradient_norm), adam) if settings.clip_gradients else adam
+    if settings.objective != "factor" or settings.discriminator_optimizer == "shared":
+        return of_model
+    of_discriminator = optax.chain(
+        optax.scale_by_adam(h.discriminator_b1, h.discriminator_b2, h.adam_epsilon),
+        optax.scale(h.discriminator_learning_rate / h.learning_rate),
+    )
+    return optax.partition(
+        {"model": of_model, "discriminator": of_discriminator},
+        lambda params: {name: "discriminator" if name == "objective" else "model" for name in params},
+    )
 
 
 def initialize(

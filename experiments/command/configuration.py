@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.command.options import FLAGS, ONLY_WITH, TRAINING_FLAGS
-from experiments.command.parsing import UsageError
+from experiments.command.parsing import UsageError, flag_value
 from experiments.command.presets import PRESETS
 from vae import settings as names
 
@@ -27,11 +27,20 @@ def resolve(workdir: Path | None) -> None:
     """
     stored = stored_flags(workdir)
     check(settle(stored))
-    if stored and FLAGS.schedule == "cosine" and FLAGS.epochs != stored.get("epochs"):
+    if stored and FLAGS.epochs != stored.get("epochs") and (schedule := ends_with_training()):
         raise UsageError(
-            f"the cosine schedule of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
+            f"{schedule} of this run ends at epoch {stored.get('epochs')}, so --epochs={FLAGS.epochs} cannot "
             f"be reached by resuming it; start a new run with --init_from={workdir}"
         )
+
+
+def ends_with_training() -> str | None:
+    """What of the run depends on the number of its epochs; None if nothing does."""
+    if FLAGS.schedule == "cosine":
+        return "the cosine schedule"
+    if FLAGS.objective == "warmup" and FLAGS.warmup_shape == "cyclical" and FLAGS.warmup_epochs is None:
+        return "the cyclical warm-up"
+    return None
 
 
 def settle(stored: dict[str, Any]) -> set[str]:
@@ -46,11 +55,31 @@ def settle(stored: dict[str, Any]) -> set[str]:
             f"--{name}={','.join(value) if isinstance(value, list) else value}" for name, value in chosen.items()
         )
         print(f"preset {FLAGS.preset}: {shown}")
-    set_here = given | set(PRESETS.get(FLAGS.preset or "", {}))
-    for name, value in stored.items():
-        if name in TRAINING_FLAGS and name not in set_here:
-            FLAGS[name].value = value
+    if stored:
+        set_here = given | set(PRESETS.get(FLAGS.preset or "", {}))
+        for name, value in (since_then() | stored).items():
+            if name in TRAINING_FLAGS and name not in set_here:
+                FLAGS[name].value = stored_value(name, value)
     return given
+
+
+def since_then() -> dict[str, Any]:
+    """The flags that came after the first run folders, each with what it stands for in a folder that lacks it."""
+    return {name: value for added in names.ADDED.values() for name, value in added.items()}
+
+
+def stored_value(name: str, value: Any) -> Any:
+    """A flag's value as a file gave it, after the flag's own parser and validators; raises RunError."""
+    from vae.run import RunError
+
+    if value is None and FLAGS[name].default is None:
+        return None
+    try:
+        return flag_value(name, ",".join(map(str, value)) if isinstance(value, list) else str(value))
+    except UsageError as error:
+        raise RunError(
+            f"the flag {name} that was stored is {str(value)[:60]!r}: {error}; use another --workdir"
+        ) from error
 
 
 def make_paths_absolute() -> None:
@@ -156,7 +185,10 @@ def config(dataset: Dataset) -> Config:
     }
     hyperparameters: dict[str, Any] = {
         **_values_of(names.Hyperparameters._fields),
-        **{steps: float(FLAGS.get_flag_value(epochs, 0) * steps_per_epoch) for steps, epochs in IN_EPOCHS.items()},
+        "warmup_cycles": float(FLAGS.warmup_cycles),
+        "warmup_steps": warmup_epochs() * steps_per_epoch,
+        "capacity_steps": FLAGS.capacity_epochs * steps_per_epoch,
+        "dip_diagonal": dip_diagonal(),
         "decay_steps": float(FLAGS.epochs * steps_per_epoch) if FLAGS.schedule == "cosine" else 0.0,
         "stage_steps": tuple(int(n) * steps_per_epoch for n in FLAGS.stage_epochs) if stages else (),
         "stage_factors": tuple(map(float, FLAGS.stage_factors)) if stages else (),
@@ -171,6 +203,20 @@ def config(dataset: Dataset) -> Config:
         image_size=FLAGS.image_size,
         init_from=FLAGS.init_from,
     )
+
+
+def warmup_epochs() -> float:
+    """Cyclical warm-up lasts as long as training unless --warmup_epochs says otherwise (Fu et al. 2019)."""
+    if FLAGS.warmup_epochs is None:
+        return float(FLAGS.epochs) if FLAGS.warmup_shape == "cyclical" else 10.0
+    return FLAGS.warmup_epochs
+
+
+def dip_diagonal() -> float:
+    """λ_d is 10 λ_od in DIP-VAE-I and λ_od in DIP-VAE-II unless --dip_diagonal says otherwise (Kumar et al. 2018)."""
+    if FLAGS.dip_diagonal is None:
+        return FLAGS.dip_off_diagonal * (1 if FLAGS.objective == "dip_ii" else 10)
+    return FLAGS.dip_diagonal
 
 
 def model_settings(dataset: Dataset) -> dict[str, Any]:

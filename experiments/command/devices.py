@@ -6,10 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+from absl import flags
+
 from experiments.command.parsing import UsageError
 
 
-def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool = False, distributed: bool = False):
+def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = False):
     """The `num_devices` first devices (0: all); on a CPU they are virtual. Raises UsageError where there are fewer.
 
     `one_per_core`: all devices of a CPU are as many as it has cores for this process; else it is one.
@@ -22,10 +24,7 @@ def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool =
     if virtual > 1:
         jax.config.update("jax_num_cpu_devices", virtual)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        from vae.datasets import default_data_dir
-
-        home = Path(data_dir) if data_dir else default_data_dir()
-        jax.config.update("jax_compilation_cache_dir", str(home / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(_compiled()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if distributed:
         from vae import hosts
@@ -47,3 +46,15 @@ def start(num_devices: int, data_dir: str | None = None, *, one_per_core: bool =
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     processes = range(jax.process_count())
     return [device for process in processes for device in jax.local_devices(process)[: num_devices or None]]
+
+
+def _compiled() -> Path:
+    """The folder of compiled programs, in the --data_dir of this very command or the default one.
+
+    What is in it is run: a folder that a run's config.json names may hold a stranger's programs.
+    """
+    from vae.datasets import default_data_dir
+
+    given = "data_dir" in flags.FLAGS and flags.FLAGS["data_dir"].present
+    home = Path(flags.FLAGS["data_dir"].value).expanduser() if given else default_data_dir()
+    return home / "compiled"

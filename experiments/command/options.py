@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments.command.parsing import UsageError, as_float32, choice, number, numbers, unknown
+from experiments.command.parsing import UsageError, choice, number, numbers, unknown
 from experiments.command.presets import PRESETS
 from vae import settings as names
+from vae.rules import as_float32
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset, Split
@@ -30,6 +31,10 @@ ONLY_WITH = (
     ("prior_components", "prior", ("mixture", "vamp")),
     ("stage_epochs", "schedule", ("stages",)),
     ("stage_factors", "schedule", ("stages",)),
+    ("warmup_cycles", "warmup_shape", ("cyclical",)),
+    ("discriminator_learning_rate", "discriminator_optimizer", ("own",)),
+    ("discriminator_b1", "discriminator_optimizer", ("own",)),
+    ("discriminator_b2", "discriminator_optimizer", ("own",)),
 )
 
 TRAINING_FLAGS: list[str] = []  # what config.json keeps, so that a run goes on
@@ -106,8 +111,10 @@ def define_regularizers() -> None:
     """The numbers of single objectives; each is an error with the others."""
     number("beta", 4.0, "beta: the weight of the KL; Higgins et al. (2017) take 4 on dSprites", least=0)
     choice("warmup_shape", "linear", names.WARMUP_SHAPES, "warmup: how the weight of the KL rises to 1")
-    number("warmup_epochs", 10.0, "warmup: until the KL has its full weight", least=0)
-    number("warmup_cycles", 4, "warmup, cyclical: rises within --warmup_epochs", least=1, integer=True)
+    number("warmup_epochs", None, "warmup: until the KL has its full weight (default: 10; cyclical: --epochs, as in Fu "
+           "et al. 2019)", least=0)  # fmt: skip
+    number("warmup_cycles", 4, "warmup, cyclical: rises within --warmup_epochs (4 in Fu et al. 2019)", least=1,
+           integer=True)  # fmt: skip
     number("capacity_weight", 1000.0, "capacity: γ; Burgess et al. (2018) take 1000 on dSprites", least=0)
     number("max_capacity", 25.0, "capacity: C, the KL in nats that is reached; Burgess et al. take 25 on dSprites",
            least=0)  # fmt: skip
@@ -126,7 +133,8 @@ def define_regularizers() -> None:
     choice("aggregate_estimator", "stratified", names.AGGREGATE_ESTIMATORS, "beta_tcvae: of q(z) from a batch; eq. 5 "
            "of Chen et al. is weighted, their appendix C.2 stratified, which is unbiased")  # fmt: skip
     number("dip_off_diagonal", 10.0, "dip_i, dip_ii: the weight of squared covariances", least=0)
-    number("dip_diagonal", 10.0, "dip_i, dip_ii: the weight of squared distances of variances from 1", least=0)
+    number("dip_diagonal", None, "dip_i, dip_ii: the weight of squared distances of variances from 1 (default: for "
+           "dip_i 10 times --dip_off_diagonal and for dip_ii once, as in Kumar et al. 2018)", least=0)  # fmt: skip
     number("info_alpha", 1.0, "info: how much mutual information of x and z is worth, as 1 − α weighs the KL; 0: as "
            "in the ELBO, 1: no KL, the MMD-VAE of Zhao et al. (2019) and the Wasserstein autoencoder",
            most=1)  # fmt: skip
@@ -136,7 +144,13 @@ def define_regularizers() -> None:
            "(Zhao et al. 2019)")  # fmt: skip
     number("mmd_scale", 1.0, "info: of the kernel, in standard deviations of the prior", above=0)
     number("factor_gamma", 10.0, "factor: the weight of the total correlation", least=0)
-    numbers("discriminator_sizes", ["1000", "1000", "1000"], "factor: the discriminator's layers", integer=True)
+    numbers("discriminator_sizes", ["1000"] * 6, "factor: the discriminator's layers (as in Kim & Mnih 2018)",
+            integer=True)  # fmt: skip
+    choice("discriminator_optimizer", "own", names.DISCRIMINATOR_OPTIMIZERS, "factor: the discriminator's Adam; "
+           "shared: the model's, as in runs before there was a choice")  # fmt: skip
+    number("discriminator_learning_rate", 1e-4, "factor: of the discriminator's Adam (as in Kim & Mnih 2018)", above=0)
+    number("discriminator_b1", 0.5, "factor: its decay of the first moment (as in Kim & Mnih 2018)", least=0, below=1)
+    number("discriminator_b2", 0.9, "factor: its decay of the second moment (as in Kim & Mnih 2018)", least=0, below=1)
 
 
 def define_distributed() -> None:

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import operator
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
 
+from vae import hosts
+from vae.rules import Number, as_float32
+
 flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
 
 
+@hosts.shared
 class UsageError(ValueError):
     """Flags that do not go together; one line for the user."""
 
 
-def number(name: str, default: Any, help: str, *, above=None, least=None, below=None, most=None, integer=False) -> None:
-    """A whole number, or a finite float32, within bounds; absl's own bounds let NaN through."""
-    limits = [("above", above), ("at least", least), ("below", below), ("at most", most)]
-    rule = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
-    holds = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
+def number(name: str, default: Any, help: str, *, integer: bool = False, **bounds: int | float | None) -> None:
+    """A whole number, or a finite float32, within `bounds` (see `rules.Number`); absl's own bounds let NaN through."""
+    rule = Number(integer, **bounds)
 
     def check(value):
-        if value is None:
-            return True
-        used = value if integer else as_float32(value)
-        if (integer or math.isfinite(used)) and all(
-            holds[word](used, limit) for word, limit in limits if limit is not None
-        ):
-            return True
-        raise flags.ValidationError(f"must be a {'whole' if integer else 'finite float32'} number {rule}".rstrip())
+        if value is not None and (reason := rule.fault(value)):
+            raise flags.ValidationError(reason)
+        return True
 
     define = flags.DEFINE_integer if integer else flags.DEFINE_float
-    define(name, default, f"{help} ({rule})" if rule else help)
+    define(name, default, f"{help} ({rule.bounds})" if rule.bounds else help)
     flags.register_validator(name, check)
-
-
-def as_float32(value: float) -> float:
-    """`value` as it is computed with: 1e300 is infinite, and 1e-60 is 0."""
-    return ctypes.c_float(value).value
 
 
 def numbers(name: str, default: list[str], help: str, *, integer: bool = False, may_be_empty: bool = False) -> None:

@@ -6,25 +6,30 @@ import datetime
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from absl import flags
 
 from experiments.command.parsing import UsageError
+from vae import passwords
 
 FLAGS = flags.FLAGS
 DONE, BAD_USE, FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
 
 
 def run(main) -> None:
-    """Run a script's `main` and exit with its code; bad use and a failed run are one line, without a traceback."""
+    """Run a script's `main` and exit with its code; bad use and a failed run are one line, without a traceback.
+
+    No line shows a password of the command.
+    """
     from absl import app, logging
 
     def guarded(argv):
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.ERROR)  # orbax describes every save
         if len(argv) > 1:
-            sys.exit(f"error: unexpected argument {argv[1]!r}; flags are written --name=value")
+            sys.exit(shown(f"error: unexpected argument {argv[1]!r}; flags are written --name=value"))
         try:
             code = main()
             sys.stdout.flush()
@@ -36,14 +41,37 @@ def run(main) -> None:
             code = STOPPED
         except Exception as error:
             code = exit_code(error)
-            print(f"{'error' if code == BAD_USE else 'failed'}: {error}", file=sys.stderr)
+            if code is None:
+                sys.stderr.write(without_passwords(traceback.format_exc()))
+                sys.exit(BAD_USE)
+            print(shown(f"{'error' if code == BAD_USE else 'failed'}: {error}"), file=sys.stderr)
         sys.exit(code)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=parsed)
 
 
-def exit_code(error: Exception) -> int:
-    """The exit code of an error that its message explains; any other is raised again, with its traceback."""
+def parsed(argv: list[str]) -> list[str]:
+    """What is left of the command once its flags were read; a mistake in them is told as absl tells it."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        sys.stderr.write(f"FATAL Flags parsing error: {without_passwords(str(error))}\n")
+        sys.stderr.write("Pass --helpshort or --helpfull to see help on flags.\n")
+        sys.exit(BAD_USE)
+
+
+def shown(text: str) -> str:
+    """`text` in one line, in letters that a terminal only shows: a name in it may be a stranger's."""
+    letters = (c if c.isprintable() else repr(c)[1:-1] for c in without_passwords(text))
+    return "".join(letters)
+
+
+def without_passwords(text: str) -> str:
+    return passwords.hide(passwords.passwords_in(sys.argv), text)
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an error that its message explains; None of any other."""
     if isinstance(error, UsageError | OSError):
         return BAD_USE
     # Imported where something went wrong, not at every start: this takes seconds.
@@ -61,7 +89,7 @@ def exit_code(error: Exception) -> int:
         return BAD_USE
     if isinstance(error, TrainingFailed):
         return FAILED
-    raise error
+    return None
 
 
 class StopRequest:

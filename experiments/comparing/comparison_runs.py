@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,32 +14,64 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.command import configuration, options
+from experiments.command import configuration, naming, options
 from experiments.command.parsing import UsageError
 from experiments.comparing import judging, variants
 from experiments.sweep import describe
 from experiments.sweeping.boards import SweepBoard
 from experiments.sweeping.points import label, loader
 from experiments.train import check_resumed
-from vae import checkpoint, comparison, datasets, fit, images, planning, run, sweep, training
+from vae import checkpoint, comparison, datasets, fit, folders, images, planning, record, run, sweep, training
 
 FLAGS = options.FLAGS
 NUM_ROUNDS, SECONDS_OF_ROUND = 3, 0.2  # in which a step is timed
 
 
 class Plan(NamedTuple):
-    """What is trained: each candidate, with its seconds a step, under the label of its variant."""
+    """What is trained: each candidate, with its seconds a step, of a variant with a label and settings of its own."""
 
     labels: list[str]
+    given: list[dict[str, Any]]  # of each variant, as --objectives says
     candidates: list[variants.Candidate]
     paces: list[float]
 
-    def folders(self, position: int, workdir: Path, num_seeds: int) -> dict[int, Path]:
-        """The run folders of a candidate, by seed."""
-        candidate = self.candidates[position]
-        words = [self.labels[candidate.variant], *(f"{name} {value}" for name, value in shown(candidate.point).items())]
-        names = {seed: re.sub(r"[^\w.]+", "-", " ".join([*words, f"seed {seed}"])) for seed in range(num_seeds)}
-        return {seed: workdir / planning.RUNS / name for seed, name in names.items()}
+    def folder_name(self, candidate: variants.Candidate, seed: int) -> str:
+        values = {**self.given[candidate.variant], **candidate.point}
+        return naming.folder_name(values.pop("objective"), values | {"seed": seed})
+
+
+Places = list[dict[int, Path]]  # the run folders of each candidate of a plan, by seed
+
+
+def place(plan: Plan, workdir: Path, num_seeds: int, *, recorded: bool) -> Places:
+    """Where each run is, or will be: the folder whose config.json is that of the run, else one named after it.
+
+    Earlier code gave other names, and may have given one to two runs: a folder is known by what is in it. Raises
+    RunError as folders.check, and where two runs would share a folder.
+    """
+    stored = {name: _of_any_length(config) for name, config in folders.configs(workdir).items()}
+    named = {config: name for name, config in stored.items()}
+    wanted: dict[str, run.Config] = {}
+    found: Places = []
+    for candidate in plan.candidates:
+        found.append({})
+        for seed in range(num_seeds):
+            config = dataclasses.replace(candidate.config, seed=seed)
+            name = plan.folder_name(candidate, seed)
+            if stored.get(name) != _of_any_length(config):
+                name = named.get(_of_any_length(config), name)
+            # Some file systems do not tell capitals from small letters.
+            if clash := [other for other in wanted if other.casefold() == name.casefold()]:
+                differing = "; ".join(run.differences(wanted[clash[0]], config))
+                raise run.RunError(f"two runs would share the folder {name}: {differing}; compare them one by one")
+            wanted[name] = config
+            found[-1][seed] = workdir / planning.RUNS / name
+    folders.check(workdir, wanted, recorded=recorded)
+    return found
+
+
+def _of_any_length(config: run.Config) -> run.Config:
+    return dataclasses.replace(config, epochs=0)
 
 
 def paces(configs: Sequence[run.Config]) -> list[float]:
@@ -101,7 +132,8 @@ def make_plan(
     pace_of = {candidate.config: seconds for candidate, seconds in zip(found, measured, strict=True)}
     num_images = len(dataset.train.images)
     epochs = stored.get("epochs") or variants.within_budget(budget, found, num_images, pace_of.__getitem__)
-    return Plan(labels, variants.candidates(chosen, points, given, dataset, epochs), measured), dataset
+    own = [variant.given for variant in chosen]
+    return Plan(labels, own, variants.candidates(chosen, points, given, dataset, epochs), measured), dataset
 
 
 class Run(NamedTuple):
@@ -110,7 +142,7 @@ class Run(NamedTuple):
     flags: dict[str, Any]  # of experiments.train
 
 
-def runs_of(plan: Plan, workdir: Path, num_seeds: int) -> dict[str, Run]:
+def runs_of(plan: Plan, places: Places) -> dict[str, Run]:
     """Every run of the plan, by the name of its folder."""
     return {
         folder.name: Run(
@@ -118,25 +150,34 @@ def runs_of(plan: Plan, workdir: Path, num_seeds: int) -> dict[str, Run]:
             {"objective": plan.labels[candidate.variant], **shown(candidate.point), "seed": seed},
             candidate.flags | {"seed": seed},
         )
-        for position, candidate in enumerate(plan.candidates)
-        for seed, folder in plan.folders(position, workdir, num_seeds).items()
+        for candidate, by_seed in zip(plan.candidates, places, strict=True)
+        for seed, folder in by_seed.items()
     }
 
 
 def train(workdir: Path, runs: dict[str, Run], dataset, available, should_stop: Callable[[], bool]) -> bool:
     """Train every run that is not done, as a sweep; False where it was stopped. One that diverges leaves failure.json.
 
-    Seeds that were asked for later are a sweep of their own, after the one that `workdir` holds.
+    Seeds that were asked for later are a sweep of their own, after the one that `workdir` holds. Raises RunError where
+    that one names a run that is not among `runs`.
     """
-    started = list(run.read_json(workdir / run.SWEEP)["runs"]) if (workdir / run.SWEEP).exists() else []
+    started = list(run.read_sweep(workdir)["runs"]) if (workdir / run.SWEEP).exists() else []
+    if lost := [name for name in started if name not in runs]:
+        raise run.RunError(
+            f"{workdir / run.SWEEP} names the run {lost[0]}, whose {run.CONFIG} is lost or is that of another run; put "
+            "it back, or choose another --workdir"
+        )
     for name in runs:
         check_resumed(workdir / planning.RUNS / name, runs[name].config, dataset)
-    for names in (started, [name for name in runs if name not in started]):
+    num_images = len(dataset.train.images)
+    ended = {name: done(workdir / planning.RUNS / name, runs[name].config, num_images) for name in runs}
+    later = [name for name in runs if name not in started and not ended[name]]
+    for names in (started, later):
         chosen = {name: runs[name] for name in names}
         if chosen and names is not started:
             begin(workdir, chosen, available)
         grouped = planning.grouped({name: one.config for name, one in chosen.items()}, lambda config: dataset)
-        if not all(map(done, (workdir / planning.RUNS / name for name in names))):
+        if not all(ended[name] for name in names):
             describe(chosen, len(grouped), available)
         with SweepBoard({name: label(one.values) for name, one in chosen.items()}) as board:
             if not sweep.sweep(workdir, grouped, devices=available, report=board.update, should_stop=should_stop):
@@ -155,8 +196,10 @@ def begin(workdir: Path, runs: dict[str, Run], available) -> None:
     run.write_json(workdir / run.SWEEP, {"runs": {name: one.values for name, one in runs.items()}} | run.provenance())
 
 
-def done(folder: Path) -> bool:
-    return bool(checkpoint.steps(folder / run.CHECKPOINTS)) or (folder / fit.FAILURE).exists()
+def done(folder: Path, config: run.Config, num_images: int) -> bool:
+    """Whether a run was trained to its end, or diverged."""
+    saved = checkpoint.steps(folder / run.CHECKPOINTS)
+    return saved[-1:] >= [record.Record(folder, config, num_images).num_steps] or (folder / record.FAILURE).exists()
 
 
 class Chosen(NamedTuple):
@@ -168,7 +211,7 @@ class Chosen(NamedTuple):
     left_out: list[str]
 
 
-def choose(plan: Plan, workdir: Path, asked: dict[str, Any], available, should_stop: Callable[[], bool]) -> Chosen:
+def choose(plan: Plan, places: Places, asked: dict[str, Any], available, should_stop: Callable[[], bool]) -> Chosen:
     """The point of each variant with the highest log-likelihood of validation images, mean over seeds.
 
     One at which a seed diverged is out.
@@ -178,28 +221,24 @@ def choose(plan: Plan, workdir: Path, asked: dict[str, Any], available, should_s
     is_tuned = len(plan.candidates) > len(plan.labels)
     best: dict[int, tuple[float, int]] = {}
     tried, left_out = [], []
-    for position, candidate in enumerate(plan.candidates):
-        folders = plan.folders(position, workdir, asked["seeds"])
+    for position, (candidate, by_seed) in enumerate(zip(plan.candidates, places, strict=True)):
         label, point = plan.labels[candidate.variant], shown(candidate.point)
         score = error = None
-        if failed := [str(seed) for seed, folder in folders.items() if (folder / fit.FAILURE).exists()]:
+        if failed := [str(seed) for seed, folder in by_seed.items() if (folder / record.FAILURE).exists()]:
             words = " ".join([label, *(f"{name}={value}" for name, value in point.items())])
             left_out.append(f"{words} diverged (seed {', '.join(failed)})")
         elif is_tuned:
             print(f"validation: {label}, {point}")
-            found = [judging.judged(f, yardstick, validation, available, should_stop) for f in folders.values()]
+            found = [judging.judged(f, yardstick, validation, available, should_stop) for f in by_seed.values()]
             score, error = mean_and_error([one.summary["log_likelihood"] for one in found])
         if not failed and (score or 0.0) > best.get(candidate.variant, (-math.inf, 0))[0]:
             best[candidate.variant] = score or 0.0, position
         tried.append({"label": label, "point": point, "log_likelihood": score, "log_likelihood_se": error})
     chosen = sorted(position for _, position in best.values())
     groups = [
-        judging.Group(
-            plan.labels[plan.candidates[position].variant],
-            plan.candidates[position].config,
-            plan.folders(position, workdir, asked["seeds"]),
-        )
+        judging.Group(plan.labels[one.variant], one.config, places[position])
         for position in chosen
+        for one in [plan.candidates[position]]
     ]
     tried = [one | {"chosen": position in chosen} for position, one in enumerate(tried)] if is_tuned else []
     return Chosen(groups, [plan.paces[position] for position in chosen], tried, left_out)

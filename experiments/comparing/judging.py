@@ -94,8 +94,10 @@ def about(config: run.Config) -> dict[str, Any]:
     return {
         "dataset": config.dataset,
         "image_size": config.image_size,
+        "image_shape": list(settings.image_shape),
         "binarization": "fixed" if settings.binarization == "dynamic" else settings.binarization,
         "likelihood": settings.likelihood,
+        "num_classes": settings.num_classes,
     }
 
 
@@ -135,7 +137,11 @@ def stored_evaluation(folder: Path, split: str, num_examples: int | None) -> tup
     else:
         paths = sorted(folder.glob(f"evaluation_{split}_{num_examples or '*'}.json"))
         path = paths[0] if paths else folder / "none"
-    return (run.read_json(path), path) if path.exists() else None
+    if not path.exists():
+        return None
+    from vae import evaluation
+
+    return evaluation.upgrade(run.read_json(path)), path
 
 
 def judged(folder: Path, wanted: Yardstick, images: Callable[[Path], tuple], devices, should_stop) -> Judged:

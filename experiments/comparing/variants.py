@@ -6,23 +6,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from experiments.command import configuration
-from experiments.command.options import AXES, FLAGS
+from experiments.command import configuration, naming
+from experiments.command.options import AXES, FLAGS, ONLY_WITH
 from experiments.command.parsing import UsageError, flag_value, unknown
-from vae.settings import Hyperparameters, Settings
+from experiments.sweeping.axes import as_used
+from experiments.sweeping.points import as_trained
+from vae.settings import ESTIMATORS
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
     from vae.run import Config
 
 # A label's words for a setting; others are written name=value.
+ORDER = ("objective", "num_groups", "num_samples", "estimator")  # of the words; others follow
 SYMBOLS = {"num_samples": "K=", "num_groups": "M=", "learning_rate": "lr=", "estimator": "", "objective": ""}
 # What all objectives of a comparison have in common, and the flag that says it.
 SHARED = {"seed": "seeds", "epochs": "budget", "dataset": "dataset", "validation": "dataset", "image_size": "dataset"}
@@ -75,9 +77,10 @@ def parse_tune(texts: Sequence[str]) -> list[dict[str, Any]]:
             raise UsageError(f"--tune={name} is given twice; list all values in one")
         is_list = name in AXES and isinstance(FLAGS[name].parser, flags.ListParser)
         axes[name] = [checked(name, value, f"--tune={text}") for value in values.split("/" if is_list else ",")]
-        for value in axes[name]:
-            if axes[name].count(value) > 1:
-                raise UsageError(f"--tune={text} has the value {value} twice")
+        used = list(map(as_used, axes[name]))
+        for value, shown in zip(used, axes[name], strict=True):
+            if used.count(value) > 1:
+                raise UsageError(f"--tune={text} has the value {shown} twice")
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
 
@@ -124,10 +127,11 @@ def candidates(
                 config = configuration.config(dataset)
             except UsageError as error:
                 raise UsageError(f"objective {variant.text}: {error}") from error
-            name = " ".join([variant.text, *(f"{n}={v}" for n, v in point.items())])
-            if config in seen:
-                raise UsageError(f"{name} is the same as {seen[config]}; leave one of them out")
-            seen[config] = name
+            name = " ".join([variant.text, *(f"{n}={naming.text(v)}" for n, v in point.items())])
+            trained = as_trained(config)
+            if trained in seen:
+                raise UsageError(f"{name} is the same as {seen[trained]}; leave one of them out")
+            seen[trained] = name
             found.append(Candidate(number, point, config, configuration.training_flags()))
     finally:
         for name, value in base.items():
@@ -163,25 +167,33 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def labels(configs: Sequence[Config]) -> list[str]:
-    """A name for each Config, made of its objective and of what tells it from the others."""
+    """A name for each Config: its objective, and every value that is not the same in all; no two share one.
+
+    What an objective does not read, or could not have otherwise, is left out, unless only that tells two of them apart.
+    """
     values = [flat(config) for config in configs]
-    differing = [name for name in values[0] if len({str(one[name]) for one in values}) > 1]
-    usual = {f.name: f.default for f in dataclasses.fields(Settings)} | Hyperparameters()._asdict()
+    differing = [name for name in values[0] if len({naming.text(one[name]) for one in values}) > 1]
+    order = [*ORDER, *(name for name in SYMBOLS if name not in ORDER)]
+    order += [name for name in differing if name not in order]
+    differing = [name for name in order if name in differing or name == "objective"]
 
-    def label(one, always: bool):
-        names = [n for n in SYMBOLS if n in differing or n == "objective"]
-        names += [n for n in differing if n not in names]
-        order = ["objective", "num_groups", "num_samples", "estimator"]
-        names.sort(key=lambda n: order.index(n) if n in order else len(order))
-        shown = [n for n in names if always or n == "objective" or one[n] != usual.get(n)]
-        return " ".join(SYMBOLS.get(n, f"{n}=") + _written(one[n]) for n in shown)
+    def label(one, left_out):
+        return " ".join(SYMBOLS.get(n, f"{n}=") + naming.text(one[n]) for n in differing if n not in left_out)
 
-    short = [label(one, always=False) for one in values]
-    # Where the usual values are what tells two of them apart, they are written too.
-    return [label(one, short.count(name) > 1) for one, name in zip(values, short, strict=True)]
+    full = [label(one, ()) for one in values]
+    short = [label(one, _idle(one)) for one in values]
+    named = [long if short.count(name) > 1 else name for long, name in zip(full, short, strict=True)]
+    return named if len(set(named)) == len(set(full)) else full
 
 
-def _written(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "-".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _idle(values: dict[str, Any]) -> set[str]:
+    """The settings that say nothing of a run with these `values`: unread, or without an alternative."""
+    from vae.bounds import GROUPED
+    from vae.objectives import OBJECTIVES, REFUSED, reads
+
+    objective = values["objective"]
+    idle = {name for other in OBJECTIVES for name in reads(other)} - set(reads(objective))
+    idle |= set() if objective in GROUPED else {"num_groups"}
+    if all((objective, other) in REFUSED for other in ESTIMATORS if other != "reparameterized"):
+        idle.add("estimator")
+    return idle | {name for name, decider, chosen in ONLY_WITH if values.get(decider) not in (None, *chosen)}

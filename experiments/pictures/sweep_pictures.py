@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.command.naming import text
 from experiments.pictures.run_pictures import save
 from vae import figures, results, run
 from vae.planning import RUNS
@@ -20,7 +21,7 @@ Row = dict[str, Any]
 
 def draw(workdir: Path) -> list[Path]:
     """Write <workdir>/figures/*.png for every objective that was swept; the paths."""
-    about = run.read_json(workdir / run.SWEEP)
+    about = run.read_sweep(workdir)
     rows = results.rows(workdir)
     configs = {row["run"]: run.read_config(workdir / RUNS / row["run"]) for row in rows}
     objectives = list(dict.fromkeys(config.settings.objective for config in configs.values()))
@@ -119,6 +120,4 @@ def _as_numbers(values: list[Any]) -> tuple[list[Any], bool]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return ",".join(map(text, value)) if isinstance(value, list) else text(value)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from experiments.command.options import AXES, FLAGS
-from experiments.command.parsing import UsageError, flag_value, unknown
+from experiments.command.parsing import UsageError, as_float32, flag_value, unknown
 
 MOST_RUNS = 10_000
 
@@ -94,10 +94,18 @@ def _axis(text: str) -> Axis:
     name, values = _split(text)
     texts = _texts(name, values)
     parsed = [_value(text, name, value) for value in texts]
-    for value, shown in zip(parsed, texts, strict=True):
-        if parsed.count(value) > 1:
+    used = list(map(as_used, parsed))
+    for value, shown in zip(used, texts, strict=True):
+        if used.count(value) > 1:
             raise UsageError(f"--sweep={text} has the value {shown} twice")
     return Axis(name, texts, parsed)
+
+
+def as_used(value: Any) -> Any:
+    """`value` as it is computed with: numbers in float32."""
+    if isinstance(value, list | tuple):
+        return tuple(map(as_used, value))
+    return as_float32(value) if isinstance(value, float) else value
 
 
 def _split(text: str) -> tuple[str, str]:

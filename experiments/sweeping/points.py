@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.command import configuration, options
+from experiments.command.naming import text
 from experiments.command.parsing import UsageError
+from experiments.sweeping.axes import as_used
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -51,11 +54,12 @@ def configure(points: Sequence[dict[str, Any]], given: set[str], load) -> dict[s
     width = max(3, len(str(len(points) - 1)))
     for position, point in enumerate(points):
         one = configured(point, given, load)
-        if one.config in names:
-            other = label(runs[names[one.config]].values)
+        trained = as_trained(one.config)
+        if trained in names:
+            other = label(runs[names[trained]].values)
             raise UsageError(f"run {label(point)} is the same as run {other}: what differs has no effect")
         name = f"{position:0{width}}"
-        names[one.config] = name
+        names[trained] = name
         runs[name] = one
     return runs
 
@@ -78,7 +82,18 @@ def configured(point: dict[str, Any], given: set[str], load) -> Asked:
             FLAGS[name].value = value
 
 
+def as_trained(config: Config) -> Config:
+    """`config` with its numbers as they are computed with, in float32: what tells runs apart."""
+    numbers = config.hyperparameters
+    return dataclasses.replace(config, hyperparameters=numbers._make(map(as_used, numbers)))
+
+
 def label(values: dict[str, Any]) -> str:
-    """The values of the axes in a line."""
-    shown = {name: ",".join(v) if isinstance(v, list) else v for name, v in values.items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
+    """The values of the axes in a line; different values of the same axes have different labels."""
+
+    def shown(value):
+        if isinstance(value, list):
+            return ",".join(map(text, value))
+        return str(value) if isinstance(value, float) else text(value)
+
+    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())

@@ -16,6 +16,7 @@ from experiments.sweeping import axes
 from experiments.sweeping.axes import Axis, Range
 from experiments.sweeping.boards import SearchBoard
 from experiments.sweeping.points import configured, label, loader
+from vae import passwords
 from vae.settings import ADDED
 
 FLAGS = options.FLAGS
@@ -33,7 +34,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     import optuna
 
     from experiments.command import devices
-    from vae import run, search, storage, study
+    from vae import folders, run, search, storage, study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     given = configuration.settle(stored.get("flags", {}))
@@ -42,12 +43,19 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     check_space(space, asked["search"])
     asked["metric"] = metric = metric_of(space, asked["metric"])
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
-    available = devices.start(num_devices, FLAGS.data_dir, one_per_core=True)
+    available = devices.start(num_devices, one_per_core=True)
     load = loader()
     check_corners(space, given, load, available, begun=bool(stored))
     asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
     wanted = about_study(space, asked)
-    with storage.failures_in_a_line():
+    if workdir is not None:
+        folders.check_listed(workdir, stored.get("runs", {}))
+        if not asked["storage"] and stored.get("runs") and not (workdir / JOURNAL).exists():
+            raise run.RunError(
+                f"{workdir / JOURNAL}, which holds the trials of the runs beside it, is lost; put it back, or choose "
+                "another --workdir"
+            )
+    with storage.failures_in_a_line(asked["storage"] or ""):
         shared = storage.open_storage(asked["storage"]) if asked["storage"] else None
         if shared is not None:
             study.join(shared, asked["study"], wanted)
@@ -135,7 +143,7 @@ def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, An
     ]
     if differing:
         raise UsageError(f"{workdir} holds another search: {'; '.join(differing)}; choose another --workdir")
-    if asked["storage"] and ":***@" in asked["storage"]:
+    if asked["storage"] and passwords.HIDDEN in asked["storage"]:
         raise UsageError(f"the password of --storage={asked['storage']} is not kept in a file; give --storage again")
 
 
@@ -247,17 +255,14 @@ def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], worker: 
 
 def argv() -> list[str]:
     """The command, without a password."""
-    from vae.storage import without_password
-
-    shown = without_password(FLAGS.storage or "")
-    return [text.replace(FLAGS.storage, shown) if FLAGS.storage else text for text in sys.argv]
+    return list(map(passwords.without_password, sys.argv))
 
 
 def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) -> None:
     """Write and print what the search found; raises TrainingFailed where no trial stayed finite."""
     from optuna.trial import TrialState
 
-    from vae import planning, record, results, study
+    from vae import record, results, study
 
     trials = member.trials()
     told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
@@ -277,10 +282,23 @@ def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) 
     print(f"results: {table}")
     if finished:
         best = max(finished, key=lambda trial: trial.value)
-        owner = Path(best.user_attrs[study.WORKER]["workdir"])
-        folder = (workdir if owner == workdir.absolute() else owner) / planning.RUNS / best.user_attrs[study.RUN]
+        folder = folder_of(best, workdir)
         print(
             f"best validation {named(metric)}: {best.value:.2f} nats per image, trial {best.number} "
             f"({label(point_of(space, best.params))})"
         )
-        print(f"next: python -m experiments.evaluate --workdir={folder}")
+        if folder is not None:
+            print(f"next: python -m experiments.evaluate --workdir={folder}")
+
+
+def folder_of(trial, workdir: Path) -> Path | None:
+    """The run folder of a trial; None where the study, which others write to, does not name one."""
+    from vae import planning, study, untrusted
+
+    try:
+        owner, name = study.worker_of(trial), untrusted.plain_name(trial.user_attrs.get(study.RUN))
+    except ValueError:
+        return None
+    if owner is None or not owner.workdir.isprintable():
+        return None
+    return (workdir if Path(owner.workdir) == workdir.absolute() else Path(owner.workdir)) / planning.RUNS / name

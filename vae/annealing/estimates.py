@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from vae.annealing import chains
-from vae.evaluation import batches, log_mean_exp, means_and_errors, shardings
+from vae.evaluation import batches, means_and_errors, shardings
 from vae.images import to_unit_interval
+from vae.importance import effective_sample_size, log_mean_exp
 from vae.model import Batch, Model
 
 CHAINS_AT_ONCE = 1024  # of all examples together
@@ -207,13 +208,11 @@ def summarize(annealed: Annealed, importance_sampling: np.ndarray) -> dict[str, 
         "importance_sampling": importance_sampling,
         "difference": annealed.log_likelihood - importance_sampling,
     }
-    log_w = annealed.log_w
-    effective = 1 / np.exp(2 * (log_w - log_mean_exp(log_w)[:, None])).mean(1) * log_w.shape[1]
     return {
-        "num_examples": len(log_w),
-        "num_chains": log_w.shape[1],
+        "num_examples": len(annealed.log_w),
+        "num_chains": annealed.log_w.shape[1],
         **means_and_errors(values),
-        "effective_sample_size": float(effective.mean()),
+        "effective_sample_size": float(effective_sample_size(annealed.log_w).mean()),
         "acceptance": float(annealed.acceptance.mean()),
     }
 

@@ -1,12 +1,11 @@
 """A user's arrays: .npz files, and the checks that every array passes."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from vae.datasets import npz
 from vae.datasets.dataset import DataError, Split
 
 # The first key of each row that the file holds is used; x_train, y_train, x_test, y_test are the names Keras uses.
@@ -20,7 +19,7 @@ KEYS = {
 
 def load_npz(path: Path) -> dict[str, Split]:
     """Split train, and test where the file has one, of an .npz file with the keys of `KEYS`."""
-    arrays = _read(path)
+    arrays = npz.read(path, {key for keys in KEYS.values() for key in keys})
     found = {role: key for role, keys in KEYS.items() if (key := next((key for key in keys if key in arrays), None))}
     if "images" not in found:
         raise DataError(f"{path} has no key 'images' or 'x'; its keys are: {', '.join(sorted(arrays)) or 'none'}")
@@ -34,19 +33,6 @@ def load_npz(path: Path) -> dict[str, Split]:
         key = found.get(role)
         splits[split] = Split(checked, as_labels(arrays[key], len(checked), f"{path}: {key}") if key else None)
     return splits
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is not an .npz file (numpy.savez writes one), or it is cut short")
-    wanted = {key for keys in KEYS.values() for key in keys}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: np.asarray(archive[key]) if key in wanted else np.empty(0) for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise DataError(f"{path} holds Python objects, which are not read; save numbers of one shape") from error
-        raise DataError(f"{path} is damaged: {error}") from error
 
 
 def as_images(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

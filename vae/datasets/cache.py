@@ -14,6 +14,7 @@ from typing import IO
 
 import numpy as np
 
+from vae import untrusted
 from vae.datasets.dataset import DataError, Split
 from vae.datasets.progress import stopwatch
 
@@ -43,8 +44,8 @@ def publish(folder: Path, splits: Mapping[str, Split]) -> None:
 def read(folder: Path) -> dict[str, Split]:
     """The splits in `folder`, every byte verified. Raises DataError where one is missing or damaged."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        arrays = {name: _verified(folder / name, sha256) for name, sha256 in manifest.items()}
+        manifest = untrusted.parse_object((folder / MANIFEST).read_bytes())
+        arrays = {name: _verified(folder / untrusted.plain_name(name), sha256) for name, sha256 in manifest.items()}
         splits = dict.fromkeys(name.rpartition("_")[0] for name in arrays)
         return {s: Split(arrays[f"{s}_images.npy"], arrays.get(f"{s}_labels.npy")) for s in splits}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -53,6 +53,8 @@ def load(
         )
     except OSError as error:
         raise DataError(f"cannot load {name}: {error}") from error
+    except MemoryError as error:
+        raise DataError(f"{name} does not fit into memory ({error}); use fewer or smaller images") from error
     if image_size is not None:
         splits = {key: Split(resize(split.images, image_size), split.labels) for key, split in splits.items()}
     return assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)

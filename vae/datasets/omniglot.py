@@ -14,6 +14,7 @@ import numpy as np
 
 from vae.datasets.builder import examples, info, tfds
 from vae.datasets.dataset import Split
+from vae.datasets.pictures import open_picture
 from vae.datasets.resize import resize
 from vae.datasets.sources import RawData, RawFile, fetch
 
@@ -68,10 +69,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_zip(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """From pictures set/alphabet/character/number.png: paper [N, H, W] bool, and labels [N]."""
-    from PIL import Image
-
     with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".png"))
-        paper = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("1")) for name in names])
+        paper = np.stack([np.asarray(open_picture(io.BytesIO(archive.read(name))).convert("1")) for name in names])
     characters = [name.rpartition("/")[0] for name in names]
     return paper, np.unique(characters, return_inverse=True)[1]

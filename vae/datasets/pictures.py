@@ -1,16 +1,20 @@
 """A folder of pictures."""
 
 import os
+import warnings
 from collections.abc import Sequence
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 
+from vae import untrusted
 from vae.datasets.dataset import DataError, Split
 from vae.datasets.progress import bar
 from vae.datasets.resize import resize
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of SUFFIXES; for PostScript, Pillow starts a program
 SPLITS = {
     "train": "train",
     "validation": "validation",
@@ -73,9 +77,10 @@ def _labels(splits: dict[str, list[Path]], depth: int) -> dict[str, np.ndarray]:
 
 def _common_shape(paths: Sequence[Path], image_size: int | None) -> tuple[int, int, int]:
     """Height, width and channels, from the heads of all files before any is decoded."""
-    size, grey = (0, 0), True
+    size, grey, largest = (0, 0), True, (0, 0)
     for path in paths:
         with _open(path) as picture:
+            largest = max(largest, picture.size, key=np.prod)
             if picture.mode in DEEP_MODES:
                 raise DataError(f"{path} has more than 8 bits per pixel; convert the pictures to 8 bits")
             grey &= picture.mode in GREY_MODES
@@ -86,7 +91,27 @@ def _common_shape(paths: Sequence[Path], image_size: int | None) -> tuple[int, i
                 )
             size = picture.size
     width, height = (image_size, image_size) if image_size else size
-    return height, width, 1 if grey else 3
+    channels = 1 if grey else 3
+    _check_memory(len(paths), (height, width, channels), largest, paths[0].parent, image_size)
+    return height, width, channels
+
+
+def _check_memory(
+    num_pictures: int, shape: tuple[int, int, int], largest: tuple[int, int], folder: Path, image_size: int | None
+) -> None:
+    """Raises DataError where the pictures, by what their heads claim, are too large to decode or to keep."""
+    channels = shape[-1]
+    # Pillow keeps four bytes a pixel; the picture is copied, and averaged as float64.
+    decoded = largest[0] * largest[1] * (4 + channels + 8 * channels * bool(image_size))
+    try:
+        untrusted.check_memory(num_pictures * int(np.prod(shape, dtype=object)) + decoded)
+    except ValueError as error:
+        width, height = (image_size, image_size) if image_size else largest
+        raise DataError(
+            f"{num_pictures} pictures of {width}×{height} in {folder}, the largest of them {largest[0]}×{largest[1]}, "
+            f"take {error}; " + ("use fewer, or a smaller --image_size" if image_size else
+            "pass --image_size=N to crop and resize all to N×N")
+        ) from error  # fmt: skip
 
 
 def _decode(path: Path, channels: int, image_size: int | None) -> np.ndarray:
@@ -100,9 +125,19 @@ def _decode(path: Path, channels: int, image_size: int | None) -> np.ndarray:
 
 
 def _open(path: Path):
+    try:
+        return open_picture(path)
+    except Exception as error:
+        what = "is not a picture that can be read"
+        if type(error).__name__ == "DecompressionBombError":
+            what = f"claims more pixels than Pillow decodes ({error})"
+        raise DataError(f"{path} {what}; {', '.join(FORMATS)} are read: replace or remove it") from error
+
+
+def open_picture(file: Path | BufferedIOBase):
+    """A Pillow image of one of `FORMATS`, of any size that Pillow takes: who decodes it has checked the memory."""
     from PIL import Image
 
-    try:
-        return Image.open(path)
-    except Exception as error:
-        raise DataError(f"{path} is not a picture that can be read; replace or remove it") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file, formats=FORMATS)

@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from vae import untrusted
 from vae.datasets.arrays import as_images, as_labels
 from vae.datasets.dataset import DataError, Split
 from vae.datasets.progress import bar
 from vae.datasets.resize import resize
 
-INFO = "dataset_info.json"
+INFO, FEATURES = "dataset_info.json", "features.json"
+# Of tfds.features: TFDS imports the module of any other class that the file names, and so runs it.
+CLASSES = ("FeaturesDict", "Image", "LabeledImage", "ClassLabel", "Tensor", "Scalar", "Text", "Sequence", "BBoxFeature")
+CLASS_KEYS = ("pythonClassName", "python_class_name", "type")  # as its versions write them
+NESTED_KEYS = ("json", "content")  # JSON in a text
+HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG and JPEG; for PostScript, Pillow starts a program
 
 
 def homes(data_dir: Path) -> list[Path]:
@@ -60,6 +66,7 @@ def _open(folder: Path) -> Any:
     """The TFDS builder of a folder that has what is needed."""
     from vae.datasets.builder import tfds
 
+    check_classes(folder)
     try:
         builder: Any = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS raises whatever its files make it raise
@@ -72,6 +79,33 @@ def _open(folder: Path) -> Any:
     if "train" not in builder.info.splits:
         raise DataError(f"{folder} has no split 'train'; its splits are: {', '.join(builder.info.splits)}")
     return builder
+
+
+def check_classes(folder: Path) -> None:
+    """Raises DataError where features.json names a class that is not one of `CLASSES`."""
+    from vae.datasets.builder import tfds
+
+    known = [getattr(tfds.features, name) for name in CLASSES]
+    admitted = {f"{one.__module__}.{one.__name__}" for one in known} | {name for one in known for name in one.ALIASES}
+    path = folder / FEATURES
+    try:
+        left = [untrusted.parse_object(path.read_bytes())]
+        while left:
+            value = left.pop()
+            for key, inner in value.items() if isinstance(value, dict) else ():
+                if key in CLASS_KEYS and isinstance(inner, str) and inner not in admitted:
+                    raise DataError(
+                        f"{path} names the feature class {inner[:100]!r}, whose code is not run; a prepared data set "
+                        f"may have {', '.join(CLASSES)}: prepare it with those of tfds.features"
+                    )
+                left.append(untrusted.parse_json(inner) if key in NESTED_KEYS and isinstance(inner, str) else inner)
+            left += value if isinstance(value, list) else []
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); prepare the data set again") from error
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; prepare the data set again") from error
 
 
 def _versions(folder: Path) -> list[Path]:
@@ -88,18 +122,39 @@ def _version(folder: Path) -> tuple[int, ...]:
 
 
 def _blocks(builder: Any, split: str, where: str, progress: bool) -> Iterator[list[dict]]:
-    """By blocks, as reading examples one by one is five times slower."""
+    """Image and label of the examples, by blocks, as reading them one by one is five times slower."""
+    from vae.datasets.builder import tfds
+
+    every = builder.info.features
+    # What is not read is not decoded.
+    features = tfds.features.FeaturesDict({name: every[name] for name in ("image", "label") if name in every})
     try:
-        source = builder.as_data_source(split)
+        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         with bar(f"{builder.name} {split}", len(source), "images", progress) as progress_bar:
             for start in range(0, len(source), 1024):
-                block = source.__getitems__(range(start, min(start + 1024, len(source))))
+                records = source.__getitems__(range(start, min(start + 1024, len(source))))
+                block = [_decode(features, record) for record in records]
                 if any(example["image"] is None for example in block):  # how the reader gives what was cut off
                     raise EOFError("images are missing")
                 progress_bar.update(len(block))
                 yield block
     except Exception as error:  # the reader's errors are of many types
         raise DataError(f"{where} is damaged: {_first_line(error)}; delete the folder and prepare it again") from error
+
+
+def _decode(features: Any, record: bytes) -> dict[str, Any]:
+    """The arrays of an example; ValueError where its picture is neither PNG nor JPEG."""
+    from vae.datasets.builder import tfds
+
+    image = features["image"]
+    if not isinstance(image, tfds.features.Image):
+        return features.deserialize_example_np(record)
+    example = features.deserialize_example_np(record, decoders={"image": tfds.decode.SkipDecoding()})
+    if (content := example["image"]) is not None:
+        if not bytes(content).startswith(HEADS):
+            raise ValueError("a picture in it is neither PNG nor JPEG")
+        example["image"] = image.decode_example_np(content)
+    return example
 
 
 def _stack(blocks: Iterator[list[dict]], where: str, image_size: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from vae.objectives.aggregate import beta_tcvae, dip_i, dip_ii, info
 from vae.objectives.checks import check
 from vae.objectives.factor import factor, with_discriminator
 from vae.objectives.log_weights import from_log_weights, piwae, rws
-from vae.objectives.objective import Objective, ObjectiveError, fields_of
+from vae.objectives.objective import FIELDS, Objective, ObjectiveError, fields_of
 from vae.objectives.regularized import Terms, beta, capacity, elbo, free_bits, regularized, warmup
 from vae.objectives.remarks import remarks, simplest
 from vae.settings import Settings
@@ -67,7 +67,7 @@ REFUSED: dict[tuple[str, str], str] = {
 def reads(name: str) -> list[str]:
     """The fields of `Settings` and `Hyperparameters` that the objective reads, beside those that all of them do."""
     if name == "factor":
-        return [*fields_of(factor), "discriminator_sizes"]
+        return [*fields_of(factor), *(name for name in sorted(FIELDS) if name.startswith("discriminator_"))]
     function = REGULARIZERS.get(name) or BOUNDS.get(name)
     return [] if function is None else fields_of(function)
 

@@ -24,7 +24,8 @@ def with_discriminator(settings: Settings) -> Objective:
     """`factor`, and the discriminator that tells draws of q(z) from draws of Π_j q(z_j), in one surrogate.
 
     The model sees the discriminator held, and the discriminator the samples held. Draws of the product are the batch's
-    samples with each dimension permuted over the batch. One optimiser updates both.
+    samples with each dimension permuted over the batch, where the paper permutes those of a second batch. Each of the
+    two has an optimiser of its own (training.py).
     """
     discriminator = Discriminator(settings.discriminator_sizes)
 

@@ -1,0 +1,24 @@
+"""The flags of experiments.train in this process, as a command line gives them."""
+
+import contextlib
+from collections.abc import Iterator
+
+from absl.testing import flagsaver
+
+from experiments.command.options import FLAGS, TRAINING_FLAGS, define_all
+
+
+def define_once() -> None:
+    if "latent_dim" not in FLAGS:
+        define_all()
+    assert "latent_dim" in TRAINING_FLAGS
+
+
+@contextlib.contextmanager
+def parsed(*arguments: str) -> Iterator[set[str]]:
+    """The flags of `arguments`, and the names of those that are given; afterwards they are as before."""
+    define_once()
+    with flagsaver.flagsaver():
+        FLAGS.unparse_flags()
+        FLAGS(["train", *arguments])
+        yield {name for name in TRAINING_FLAGS if FLAGS[name].present}

@@ -1,0 +1,95 @@
+"""Folders that the code before wrote still load, resume and evaluate (tests/fixtures/README.md)."""
+
+import dataclasses
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.run_samples import compiled_once
+from tests.scripts import scripts
+from vae import evaluation, fit, images, run
+from vae.datasets import load
+from vae.settings import ADDED, Hyperparameters, Settings
+
+__all__ = ["compiled_once", "scripts"]
+pytestmark = pytest.mark.usefixtures("compiled_once")
+FIXTURE = Path(__file__).parent / "fixtures" / "format_1.tar.gz"
+TOLERANCE = 1e-4  # relative: the order of sums in a product depends on XLA's flags
+
+
+@pytest.fixture(scope="module")
+def written_before(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("format_1")
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def assert_metrics(found: list[dict], expected: list[dict]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"seconds", "split"}:
+            np.testing.assert_allclose(one[name], other[name], TOLERANCE, err_msg=name)
+
+
+def resumed_before(folder: Path, name: str) -> list[dict]:
+    """The metrics of epoch 2, as the code before went on with the run."""
+    return [json.loads(line) for line in (folder / "resumed" / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["factor", "rws", "capacity", "warmup"])
+def test_a_run_of_format_1_resumes_as_under_the_code_that_wrote_it(written_before, tmp_path, name):
+    """Also one that is refused for new training, and one whose defaults are others today."""
+    workdir = shutil.copytree(written_before / "runs" / name, tmp_path / name)
+    config = dataclasses.replace(run.read_config(workdir), epochs=2)
+    with run.lock(workdir):
+        assert fit.fit(workdir, config, load("digits", validation=200)).finished
+    assert_metrics(run.read_metrics(workdir), resumed_before(written_before, name))
+
+
+def test_a_factor_vae_of_format_1_resumes_by_its_flags_with_the_one_adam_it_began_with(
+    written_before, tmp_path, scripts
+):
+    workdir = shutil.copytree(written_before / "runs" / "factor", tmp_path / "factor")
+    code, out, err = scripts.call(tmp_path, "train", "--workdir=factor", "--epochs=2")
+    assert code == 0, out + err
+    assert_metrics(run.read_metrics(workdir), resumed_before(written_before, "factor"))
+    values = run.read_json(workdir / run.CONFIG)
+    assert (values["settings"]["discriminator_optimizer"], values["flags"]["discriminator_optimizer"]) == (
+        "shared",
+    ) * 2
+
+
+@pytest.mark.parametrize("name", ["factor", "rws", "capacity", "warmup"])
+def test_a_run_of_format_1_evaluates_to_the_same_numbers(written_before, name):
+    workdir = written_before / "runs" / name
+    loaded, config = run.load_run(workdir), run.read_config(workdir)
+    test = images.stored(load("digits", validation=200), "test", config.settings.binarization, training=False)
+    index = np.sort(np.random.default_rng(0).permutation(len(test.images))[:20])
+    found = evaluation.summarize(
+        evaluation.evaluate(
+            jax.random.key(0), loaded.params, test.images[index], None, index, model=loaded.model, num_samples=50
+        )
+    )
+    expected = json.loads((written_before / "resumed" / f"{name}.evaluation.json").read_text())
+    assert found["num_examples"] == 20
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, TOLERANCE, err_msg=key)
+
+
+def test_a_config_without_a_format_means_what_it_meant_before_each_newer_field(written_before):
+    config = run.read_config(written_before / "runs" / "factor")
+    for name, value in ADDED[2].items():
+        assert getattr(config.settings, name, getattr(config.hyperparameters, name, None)) == value
+    assert config.settings.discriminator_optimizer == "shared"
+    assert Settings(image_shape=(8, 8, 1)).discriminator_optimizer == "own"
+
+
+def test_newer_fields_are_fields_with_a_default():
+    known = {field.name for field in dataclasses.fields(Settings)} | set(Hyperparameters._fields)
+    assert {name for added in ADDED.values() for name in added} <= known

@@ -1,0 +1,78 @@
+"""What log-weights of importance sampling say: the estimate, and how far it can be trusted.
+
+On the host, in float64. Shapes: N examples, K samples of each. A sample that is impossible has log-weight −inf.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+LEAST_TAIL = 5  # weights to which a Pareto is fitted, at least (Vehtari et al. 2024)
+PRIOR_SHAPE, PRIOR_WEIGHTS = 0.5, 10  # of Vehtari's weak prior, which counts like that many weights
+
+
+def log_mean_exp(log_w: np.ndarray) -> np.ndarray:
+    """log 1/K Σ_k w_k over the last axis; −inf where all w are 0."""
+    largest = log_w.max(-1)
+    shift = np.where(np.isfinite(largest), largest, 0)
+    with np.errstate(divide="ignore", over="ignore"):
+        return shift + np.log(np.exp(log_w - shift[..., None]).mean(-1))
+
+
+def grouped_log_likelihood(log_w: np.ndarray, k: int) -> np.ndarray:
+    """The importance-weighted bound L_k (Burda et al. 2016, eq. 8), averaged over the K // k groups of [N, K].
+
+    The groups for a smaller k are nested in those for a larger one, so L_k never decreases in k, example by example.
+    """
+    return log_mean_exp(log_w.reshape(len(log_w), -1, k)).mean(-1)
+
+
+def effective_sample_size(log_w: np.ndarray) -> np.ndarray:
+    """(Σ_k w_k)² / Σ_k w_k² of [N, K] (Kong 1992): K for equal weights, 1 for a single one; NaN where all are 0."""
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(log_w - log_w.max(1, keepdims=True))
+    return weights.sum(1) ** 2 / (weights**2).sum(1)
+
+
+def tail_size(num_samples: int) -> int:
+    """⌈min(K/5, 3√K)⌉, how many of the largest weights the Pareto is fitted to (Vehtari et al. 2024)."""
+    return math.ceil(min(num_samples / 5, 3 * math.sqrt(num_samples)))
+
+
+def pareto_k_threshold(num_samples: int) -> float | None:
+    """min(1 − 1/log₁₀ K, 0.7), above which k̂ calls an estimate unreliable (Vehtari et al. 2024).
+
+    None for K < 21, which is too few for k̂.
+    """
+    return None if tail_size(num_samples) < LEAST_TAIL else min(1 - 1 / math.log10(num_samples), 0.7)
+
+
+def pareto_k(log_w: np.ndarray) -> np.ndarray:
+    """Shape k̂ of a generalised Pareto fitted to the largest weights of each row of [N, K] (Vehtari et al. 2024).
+
+    The fit is that of Zhang & Stephens (2009) with Vehtari's weak prior. NaN for K < 21 and where a row has no finite
+    largest weight, −inf where the largest weights are all equal.
+    """
+    num_samples = log_w.shape[1]
+    size = tail_size(num_samples)
+    if size < LEAST_TAIL:
+        return np.full(len(log_w), np.nan)
+    largest = np.sort(np.partition(log_w, num_samples - size - 1, axis=1)[:, -size - 1 :], axis=1)
+    exists = np.isfinite(largest[:, -1])
+    weights = np.exp(np.where(exists[:, None], largest, 0) - np.where(exists, largest[:, -1], 0)[:, None])
+    excess = weights[:, 1:] - weights[:, :1]
+    flat = excess[:, -1] <= 0
+    excess[flat] = 1.0
+    num_points = 30 + int(math.sqrt(size))
+    quartile = np.maximum(excess[:, int(size / 4 + 0.5) - 1], np.finfo(float).tiny)
+    grid = 1 - np.sqrt(num_points / (np.arange(1, num_points + 1) - 0.5))
+    theta = 1 / excess[:, -1:] + grid / (3 * quartile[:, None])  # [N, G]
+    shape = np.log1p(-theta[:, :, None] * excess[:, None, :]).mean(-1)
+    log_profile = size * (np.log(-theta / shape) - shape - 1)
+    posterior = np.exp(log_profile - log_mean_exp(log_profile)[:, None]) / num_points
+    mean_theta = (posterior * theta).sum(1)
+    k = np.log1p(-mean_theta[:, None] * excess).mean(1)
+    k = (size * k + PRIOR_WEIGHTS * PRIOR_SHAPE) / (size + PRIOR_WEIGHTS)
+    return np.where(exists, np.where(flat, -np.inf, k), np.nan)

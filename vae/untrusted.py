@@ -1,0 +1,76 @@
+"""What a file says is checked before it is believed: its JSON, names that become paths, sizes that take memory.
+
+A run folder, a data set and a shared search may have been damaged, or made by a stranger. These functions raise
+ValueError with a few words; the caller says which file it was and what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The value of strict JSON: no NaN or infinity, no key twice, and no deeper than Python can follow."""
+    try:
+        text = content if isinstance(content, str) else content.decode()
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_object(content: str | bytes) -> dict[str, Any]:
+    """As `parse_json`, of an object."""
+    values = parse_json(content)
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds {_KINDS.get(type(values), 'a value')}, not an object")
+    return values
+
+
+def plain_name(name: Any) -> str:
+    """`name` where it names something in a folder, and nothing outside it."""
+    if not isinstance(name, str) or name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise ValueError(f"{str(name)[:80]!r} is not a plain name")
+    return name
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; all there are where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(num_bytes: int) -> None:
+    """Raises ValueError where so many bytes are not to be had."""
+    if num_bytes > (available := available_memory()):
+        raise ValueError(f"{num_bytes / 1e9:,.4g} GB, but there are {available / 1e9:,.4g} GB of free memory")
+
+
+_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a truth value", type(None): "null"}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return values
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:80]} is too large a number")
+    return value
