@@ -104,6 +104,19 @@ def test_what_a_new_run_is_refused_an_old_one_still_loads_and_goes_on_with(tmp_p
     fit.check(None, config(**changes), few, jax.devices()[:1], begun=True)
 
 
+def test_an_objective_that_a_file_names_and_nobody_knows_is_refused_with_those_that_are_known(tmp_path):
+    settings = dataclasses.replace(SMALL, objective="elbow")
+    with pytest.raises(ObjectiveError) as caught:
+        objectives.build(settings)
+    assert str(caught.value) == f"there is no objective 'elbow'; the objectives are {', '.join(OBJECTIVES)}"
+    assert objectives.remarks(settings, Hyperparameters()) == []
+    train(tmp_path, config(epochs=1))
+    path = tmp_path / run.CONFIG
+    path.write_text(path.read_text().replace('"objective": "elbo"', '"objective": "elbow"'))
+    with pytest.raises(ObjectiveError, match="there is no objective 'elbow'"):
+        run.load_run(tmp_path)
+
+
 def test_a_held_out_split_of_one_image_is_refused_before_anything_is_written(tmp_path):
     one = digits()._replace(test=Split(digits().test.images[:1], digits().test.labels[:1]))
     with pytest.raises(ObjectiveError, match="the test split has 1 image"):

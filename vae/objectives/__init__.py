@@ -75,6 +75,8 @@ def reads(name: str) -> list[str]:
 def build(settings: Settings) -> Objective:
     """The objective of `settings`; raises ObjectiveError where it makes no sense. A new run has to pass `check` too."""
     name, estimator = settings.objective, settings.estimator
+    if name not in OBJECTIVES:  # a file may hold any text
+        raise ObjectiveError(f"there is no objective {name[:60]!r}; the objectives are {', '.join(OBJECTIVES)}")
     samples = settings.num_samples * settings.num_groups
     if reason := REFUSED.get((name, estimator)):
         raise ObjectiveError(f"the estimator {estimator} is not possible for the objective {name}: {reason}")
