@@ -25,7 +25,7 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import configuration, options, script
+from experiments.command import configuration, notes, options, script
 from experiments.command.parsing import UsageError, choice, number
 from experiments.comparing import variants
 
@@ -98,6 +98,9 @@ def main() -> int:
     else:
         groups = []
         plan, dataset = comparison_runs.make_plan(chosen, points, asked["budget"], given, stored, available)
+        notes.show(candidate.config for candidate in plan.candidates)
+        first = {candidate.variant: candidate.config for candidate in reversed(plan.candidates)}
+        notes.show_same(plan.labels, [first[number] for number in range(len(plan.labels))])
     workdir = workdir or script.new_workdir("comparison", "comparisons")
     with run.lock(workdir):
         try:

@@ -38,7 +38,7 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import configuration, options, script
+from experiments.command import configuration, notes, options, script
 from experiments.command.parsing import UsageError, choice, number
 from experiments.sweeping import axes, searching
 from experiments.sweeping.boards import SweepBoard
@@ -99,11 +99,12 @@ def main() -> int:
     runs = configure(points, given, load)
     check_resumed(workdir, stored, asked, runs)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
-    sweep.check(grouped, available)
+    sweep.check(grouped, available, begun=bool(stored))
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with run.lock(workdir):
         hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
         describe(runs, len(grouped), available)
+        notes.show(one.config for one in runs.values())
         with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board:
             finished = sweep.sweep(
                 workdir,

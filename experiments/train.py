@@ -18,7 +18,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import configuration, options, script
+from experiments.command import configuration, notes, options, script
 from experiments.command.progress import LiveLine, pace
 
 FLAGS = options.FLAGS
@@ -42,6 +42,7 @@ def main() -> int:
         about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
         run.write_config(workdir, config, **about)
         describe(config, dataset, available)
+        notes.show([config])
         with ProgressLine() as progress:
             outcome = fit.fit(
                 workdir,

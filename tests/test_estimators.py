@@ -118,6 +118,27 @@ def test_sticking_the_landing_is_biased_for_more_than_one_sample():
     assert found["reparameterized"].mean() == pytest.approx(0.480, abs=0.02)
 
 
+@pytest.mark.parametrize(("name", "num_samples"), [("elbo_mc", 10), ("miwae", 1), ("piwae", 1)])
+def test_sticking_the_landing_is_unbiased_for_a_bound_that_is_linear_in_log_w(name, num_samples):
+    """The case above, where it is biased for IWAE by .67; the mean gradient in q's mean is that of the KL, 5/9."""
+    stl = gradients(name, "stl", num_samples, loc=-3.0, scale=1.0, model=pair(2.0, 3.0))
+    assert (np.abs(stl[:, :2].mean(0) - [5 / 9, 1 - 1 / 9]) < 4.5 * stl[:, :2].std(0) / len(stl) ** 0.5).all()
+    assert (z_scores(stl, gradients(name, "reparameterized", num_samples, -3.0, 1.0, model=pair(2.0, 3.0))) < 4.5).all()
+
+
+def test_sticking_the_landing_of_the_largest_weight_is_that_of_its_sample():
+    """No derivative of a maximum is needed: the path of the sample that is largest, ∂log w/∂z ∂z/∂(loc, log σ)."""
+    loc, scale, num_draws = 0.2, 1.1, 50
+    g = gradients("vr_max", "stl", 4, loc, scale, num_draws)
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    noise = np.stack([jax.random.normal(k, (4, 1, 1))[:, 0, 0] for k in keys])
+    z = loc + scale * noise
+    largest = (-0.5 * z**2 + 0.5 * noise**2).argmax(1)
+    z, noise = (np.take_along_axis(a, largest[:, None], 1)[:, 0] for a in (z, noise))
+    slope = -z + noise / scale
+    np.testing.assert_allclose(g, np.stack([slope, slope * scale * noise, z], axis=1), rtol=1e-9)
+
+
 def signal_to_noise(estimator, num_samples):
     g = gradients("iwae", estimator, num_samples, num_draws=20_000)[:, 0]
     return abs(g.mean()) / g.std()
@@ -138,6 +159,49 @@ def test_the_score_estimator_is_the_noisiest_and_reparameterisation_is_why_it_is
     assert score > 3 * plain
 
 
+def vimco(name, loc, scale, num_draws, num_samples=4):
+    """[N, 3] gradients, sample by sample in numpy: as Mnih & Rezende (2016) write them, and those with no baseline."""
+    bound = {
+        "iwae": lambda w: np.log(np.mean(np.exp(w))),
+        "elbo_mc": np.mean,
+        "vr_max": np.max,
+    }[name]
+    both = np.zeros((2, num_draws, 3))
+    for n, key in enumerate(jax.random.split(jax.random.key(0), num_draws)):
+        noise = np.asarray(jax.random.normal(key, (num_samples, 1, 1)))[:, 0, 0]
+        z = loc + scale * noise
+        log_w = -0.5 * z**2 + 0.5 * noise**2 + np.log(scale)
+        for k in range(num_samples):
+            without = log_w.copy()
+            without[k] = np.delete(log_w, k).mean()
+            step = 1e-6 * (np.arange(num_samples) == k)
+            c = (bound(log_w + step) - bound(log_w - step)) / 2e-6
+            score_q = np.asarray([noise[k] / scale, noise[k] ** 2 - 1, 0])
+            of_log_w = c * (np.asarray([0, 0, z[k]]) - score_q)  # ∂log w/∂ parameters at a fixed z
+            for found, baseline in zip(both, (bound(without), 0), strict=True):
+                found[n] += (bound(log_w) - baseline) * score_q + of_log_w
+    return both
+
+
+@pytest.mark.parametrize("name", ["iwae", "elbo_mc", "vr_max"])
+def test_the_score_estimator_is_vimco_as_its_authors_write_it(name):
+    loc, scale = 1.5, 0.7
+    with_baseline, _ = vimco(name, loc, scale, 40)
+    np.testing.assert_allclose(gradients(name, "score", 4, loc, scale, 40), with_baseline, atol=1e-7)
+
+
+def test_the_baselines_of_the_score_estimator_lower_its_variance():
+    """q = N(6, 1), p = N(0, 1), where the bound is about −15: one far from 0 costs nothing with a baseline."""
+    loc, scale, num_draws = 6.0, 1.0, 500
+    _, without = vimco("iwae", loc, scale, num_draws)
+    found = gradients("iwae", "score", 4, loc, scale, num_draws)
+    assert (found[:, :2].var(0) < 0.5 * without[:, :2].var(0)).all()
+    # Both have the mean of the gradient that they estimate.
+    expected = gradients("iwae", "dreg", 4, loc, scale)
+    assert (z_scores(found, expected) < 4.5).all()
+    assert (z_scores(without, expected) < 4.5).all()
+
+
 @pytest.mark.parametrize("estimator", ["reparameterized", "dreg"])
 def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae(estimator):
     """With M = 2 groups of K = 3: M ≠ K, so that a swap shows."""
@@ -147,6 +211,37 @@ def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae(estimator):
     miwae = gradients("miwae", estimator, 3, num_draws=draws)
     np.testing.assert_allclose(piwae[:, 2], iwae[:, 2], atol=1e-10)
     np.testing.assert_allclose(piwae[:, :2], miwae[:, :2], atol=1e-10)
+
+
+@pytest.mark.parametrize("estimator", ["reparameterized", "stl", "dreg"])
+def test_a_prior_that_shares_the_encoders_weights_is_trained_by_both_bounds_of_piwae_each_where_it_is_used(estimator):
+    """As Vamp's prior, N(loc + shift, 1) here: to the bound for the decoder it is a prior, and to MIWAE it is constant.
+
+    So the gradient in loc is MIWAE's with the prior's loc held, and that of IWAE through the prior alone. A prior
+    that is told from the encoder by the names of its parameters would be held, or trained, in both.
+    """
+    plain = pair()
+
+    def prior(params, y=None):
+        del y
+        return DiagonalNormal(params["encoder"]["loc"] + jnp.full((1, 1), 0.5), jnp.zeros((1, 1)))
+
+    def held_prior(params, y=None):
+        return prior(jax.lax.stop_gradient(params))
+
+    def held_posterior(params, batch):
+        return plain.posterior(jax.lax.stop_gradient(params), batch)
+
+    def of(name, estimator, num_samples, **parts):
+        model = plain._replace(**({"prior": prior} | parts))
+        return gradients(name, estimator, num_samples, num_draws=200, model=model)
+
+    found = of("piwae", estimator, 3)
+    encoders = of("miwae", estimator, 3, prior=held_prior)
+    decoders = of("iwae", "reparameterized", 6, posterior=held_posterior)
+    np.testing.assert_allclose(found, encoders + decoders, atol=1e-10)
+    assert np.abs(decoders[:, 0]).max() > 0.1
+    assert np.abs(encoders[:, 0]).max() > 0.1
 
 
 def test_the_diagonal_of_the_hessian_of_iwae_is_known():

@@ -16,7 +16,7 @@ from vae.model import Batch, Model
 from vae.objectives import ObjectiveError
 from vae.objectives.aggregate import log_weights_of, mmd_squared, pairwise_log_q
 from vae.objectives.factor import permute_dimensions
-from vae.posteriors import DiagonalNormal
+from vae.posteriors import DiagonalNormal, standard_normal
 from vae.settings import Hyperparameters, Settings
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -174,6 +174,54 @@ def test_mmd_of_two_normals_is_the_closed_form_and_zero_for_equal_ones():
     assert expected > 0.05
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "imq"])
+def test_the_mmd_of_info_equals_a_double_loop_over_pairs_of_different_images(kernel):
+    """With K = 3 samples of each of B = 5 images: B·(B − 1)·K² pairs of q(z), all pairs of different draws of p(z)."""
+    num_samples, scale = 3, 0.7
+    settings, numbers = {"mmd_kernel": kernel}, {"mmd_scale": scale, "info_alpha": 0.5, "info_lambda": 20.0}
+    bound, metrics, _ = apply("info", num_samples=num_samples, settings=settings, **numbers)
+    key_z, key_prior = jax.random.split(jax.random.key(0))
+    z = np.asarray(DiagonalNormal(params()["loc"], params()["log_scale"]).sample_and_log_prob(key_z, num_samples)[0])
+    of_prior = MODEL.prior({}).sample_and_log_prob(key_prior, num_samples * BATCH_SIZE)[0]
+    of_prior = np.asarray(of_prior).reshape(-1, LATENT_DIM)
+
+    def k(a, b):
+        d, c = ((a - b) ** 2).sum(), 2 * LATENT_DIM * scale**2
+        return np.exp(-d / c) if kernel == "rbf" else c / (c + d)
+
+    draws = [(i, b) for i in range(num_samples) for b in range(BATCH_SIZE)]
+    of_q = [k(z[i, b], z[j, c]) for i, b in draws for j, c in draws if b != c]
+    of_p = [k(a, b) for i, a in enumerate(of_prior) for j, b in enumerate(of_prior) if i != j]
+    between = [k(z[i, b], a) for i, b in draws for a in of_prior]
+    assert len(of_q) == BATCH_SIZE * (BATCH_SIZE - 1) * num_samples**2
+    expected = np.mean(of_q) + np.mean(of_p) - 2 * np.mean(between)
+    np.testing.assert_allclose(metrics["mmd"], expected, rtol=1e-9)
+    np.testing.assert_allclose(bound, -0.5 * KL.sum(-1) - 19.5 * expected, rtol=1e-9)
+
+
+def test_the_mmd_of_several_samples_of_each_image_is_zero_on_average_where_q_z_is_the_prior():
+    """q(z|x) = N(m, ½) with m ~ N(0, ½) for each image, so that q(z) = N(0, I); B = 10, K = 8, D = 2."""
+    batch_size, num_samples, latent_dim, repeats = 10, 8, 2, 2000
+    settings = Settings((1, 1, 1), objective="info", num_samples=num_samples, latent_dim=latent_dim)
+    model = MODEL._replace(prior=lambda params, y=None: standard_normal(latent_dim))
+    objective, batch = objectives.build(settings), Batch(jnp.zeros((batch_size, 1, 1, 1)))
+
+    @jax.jit
+    def estimates(keys):
+        def one(key):
+            key_m, key_apply = jax.random.split(key)
+            m = 0.5**0.5 * jax.random.normal(key_m, (batch_size, latent_dim))
+            at = {"loc": m, "log_scale": jnp.full_like(m, 0.5 * np.log(0.5))}
+            return objective.apply(key_apply, at, model, batch, Hyperparameters(), 0)[2]["mmd"][0]
+
+        return jax.lax.map(one, keys, batch_size=100)
+
+    found = np.asarray(estimates(jax.random.split(jax.random.key(0), repeats)))
+    error = found.std() / repeats**0.5
+    assert error < 0.002
+    assert found.mean() == pytest.approx(0, abs=4 * error)
+
+
 def test_info_is_the_elbo_at_alpha_0_and_lambda_1_and_has_no_kl_at_alpha_1():
     """Zhao et al. (2019), eq. 6; α = 1 is the Wasserstein autoencoder with weight λ (Tolstikhin et al. 2018)."""
     bound, _, _ = apply("info", info_alpha=0.0, info_lambda=1.0)
@@ -182,6 +230,34 @@ def test_info_is_the_elbo_at_alpha_0_and_lambda_1_and_has_no_kl_at_alpha_1():
     np.testing.assert_allclose(bound, -20 * metrics["mmd"], rtol=1e-12)
     bound, metrics, _ = apply("info", info_alpha=0.3, info_lambda=20.0)
     np.testing.assert_allclose(bound, -0.7 * KL.sum(-1) - 19.3 * metrics["mmd"], rtol=1e-12)
+
+
+def test_the_dimension_wise_kl_is_a_sum_of_kls_under_a_prior_that_factorises_and_not_under_a_mixture():
+    """All posteriors are q = N((3, 3), I). Under N(0, I) the term is 2·3²/2, the sum of the two KLs.
+
+    Under ½N((−3, −3), I) + ½N((3, 3), I), q is one half: the term is log 2, as is the KL to each marginal.
+    """
+    num_samples, latent_dim = 4000, 2
+    at = {"loc": jnp.full((2, latent_dim), 3.0), "log_scale": jnp.zeros((2, latent_dim))}
+    settings = Settings((1, 1, 1), objective="beta_tcvae", num_samples=num_samples, latent_dim=latent_dim)
+    objective, batch = objectives.build(settings), Batch(jnp.zeros((2, 1, 1, 1)), dataset_size=2)
+
+    def dimension_wise_kl(prior):
+        model = MODEL._replace(prior=lambda params, y=None: prior)
+        call = jax.jit(lambda: objective.apply(jax.random.key(0), at, model, batch, Hyperparameters(), 0))
+        return float(call()[2]["dimension_wise_kl"].mean())
+
+    assert dimension_wise_kl(standard_normal(latent_dim)) == pytest.approx(9, abs=0.2)
+
+    class Mixture:
+        def log_prob(self, z):
+            each = jnp.stack([dist.Normal(m, 1.0).log_prob(z).sum(-1) for m in (-3.0, 3.0)])
+            return jax.scipy.special.logsumexp(each, axis=0) - np.log(2)
+
+        def sample_and_log_prob(self, key, num_samples):
+            raise AssertionError("not needed")
+
+    assert dimension_wise_kl(Mixture()) == pytest.approx(np.log(2), abs=0.02)
 
 
 def test_the_batch_terms_reach_the_encoder():

@@ -118,9 +118,49 @@ def test_warmup_weights_are_those_of_the_papers(step):
 
 
 @pytest.mark.parametrize("shape", ["linear", "sigmoid", "cyclical"])
-def test_without_warmup_steps_the_warmup_is_over(shape):
-    bound, _, _ = apply("warmup", step=1000, settings={"warmup_shape": shape})
-    np.testing.assert_allclose(bound, -KL.sum(-1), rtol=1e-6)
+@pytest.mark.parametrize("step", [0, 1, 1000])
+def test_without_warmup_steps_the_warmup_is_over_from_the_first_step_on(shape, step):
+    bound, _, gradient = apply("warmup", step=step, settings={"warmup_shape": shape}, warmup_steps=0.0)
+    np.testing.assert_array_equal(bound, apply("elbo")[0])  # the weight is 1 to the last bit
+    np.testing.assert_array_equal(gradient["loc"], apply("elbo")[2]["loc"])
+
+
+@pytest.mark.parametrize("step", [0, 1, 1000])
+@pytest.mark.parametrize("capacity_of", ["example", "batch"])
+def test_without_capacity_steps_the_target_is_reached_from_the_first_step_on(step, capacity_of):
+    """C above every KL, so that the gap is C − KL: an earlier target would show in full."""
+    numbers = {"capacity_weight": 3.0, "max_capacity": 100.0, "capacity_steps": 0.0}
+    bound, _, _ = apply("capacity", step, settings={"capacity_of": capacity_of}, **numbers)
+    assert KL.sum(-1).max() < 100
+    expected = KL.sum(-1) if capacity_of == "example" else KL.sum(-1).mean()
+    np.testing.assert_allclose(bound, -3.0 * (100 - expected) * np.ones(BATCH_SIZE), rtol=1e-12)
+
+
+def test_a_capacity_holds_the_kl_of_each_example_or_the_mean_of_the_batch():
+    """By hand: KL(N(m, 1) ‖ N(0, 1)) = m²/2, so means 2, 4 and 0 in one dimension have 2, 8 and 0 nats; C = 4, γ = 10.
+
+    Each example: gaps 2, 4, 4, and d/dm −γ·|m²/2 − C|/3 = ∓10·m/3: below C, above C, 0. The batch: the mean is 10/3,
+    the gap 2/3 for each, and all means are pulled up: +10·m/3.
+    """
+
+    def three():
+        loc = np.zeros((3, LATENT_DIM))
+        loc[:, 0] = [2, 4, 0]
+        return {"loc": jnp.asarray(loc), "log_scale": jnp.zeros((3, LATENT_DIM))}
+
+    expected = {
+        "example": ([2, 4, 4], np.asarray([20, -40, 0]) / 3),
+        "batch": ([2 / 3] * 3, np.asarray([20, 40, 0]) / 3),
+    }
+    for capacity_of, (gaps, slopes) in expected.items():
+        settings = {"capacity_of": capacity_of}
+        bound, metrics, gradient = apply(
+            "capacity", params=three, settings=settings, capacity_weight=10.0, max_capacity=4.0
+        )
+        np.testing.assert_allclose(metrics["capacity_gap"], gaps, rtol=1e-12)
+        np.testing.assert_allclose(bound, -10 * np.asarray(gaps), rtol=1e-12)
+        np.testing.assert_allclose(gradient["loc"][:, 0], slopes, atol=1e-12)
+        np.testing.assert_allclose(metrics["kl"], [2, 8, 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("step", "target"), [(0, 0.0), (5, 10.0), (10, 20.0), (100, 20.0)])

@@ -297,6 +297,40 @@ def test_a_held_out_batch_is_filled_up_with_other_images_where_an_objective_comp
     assert found["covariance_off_diagonal"] == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["dip_i", "info", "beta_tcvae"])
+def test_a_held_out_split_smaller_than_a_batch_is_one_batch_in_which_no_image_is_twice(name):
+    settings = Settings(**{**SETTINGS.to_dict(), "batch_size": 12, "objective": name})
+    p, images = parts(settings), jnp.asarray(IMAGES[:5])
+    state, numbers = first_state(settings), Hyperparameters()
+    found = jax.jit(partial(training.validate, **p))(jax.random.key(0), state.params, Split(images), numbers)
+    batch = models.Batch(images / 255, dataset_size=5)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    _, bound, metrics = p["objective"].apply(key, state.params, p["model"], batch, numbers, training.END)
+    for term, value in {"bound": bound, **metrics}.items():
+        assert found[term] == pytest.approx(float(value.mean()), rel=1e-4), term
+
+
+@pytest.mark.parametrize(("num_images", "batch_size"), [(1, 4), (3, 4), (4, 4), (5, 4), (8, 4), (23, 7), (2, 1)])
+def test_validation_takes_no_image_twice_in_a_batch_and_counts_each_once(num_images, batch_size):
+    batches = []
+
+    def apply(key, params, model, batch, hyperparameters, step):
+        jax.debug.callback(lambda index: batches.append(index.tolist()), batch.index)
+        value = 10.0 ** -batch.index.astype(jnp.float32)  # a sum says how often each of a few has counted
+        return value.mean(), value, {"first": (batch.index == 0) * 1.0}
+
+    settings = Settings(**{**SETTINGS.to_dict(), "batch_size": batch_size})
+    objective = objectives.Objective(lambda key, model: {}, apply)
+    images = jnp.zeros((num_images, *settings.image_shape), jnp.uint8)
+    validate = partial(training.validate, **{**parts(settings), "objective": objective})
+    found = validate(jax.random.key(0), {}, Split(images), Hyperparameters())
+    jax.effects_barrier()
+    assert all(len(set(batch)) == len(batch) <= batch_size for batch in batches)
+    assert {i for batch in batches for i in batch} == set(range(num_images))
+    assert found["bound"] * num_images == pytest.approx(sum(10.0**-i for i in range(num_images)), rel=1e-5)
+    assert found["first"] * num_images == pytest.approx(1)
+
+
 class _Certain:
     """A posterior that is sure of z = two pixels of x, so that a bound does not depend on how batches draw."""
 

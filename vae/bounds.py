@@ -66,8 +66,12 @@ def renyi(log_w: Float[Array, "K B"], alpha: Scalar) -> Float[Array, "B"]:
 
 
 def vr_max(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
-    """The limit α → −∞ of the Rényi bound: max_k log w_k (Li & Turner 2016). Not smooth."""
-    return log_w.max(0)
+    """The limit α → −∞ of the Rényi bound: max_k log w_k (Li & Turner 2016). Not smooth.
+
+    Taken by its index: the derivative of `max` compares log w with it, and divides by 0 where a compiler computes log w
+    twice and rounds it in two ways.
+    """
+    return jnp.take_along_axis(log_w, log_w.argmax(0)[None], axis=0)[0]
 
 
 def jackknife(log_w: Float[Array, "K B"], order: int) -> Float[Array, "B"]:

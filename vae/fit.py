@@ -240,14 +240,22 @@ def initial_params(workdir: str, like: Any) -> Any:
     return params
 
 
-def check(workdir: Path | None, config: run.Config, dataset: Dataset, devices: Sequence[Any]) -> None:
-    """Raises RunError, LikelihoodError or CheckpointError where a run cannot start with `config`; writes nothing."""
+def check(
+    workdir: Path | None, config: run.Config, dataset: Dataset, devices: Sequence[Any], *, begun: bool = False
+) -> None:
+    """Raises RunError, LikelihoodError, ObjectiveError or CheckpointError where a run cannot start; writes nothing.
+
+    What a new run is refused, one that has `begun`, or that has a checkpoint in `workdir`, is not.
+    """
     settings = config.settings
     likelihoods.check(settings.likelihood, dataset, settings.binarization)
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
+    resumed = workdir is not None and checkpoint.steps(workdir / run.CHECKPOINTS)
+    if not begun and not resumed:
+        validated = {name: len(getattr(dataset, name).images) for name in (held_out_split(dataset), "test")}
+        objectives.check(settings, validated)
     state = abstract_state(config)
     check_memory(state, jax.local_devices()[0])
-    resumed = workdir is not None and checkpoint.steps(workdir / run.CHECKPOINTS)
     if config.init_from is not None and not resumed:
         initial_params(config.init_from, state.params)
 

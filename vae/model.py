@@ -86,6 +86,17 @@ def can_score(settings: Settings) -> bool:
     return settings.posterior not in CANNOT_SCORE
 
 
+def has_closed_form_kl(settings: Settings) -> bool:
+    """Whether KL(q(z|x) ‖ p(z)) is known without samples; computes nothing. Raises ModelError as `build`."""
+    model, batch = build(settings), Batch(jnp.zeros((1, *settings.image_shape)))
+
+    def kl(key):
+        params = model.init(key, batch)
+        return model.posterior(params, batch).kl_per_dimension(model.prior(params))
+
+    return jax.eval_shape(kl, jax.random.key(0)) is not None
+
+
 def build(settings: Settings) -> Model:
     """The model that `settings` describe; raises ModelError where they make no sense."""
     check(settings)

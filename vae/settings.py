@@ -29,6 +29,7 @@ ESTIMATORS = ("reparameterized", "stl", "dreg", "score")
 WARMUP_SHAPES = ("linear", "sigmoid", "cyclical")
 AGGREGATE_ESTIMATORS = ("stratified", "weighted")
 MMD_KERNELS = ("imq", "rbf")
+CAPACITY_OF = ("example", "batch")
 SCHEDULES = ("constant", "cosine", "stages")
 DISCRIMINATOR_OPTIMIZERS = ("own", "shared")
 
@@ -41,6 +42,7 @@ ADDED: dict[int, dict[str, Any]] = {
         "discriminator_learning_rate": 1e-4,  # not read with the shared optimiser
         "discriminator_b1": 0.5,
         "discriminator_b2": 0.9,
+        "capacity_of": "example",
     },
 }
 
@@ -76,6 +78,7 @@ class Settings:
     num_samples: int = 1  # K
     num_groups: int = 1  # M, of the multiply importance-weighted bounds
     warmup_shape: str = "linear"  # warmup
+    capacity_of: str = "example"  # capacity: whose KL is held at C, each example's or the batch's mean
     free_bits_group_size: int = 1  # free_bits: dimensions that share one threshold; 0: a whole stochastic layer
     aggregate_estimator: str = "stratified"  # beta_tcvae: of q(z) from a batch
     mmd_kernel: str = "imq"  # info
@@ -100,7 +103,7 @@ class Hyperparameters(NamedTuple):
     beta: Any = 4.0  # beta
     warmup_steps: Any = 0.0  # warmup: steps until the KL has its full weight
     warmup_cycles: Any = 4.0  # warmup, cyclical: how often the weight rises from 0 to 1 in them
-    capacity_weight: Any = 100.0  # capacity: γ
+    capacity_weight: Any = 1000.0  # capacity: γ
     max_capacity: Any = 25.0  # capacity: C, in nats
     capacity_steps: Any = 0.0  # capacity: steps in which the target rises from 0 to C
     free_nats: Any = 0.25  # free_bits: λ, for each group
@@ -109,8 +112,8 @@ class Hyperparameters(NamedTuple):
     dimension_weight: Any = 1.0  # beta_tcvae
     dip_off_diagonal: Any = 10.0  # dip_i, dip_ii
     dip_diagonal: Any = 100.0  # dip_i, dip_ii
-    info_alpha: Any = 0.0  # info; 1: the Wasserstein autoencoder
-    info_lambda: Any = 100.0  # info
+    info_alpha: Any = 1.0  # info; 1: MMD-VAE, the Wasserstein autoencoder
+    info_lambda: Any = 1000.0  # info
     mmd_scale: Any = 1.0  # info: of the kernel, in standard deviations of the prior
     factor_gamma: Any = 10.0  # factor
     discriminator_learning_rate: Any = 1e-4  # factor, with an optimiser of its own
@@ -153,6 +156,7 @@ RULES: dict[str, Rule] = {
     "num_samples": COUNT,
     "num_groups": COUNT,
     "warmup_shape": Choice(WARMUP_SHAPES),
+    "capacity_of": Choice(CAPACITY_OF),
     "free_bits_group_size": SIZE,
     "aggregate_estimator": Choice(AGGREGATE_ESTIMATORS),
     "mmd_kernel": Choice(MMD_KERNELS),

@@ -27,10 +27,13 @@ SECONDS_PER_CALL = 10.0  # of the compiled program: each call shuffles the data 
 SAVING_SHARE = 0.05  # of the time, at most, goes into checkpoints
 
 
-def check(grouped: Sequence[Group], devices: Sequence[Any]) -> None:
-    """Raises RunError, CheckpointError or ObjectiveError where one of the runs cannot be trained; writes nothing."""
+def check(grouped: Sequence[Group], devices: Sequence[Any], *, begun: bool = False) -> None:
+    """Raises RunError, CheckpointError or ObjectiveError where one of the runs cannot be trained; writes nothing.
+
+    What new runs are refused, those of a sweep that has `begun` are not.
+    """
     for group in grouped:
-        fit.check(None, group.config, group.dataset, devices[:1])
+        fit.check(None, group.config, group.dataset, devices[:1], begun=begun)
 
 
 def sweep(

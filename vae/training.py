@@ -214,10 +214,14 @@ def validate(
 ) -> dict[str, Float[Array, ""]]:
     """Means over a held-out split of the bound being trained (`bound`) and of its metrics; spends `key`.
 
-    Every image counts once, whatever the batch size: the last batch is filled up with the first images, masked.
+    Every image counts once, whatever the batch size: the last batch is filled up with the first images, masked. No
+    image is twice in a batch, where a term that compares images would take it for two: of a split that is smaller than
+    `settings.batch_size`, a batch is the whole split. A term of a whole batch is thus of as many images in every batch,
+    and its mean is over the images that each batch is for.
     An objective with a schedule is taken at its end, so that the bounds of different epochs compare.
     """
-    num_images, batch_size = len(data.images), settings.batch_size
+    num_images = len(data.images)
+    batch_size = min(settings.batch_size, num_images)
     num_batches = -(-num_images // batch_size)
 
     def batch_sums(number):

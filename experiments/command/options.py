@@ -86,8 +86,10 @@ def define_training() -> None:
     choice("estimator", "reparameterized", names.ESTIMATORS, "of the bound's gradient")
     number("num_samples", 1, "K, samples of z per image", least=1, integer=True)
     number("num_groups", 1, "M, groups of K samples: miwae, piwae", least=1, integer=True)
-    number("alpha", 0.5, "renyi: 0 is iwae, 1 the ELBO")
-    number("ciwae_beta", 0.5, "ciwae: the weight of the ELBO", least=0, most=1)
+    number("alpha", 0.5, "renyi: 0 is iwae, 1 the ELBO, and towards −∞ it is vr_max; Li & Turner (2016) train VAEs "
+           "with 0, 0.5 and vr_max")  # fmt: skip
+    number("ciwae_beta", 0.5, "ciwae: the weight of the ELBO; Rainforth et al. (2018) report 0.5 and 0.05", least=0,
+           most=1)  # fmt: skip
     define_regularizers()
     number("epochs", 20, "passes over the training set", least=1, most=10**6, integer=True)
     number("batch_size", 100, "images in a step", least=1, integer=True)
@@ -107,28 +109,39 @@ def define_training() -> None:
 
 def define_regularizers() -> None:
     """The numbers of single objectives; each is an error with the others."""
-    number("beta", 4.0, "beta: the weight of the KL", least=0)
+    number("beta", 4.0, "beta: the weight of the KL; Higgins et al. (2017) take 4 on dSprites", least=0)
     choice("warmup_shape", "linear", names.WARMUP_SHAPES, "warmup: how the weight of the KL rises to 1")
     number("warmup_epochs", None, "warmup: until the KL has its full weight (default: 10; cyclical: --epochs, as in Fu "
            "et al. 2019)", least=0)  # fmt: skip
     number("warmup_cycles", 4, "warmup, cyclical: rises within --warmup_epochs (4 in Fu et al. 2019)", least=1,
            integer=True)  # fmt: skip
-    number("capacity_weight", 100.0, "capacity: γ", least=0)
-    number("max_capacity", 25.0, "capacity: C, the KL in nats that is reached", least=0)
-    number("capacity_epochs", 10.0, "capacity: in which the target rises from 0 to C", least=0)
-    number("free_nats", 0.25, "free_bits: λ, nats of KL that each group has free", least=0)
+    number("capacity_weight", 1000.0, "capacity: γ; Burgess et al. (2018) take 1000 on dSprites", least=0)
+    number("max_capacity", 25.0, "capacity: C, the KL in nats that is reached; Burgess et al. take 25 on dSprites",
+           least=0)  # fmt: skip
+    number("capacity_epochs", 10.0, "capacity: in which the target rises from 0 to C, 0: it is C at once; Burgess et "
+           "al. take 100,000 steps", least=0)  # fmt: skip
+    choice("capacity_of", "example", names.CAPACITY_OF, "capacity: whose KL is held at C, each image's (Burgess et al. "
+           "2018, eq. 8) or the batch's mean (most public code)")  # fmt: skip
+    number("free_nats", 0.25, "free_bits: λ, nats of KL that each group has free; Kingma et al. (2016) try 0.125 to 2",
+           least=0)  # fmt: skip
     number("free_bits_group_size", 1, "free_bits: dimensions in a group; 0: a whole stochastic layer", least=0,
            integer=True)  # fmt: skip
     number("mi_weight", 1.0, "beta_tcvae: the weight of the mutual information", least=0)
-    number("tc_weight", 6.0, "beta_tcvae: the weight of the total correlation", least=0)
+    number("tc_weight", 6.0, "beta_tcvae: the weight of the total correlation; Chen et al. (2018) take 6 on dSprites, "
+           "and 1 for the other two", least=0)  # fmt: skip
     number("dimension_weight", 1.0, "beta_tcvae: the weight of the dimension-wise KL", least=0)
-    choice("aggregate_estimator", "stratified", names.AGGREGATE_ESTIMATORS, "beta_tcvae: of q(z) from a batch")
+    choice("aggregate_estimator", "stratified", names.AGGREGATE_ESTIMATORS, "beta_tcvae: of q(z) from a batch; eq. 5 "
+           "of Chen et al. is weighted, their appendix C.2 stratified, which is unbiased")  # fmt: skip
     number("dip_off_diagonal", 10.0, "dip_i, dip_ii: the weight of squared covariances", least=0)
     number("dip_diagonal", None, "dip_i, dip_ii: the weight of squared distances of variances from 1 (default: for "
            "dip_i 10 times --dip_off_diagonal and for dip_ii once, as in Kumar et al. 2018)", least=0)  # fmt: skip
-    number("info_alpha", 0.0, "info: 1 − α weighs the KL; 1 is the Wasserstein autoencoder", most=1)
-    number("info_lambda", 100.0, "info: α + λ − 1 weighs the MMD between q(z) and p(z)", least=0)
-    choice("mmd_kernel", "imq", names.MMD_KERNELS, "info: inverse multiquadratic or Gaussian")
+    number("info_alpha", 1.0, "info: how much mutual information of x and z is worth, as 1 − α weighs the KL; 0: as "
+           "in the ELBO, 1: no KL, the MMD-VAE of Zhao et al. (2019) and the Wasserstein autoencoder",
+           most=1)  # fmt: skip
+    number("info_lambda", 1000.0, "info: α + λ − 1 weighs the MMD² between q(z) and p(z); their code takes "
+           "1 to 10 for each pixel, 784 to 7840 on MNIST", least=0)  # fmt: skip
+    choice("mmd_kernel", "imq", names.MMD_KERNELS, "info: inverse multiquadratic (Tolstikhin et al. 2018) or Gaussian "
+           "(Zhao et al. 2019)")  # fmt: skip
     number("mmd_scale", 1.0, "info: of the kernel, in standard deviations of the prior", above=0)
     number("factor_gamma", 10.0, "factor: the weight of the total correlation", least=0)
     numbers("discriminator_sizes", ["1000"] * 6, "factor: the discriminator's layers (as in Kim & Mnih 2018)",

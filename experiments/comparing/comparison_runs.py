@@ -123,7 +123,7 @@ def make_plan(
         if difference := comparison.incomparable(judging.about(first[0]), judging.about(first[other])):
             raise UsageError(f"{chosen[0].text} and {chosen[other].text} cannot be compared: {difference}")
     for candidate in found:
-        fit.check(None, candidate.config, dataset, available)
+        fit.check(None, candidate.config, dataset, available, begun=bool(stored))
     measured = stored.get("seconds_per_step")
     if measured is None:
         programs = {candidate.config.settings: candidate.config for candidate in found}

@@ -101,6 +101,7 @@ def measure(subject: Subject) -> list[dict[str, Any]]:
                 batch_size=len(subject.batch.x),
             )
             objective = build(settings)
+            objectives.check(settings)
             bar.set_description_str(f"{name} {estimator} K = {num_samples}", refresh=False)
             return gradients.measure(
                 root,

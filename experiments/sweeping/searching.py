@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.command import configuration, options, script
+from experiments.command import configuration, notes, options, script
 from experiments.command.parsing import UsageError
 from experiments.sweeping import axes
 from experiments.sweeping.axes import Axis, Range
 from experiments.sweeping.boards import SearchBoard
 from experiments.sweeping.points import configured, label, loader
 from vae import passwords
+from vae.settings import ADDED
 
 FLAGS = options.FLAGS
 ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
@@ -44,7 +45,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
     available = devices.start(num_devices, one_per_core=True)
     load = loader()
-    check_corners(space, given, load, available)
+    check_corners(space, given, load, available, begun=bool(stored))
     asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
     wanted = about_study(space, asked)
     if workdir is not None:
@@ -192,7 +193,7 @@ def named(metric: str) -> str:
     return "ELBO" if metric == "elbo" else FLAGS.objective
 
 
-def check_corners(space: Sequence[Axis | Range], given: set[str], load, available) -> None:
+def check_corners(space: Sequence[Axis | Range], given: set[str], load, available, *, begun: bool) -> None:
     """Raises UsageError or RunError where a run at one of the ends of the axes cannot be trained."""
     from vae import planning, sweep
 
@@ -201,9 +202,10 @@ def check_corners(space: Sequence[Axis | Range], given: set[str], load, availabl
     points = [first, *({**first, name: value} for name, values in ends.items() for value in values[1:])]
     runs = {str(i): configured(point, given, load).config for i, point in enumerate(points)}
     grouped = planning.grouped(runs, load)
-    sweep.check(grouped, available)
+    sweep.check(grouped, available, begun=begun)
     if not all(len(group.dataset.validation.images) for group in grouped):
         raise UsageError("a search chooses by validation images, and there are none; hold some out with --validation")
+    notes.show(runs.values())
 
 
 def about_study(space: Sequence[Axis | Range], asked: dict[str, Any]) -> dict[str, Any]:
@@ -213,6 +215,10 @@ def about_study(space: Sequence[Axis | Range], asked: dict[str, Any]) -> dict[st
     flags = {f"--{name}": value for name, value in configuration.training_flags().items() if name not in swept}
     for name in ("--data_dir", "--manual_dir"):
         flags.pop(name, None)
+    # A flag that is newer than a study stands among what it is for only if it changes what runs did before.
+    for name, before in ((name, value) for added in ADDED.values() for name, value in added.items()):
+        if flags.get(f"--{name}") == before:
+            flags.pop(f"--{name}")
     return same | {"--sweep": sorted(asked["sweep"])} | flags
 
 

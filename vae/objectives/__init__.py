@@ -11,13 +11,27 @@ from collections.abc import Callable
 from vae.bounds import BOUNDS, GROUPED
 from vae.model import can_score
 from vae.objectives.aggregate import beta_tcvae, dip_i, dip_ii, info
+from vae.objectives.checks import check
 from vae.objectives.factor import factor, with_discriminator
 from vae.objectives.log_weights import from_log_weights, piwae, rws
 from vae.objectives.objective import FIELDS, Objective, ObjectiveError, fields_of
 from vae.objectives.regularized import Terms, beta, capacity, elbo, free_bits, regularized, warmup
+from vae.objectives.remarks import remarks, simplest
 from vae.settings import Settings
 
-__all__ = ["BOUNDS", "OBJECTIVES", "REFUSED", "REGULARIZERS", "Objective", "ObjectiveError", "build", "reads"]
+__all__ = [
+    "BOUNDS",
+    "OBJECTIVES",
+    "REFUSED",
+    "REGULARIZERS",
+    "Objective",
+    "ObjectiveError",
+    "build",
+    "check",
+    "reads",
+    "remarks",
+    "simplest",
+]
 
 REGULARIZERS: dict[str, Callable[..., Terms]] = {
     "elbo": elbo,
@@ -39,14 +53,13 @@ OBJECTIVES: dict[str, Callable[[Settings], Objective]] = {
     "rws": rws,
 }
 
-NOT_SMOOTH = "a maximum has no second derivative; use reparameterized or score"
+NOT_SMOOTH = "it needs the second derivative of a maximum, which is a pulse at ties; use reparameterized, stl or score"
 NO_LOG_WEIGHTS = "its value is no function of log-weights; use the objective elbo_mc, or reparameterized"
 OWN_GRADIENT = "reweighted wake-sleep is a gradient of its own, and takes none through the samples; use reparameterized"
 # Pairs of objective and estimator that make no sense, and why.
 REFUSED: dict[tuple[str, str], str] = {
     **{(name, estimator): NO_LOG_WEIGHTS for name in REGULARIZERS for estimator in ("stl", "dreg", "score")},
     **{("rws", estimator): OWN_GRADIENT for estimator in ("stl", "dreg", "score")},
-    ("vr_max", "stl"): NOT_SMOOTH,
     ("vr_max", "dreg"): NOT_SMOOTH,
 }
 
@@ -60,8 +73,10 @@ def reads(name: str) -> list[str]:
 
 
 def build(settings: Settings) -> Objective:
-    """The objective of `settings`; raises ObjectiveError where it makes no sense."""
+    """The objective of `settings`; raises ObjectiveError where it makes no sense. A new run has to pass `check` too."""
     name, estimator = settings.objective, settings.estimator
+    if name not in OBJECTIVES:  # a file may hold any text
+        raise ObjectiveError(f"there is no objective {name[:60]!r}; the objectives are {', '.join(OBJECTIVES)}")
     samples = settings.num_samples * settings.num_groups
     if reason := REFUSED.get((name, estimator)):
         raise ObjectiveError(f"the estimator {estimator} is not possible for the objective {name}: {reason}")

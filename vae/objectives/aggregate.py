@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from vae.objectives.objective import ObjectiveError
 from vae.objectives.regularized import Latents, Scalar, Terms
@@ -22,6 +22,9 @@ def beta_tcvae(
 
     MI = log q(z|x)/q(z), TC = log q(z)/Π_j q(z_j), the last one log Π_j q(z_j)/p(z): they add up to log q(z|x)/p(z)
     whatever the estimate of q(z), so with unit weights this is the ELBO. Needs K·B² densities.
+
+    The last one, `dimension_wise_kl`, has the mean Σ_j KL(q(z_j) ‖ p(z_j)) where p(z) = Π_j p(z_j), as N(0, I) does.
+    Under another prior (mixture, vamp, flow) it is E_q(z) log Π_j q(z_j)/p(z), no sum of KLs, and can be negative.
     """
     z = one_layer(latents.z)
     log_q_per_dimension = jax.vmap(lambda z: pairwise_log_q(latents.q, z))(z)  # [K, B, B, D]
@@ -105,32 +108,46 @@ def info(
 ) -> Terms:
     """E log p(x|z) − (1 − α)·KL − (α + λ − 1)·MMD²(q(z), p(z)) (InfoVAE; Zhao et al. 2019, eq. 6).
 
-    α = 1 leaves no KL and λ·MMD²: the Wasserstein autoencoder of Tolstikhin et al. (2018). Spends `key`.
+    α is how much mutual information of x and z is worth: from 0, as in the ELBO, to 1, which leaves no KL and λ·MMD²,
+    the MMD-VAE of Zhao et al. and the Wasserstein autoencoder of Tolstikhin et al. (2018). Spends `key`.
     """
     z = one_layer(latents.z)
-    prior_z, _ = latents.prior.sample_and_log_prob(key, z.shape[0] * z.shape[1])
-    mmd = mmd_squared(z.reshape(-1, z.shape[-1]), prior_z[:, 0], mmd_kernel, mmd_scale)
+    num_samples, batch_size = z.shape[:2]
+    prior_z, _ = latents.prior.sample_and_log_prob(key, num_samples * batch_size)
+    # Of a single image, which a new run is refused, all pairs would be left out: its draws pass for those of q(z).
+    image = jnp.tile(jnp.arange(batch_size), num_samples) if batch_size > 1 else None
+    mmd = mmd_squared(z.reshape(-1, z.shape[-1]), prior_z[:, 0], mmd_kernel, mmd_scale, image)
     return {"kl": (1 - info_alpha, latents.kl), "mmd": (info_alpha + info_lambda - 1, spread(latents, mmd))}
 
 
-def mmd_squared(a: Float[Array, "N D"], b: Float[Array, "N D"], kernel: str, scale: Scalar) -> Float[Array, ""]:
+def mmd_squared(
+    a: Float[Array, "N D"],
+    b: Float[Array, "N D"],
+    kernel: str,
+    scale: Scalar,
+    image: Int[Array, "N"] | None = None,
+) -> Float[Array, ""]:
     """The unbiased estimate of MMD² between two samples of equal size (Gretton et al. 2012, eq. 3).
+
+    `image` says from which image's posterior each row of `a` was drawn (None: each from another's). Two draws of one
+    posterior are not two draws of q(z): only pairs of different images count, which leaves the estimate unbiased.
 
     With C = 2·D·scale², the mean squared distance between two draws of N(0, scale²·I) (Tolstikhin et al. 2018):
     rbf exp(−d²/C), imq C/(C + d²).
     """
     num_samples, latent_dim = a.shape
     c = 2 * latent_dim * jnp.asarray(scale, a.dtype) ** 2
+    itself = jnp.eye(num_samples, dtype=bool)
+    same_image = itself if image is None else image[:, None] == image[None]
 
-    def mean_kernel(a, b, same: bool):
+    def mean_kernel(a, b, left_out):
         squares = (a**2).sum(-1)[:, None] + (b**2).sum(-1)[None] - 2 * a @ b.T
         squares = jnp.maximum(squares, 0)
         values = jnp.exp(-squares / c) if kernel == "rbf" else c / (c + squares)
-        if same:
-            values = jnp.where(jnp.eye(num_samples, dtype=bool), 0, values)
-        return values.sum() / (num_samples * (num_samples - same))
+        return jnp.where(left_out, 0, values).sum() / (num_samples**2 - left_out.sum())
 
-    return mean_kernel(a, a, True) + mean_kernel(b, b, True) - 2 * mean_kernel(a, b, False)
+    none = jnp.zeros_like(itself)
+    return mean_kernel(a, a, same_image) + mean_kernel(b, b, itself) - 2 * mean_kernel(a, b, none)
 
 
 def one_layer(z) -> Float[Array, "K B D"]:

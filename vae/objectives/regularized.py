@@ -75,19 +75,39 @@ def warmup_weight(shape: str, step, steps: Scalar, cycles: Scalar) -> Float[Arra
     linear     min(1, t/T) (Sønderby et al. 2016)
     sigmoid    σ(10·(t/T − ½)), so it goes from 0.007 to 0.993 in T and on to 1 (Bowman et al. 2016)
     cyclical   `cycles` times min(1, 2·(t mod T/cycles) / (T/cycles)), then 1 (Fu et al. 2019, R = ½)
+
+    With T = 0 it is 1 from step 0 on.
     """
-    t = step / jnp.maximum(jnp.asarray(steps, jnp.float32), 1.0)
+    t = progress(step, steps)
     if shape == "sigmoid":
-        return jax.nn.sigmoid(10 * (t - 0.5))
-    if shape == "cyclical":
-        return jnp.where(t < 1, jnp.minimum(2 * (t * cycles % 1), 1.0), 1.0)
-    return jnp.minimum(t, 1.0)
+        weight = jax.nn.sigmoid(10 * (t - 0.5))
+    elif shape == "cyclical":
+        weight = jnp.where(t < 1, jnp.minimum(2 * (t * cycles % 1), 1.0), 1.0)
+    else:
+        weight = jnp.minimum(t, 1.0)
+    return jnp.where(jnp.asarray(steps) > 0, weight, 1.0)
 
 
-def capacity(latents: Latents, capacity_weight: Scalar, max_capacity: Scalar, capacity_steps: Scalar) -> Terms:
-    """E log p(x|z) − γ·|KL − C(t)|, with C(t) rising linearly to C in `capacity_steps` (Burgess et al. 2018, eq. 8)."""
-    target = max_capacity * jnp.minimum(latents.step / jnp.maximum(jnp.asarray(capacity_steps, jnp.float32), 1.0), 1.0)
-    return {"capacity_gap": (capacity_weight, jnp.abs(latents.kl - target))}
+def progress(step, steps: Scalar) -> Float[Array, ""]:
+    """step / steps, how far a schedule is; over (1 or more) from step 0 on where it lasts no steps."""
+    steps = jnp.asarray(steps, jnp.float32)
+    return jnp.where(steps > 0, step / jnp.maximum(steps, 1.0), 1.0)
+
+
+def capacity(
+    latents: Latents, capacity_weight: Scalar, max_capacity: Scalar, capacity_steps: Scalar, capacity_of: str
+) -> Terms:
+    """E log p(x|z) − γ·|KL − C(t)|, with C(t) rising linearly to C in `capacity_steps` (Burgess et al. 2018, eq. 8).
+
+    C(t) is C from step 0 on with 0 steps. The KL is that of each example, as the equation has it, or, with
+    `capacity_of` = "batch", the mean over the batch, as most public code has it: then single examples may have more or
+    less, and the gap, |mean_b KL_b − C|, is at most the mean of the examples' gaps. It is spread evenly over the batch.
+    """
+    target = max_capacity * jnp.minimum(progress(latents.step, capacity_steps), 1.0)
+    kl = latents.kl
+    if capacity_of == "batch":
+        kl = jnp.broadcast_to(kl.mean(), kl.shape)
+    return {"capacity_gap": (capacity_weight, jnp.abs(kl - target))}
 
 
 def free_bits(latents: Latents, free_nats: Scalar, free_bits_group_size: int) -> Terms:

@@ -1,0 +1,47 @@
+"""Lines that say what is true of runs and easily missed, before they are trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vae.run import Config
+
+
+def show(configs: Iterable[Config]) -> None:
+    """Print every remark on the objectives of `configs`, each once."""
+    from vae import objectives
+
+    found = [line for config in configs for line in objectives.remarks(config.settings, config.hyperparameters)]
+    for line in dict.fromkeys(found):
+        print(f"note: {line}")
+
+
+def show_same(labels: Sequence[str], configs: Sequence[Config]) -> None:
+    """Print which of the objectives that are compared are the same one with their settings."""
+    alike: dict[Config, list[str]] = {}
+    for label, config in zip(labels, configs, strict=True):
+        alike.setdefault(simplest(config), []).append(label)
+    for same in alike.values():
+        if len(same) > 1:
+            print(f"note: {' and '.join(same)} are the same objective here: they can differ by chance alone")
+
+
+def simplest(config: Config) -> Config:
+    """`config` with the simplest objective that its own is, and without the numbers which that one does not read."""
+    from vae import objectives
+    from vae.settings import Hyperparameters, Settings
+
+    settings = objectives.simplest(config.settings, config.hyperparameters)
+    read = set(objectives.reads(settings.objective))
+    idle = {name for objective in objectives.OBJECTIVES for name in objectives.reads(objective)} - read
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)} | Hyperparameters()._asdict()
+    usual = {name: defaults[name] for name in idle}
+    numbers = {name: value for name, value in usual.items() if name in Hyperparameters._fields}
+    return dataclasses.replace(
+        config,
+        settings=dataclasses.replace(settings, **{n: v for n, v in usual.items() if n not in numbers}),
+        hyperparameters=config.hyperparameters._replace(**numbers),
+    )
