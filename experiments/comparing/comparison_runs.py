@@ -214,7 +214,7 @@ class Chosen(NamedTuple):
 def choose(plan: Plan, places: Places, asked: dict[str, Any], available, should_stop: Callable[[], bool]) -> Chosen:
     """The point of each variant with the highest log-likelihood of validation images, mean over seeds.
 
-    One at which a seed diverged is out.
+    One at which a seed diverged or is not finite is out (see judging.WHOLE).
     """
     yardstick = judging.Yardstick("validation", judging.TUNING_SAMPLES, asked["evaluation_seed"] or judging.SEED, None)
     validation = judging.images_of("validation", None)
@@ -223,15 +223,21 @@ def choose(plan: Plan, places: Places, asked: dict[str, Any], available, should_
     tried, left_out = [], []
     for position, (candidate, by_seed) in enumerate(zip(plan.candidates, places, strict=True)):
         label, point = plan.labels[candidate.variant], shown(candidate.point)
+        words = " ".join([label, *(f"{name}={naming.text(value)}" for name, value in candidate.point.items())])
         score = error = None
         if failed := [str(seed) for seed, folder in by_seed.items() if (folder / record.FAILURE).exists()]:
-            words = " ".join([label, *(f"{name}={value}" for name, value in point.items())])
-            left_out.append(f"{words} diverged (seed {', '.join(failed)})")
+            left_out.append(f"{words} diverged (seed {', '.join(failed)}); {judging.WHOLE}")
         elif is_tuned:
             print(f"validation: {label}, {point}")
-            found = [judging.judged(f, yardstick, validation, available, should_stop) for f in by_seed.values()]
-            score, error = mean_and_error([one.summary["log_likelihood"] for one in found])
-        if not failed and (score or 0.0) > best.get(candidate.variant, (-math.inf, 0))[0]:
+            one = judging.Group(words, candidate.config, by_seed)
+            _, found, unusable = judging.judge_all(
+                [one], list(by_seed), lambda f: judging.judged(f, yardstick, validation, available, should_stop)
+            )
+            left_out += unusable
+            if found:
+                score, error = mean_and_error([one.summary["log_likelihood"] for one in found.values()])
+        usable = not failed and (score is not None or not is_tuned)
+        if usable and (score or 0.0) > best.get(candidate.variant, (-math.inf, 0))[0]:
             best[candidate.variant] = score or 0.0, position
         tried.append({"label": label, "point": point, "log_likelihood": score, "log_likelihood_se": error})
     chosen = sorted(position for _, position in best.values())

@@ -85,7 +85,7 @@ def ranking_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 one["label"],
                 estimate(one["log_likelihood"], one["log_likelihood_se"]),
                 nats(one["elbo"]),
-                nats(one["log_likelihood"] - one["elbo"]),
+                nats(None if one["elbo"] is None else one["log_likelihood"] - one["elbo"]),
                 nats(one["kl"]),
                 nats(one["reconstruction"]),
                 "—" if units is None else f"{units:.3g} of {one['latent_dim']}",
@@ -138,7 +138,9 @@ def tuning_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         [
             one["label"],
             ", ".join(f"{name} = {value}" for name, value in one["point"].items()),
-            "diverged" if one["log_likelihood"] is None else estimate(one["log_likelihood"], one["log_likelihood_se"]),
+            "not finite"
+            if one["log_likelihood"] is None
+            else estimate(one["log_likelihood"], one["log_likelihood_se"]),
             "chosen" if one["chosen"] else "",
         ]
         for one in comparison["tuning"]
@@ -169,8 +171,8 @@ def method(comparison: Comparison) -> list[tuple[str, str]]:
     return entries
 
 
-def nats(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+def nats(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def estimate(value: float, error: float | None) -> str:
