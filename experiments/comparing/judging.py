@@ -19,6 +19,7 @@ from experiments.comparing.variants import flat, labels
 from vae import comparison, datasets, run
 from vae.checkpoint import CheckpointError
 from vae.record import FAILURE
+from vae.report.words import counted
 
 FLAGS = options.FLAGS
 NUM_SAMPLES, SEED = 5000, 0  # where neither flags nor earlier evaluations say otherwise
@@ -310,7 +311,8 @@ def assemble(
         )
     first = judged[groups[0].folders[seeds[0]]].summary
     return {
-        "title": f"{len(groups)} objectives on {Path(groups[0].config.dataset).stem}",
+        "title": f"{counted([group.config.settings.objective for group in groups])} on "
+        f"{Path(groups[0].config.dataset).stem}",
         "conclusion": comparison.conclusion(labels, pairs, len(seeds)),
         "yardstick": about(groups[0].config) | wanted._asdict() | {"num_examples": len(scores[0, 0])}
         | {"images_sha256": first["images_sha256"]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Comparison = Mapping[str, Any]
@@ -62,8 +62,17 @@ def how_it_was_judged(comparison: Comparison) -> str:
     return (
         f"Log-likelihood of {y['num_examples']:,} {y['split']} images by importance sampling, "
         f"k = {y['num_samples']:,}; "
-        f"{len(comparison['objectives'])} objectives, {seeds} seed{'s' if seeds > 1 else ''} each."
+        f"{counted([one['settings']['objective'] for one in comparison['objectives']])}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''} each."
     )
+
+
+def counted(objectives: Sequence[str]) -> str:
+    """How many objectives there are, and how many settings if some of them are of the same one."""
+    different = len(set(objectives))
+    if different == len(objectives):
+        return f"{different} objectives"
+    return f"{different} objective{'s' if different > 1 else ''} in {len(objectives)} settings"
 
 
 TABLE_NOTE = (
