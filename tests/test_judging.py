@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.command.parsing import UsageError
-from experiments.comparing import judging
+from experiments.comparing import comparison_runs, judging
 from tests.run_samples import config
 from vae import run
 from vae.record import FAILURE
@@ -97,3 +97,22 @@ def test_of_runs_that_exist_an_objective_with_a_diverged_one_is_out_whole(tmp_pa
     groups, (line,) = judging.group(sorted(tmp_path.iterdir()))
     assert [sorted(path.name for path in group.folders.values()) for group in groups] == [["a0", "a1"], ["c0"]]
     assert line.startswith(f"iwae K=2 latent_dim=2 diverged ({tmp_path / 'b1'}); it is out with all its seeds")
+
+
+def test_runs_of_one_program_have_one_pace_and_each_program_is_timed_once(monkeypatch):
+    """A learning rate or a seed makes no step longer; the clock, which counts on, would say so."""
+    timed = []
+
+    def seconds(one, dataset):
+        del dataset
+        timed.append(one)
+        while True:
+            yield float(len(timed)) + timed.index(one)
+
+    monkeypatch.setattr(comparison_runs, "seconds_per_step", seconds)
+    monkeypatch.setattr(comparison_runs, "loader", lambda: lambda one: None)
+    rates = [config(learning_rate=rate) for rate in (1e-3, 3e-3, 1e-2)]
+    found = comparison_runs.paces([*rates, config(objective="iwae", num_samples=9), config(seed=3)])
+    assert len(timed) == 2
+    assert len({found[0], found[1], found[2], found[4]}) == 1
+    assert found[3] != found[0]

@@ -75,11 +75,20 @@ def _of_any_length(config: run.Config) -> run.Config:
 
 
 def paces(configs: Sequence[run.Config]) -> list[float]:
-    """Seconds of a training step of each run, alone on this machine: the fastest of a few rounds, taken in turn."""
+    """Seconds of a training step of each run, alone on this machine: the fastest of a few rounds, taken in turn.
+
+    Runs of one program on the same data have one pace: what differs between two measurements of it is noise.
+    """
     load = loader()
-    timed = [seconds_per_step(config, load(config)) for config in configs]
+    programs = {_program(config): config for config in configs}
+    timed = [seconds_per_step(config, load(config)) for config in programs.values()]
     _, *rounds = [[next(one) for one in timed] for _ in range(1 + NUM_ROUNDS)]
-    return [min(of_one) for of_one in zip(*rounds, strict=True)]
+    pace_of = dict(zip(programs, map(min, zip(*rounds, strict=True)), strict=True))
+    return [pace_of[_program(config)] for config in configs]
+
+
+def _program(config: run.Config) -> Any:
+    return config.settings, config.dataset, config.validation, config.image_size
 
 
 def seconds_per_step(config: run.Config, dataset: datasets.Dataset) -> Iterator[float]:
@@ -126,9 +135,7 @@ def make_plan(
         fit.check(None, candidate.config, dataset, available)
     measured = stored.get("seconds_per_step")
     if measured is None:
-        programs = {candidate.config.settings: candidate.config for candidate in found}
-        by_program = dict(zip(programs, paces(list(programs.values())), strict=True))
-        measured = [by_program[candidate.config.settings] for candidate in found]
+        measured = paces([candidate.config for candidate in found])
     pace_of = {candidate.config: seconds for candidate, seconds in zip(found, measured, strict=True)}
     num_images = len(dataset.train.images)
     epochs = stored.get("epochs") or variants.within_budget(budget, found, num_images, pace_of.__getitem__)
