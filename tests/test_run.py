@@ -100,8 +100,8 @@ def test_json_is_replaced_in_one_step_and_has_null_for_what_is_not_finite(tmp_pa
         (None, "holds no run"),
         ("", "is damaged: it is not valid JSON"),
         ('{"dataset": "digits"', "is damaged: it is not valid JSON"),
-        ("{}", "is not the config of a run: it lacks the field 'dataset'"),
-        ('{"dataset": "digits", "settings": {"colour": 1}}', "it lacks the field 'hyperparameters'"),
+        ("{}", "is not the config of a run: it lacks 'dataset'"),
+        ('{"dataset": "digits", "settings": {"colour": 1}}', "it lacks 'hyperparameters'"),
     ],
 )
 def test_a_config_that_is_absent_or_damaged_is_one_line_with_its_path(tmp_path, content, message):
@@ -161,7 +161,7 @@ def test_a_field_that_was_deleted_from_a_config_is_missed_and_not_given_its_defa
     values = config().to_dict() | {"format": FORMAT}
     values["settings" if field in values["settings"] else "hyperparameters"].pop(field)
     (tmp_path / run.CONFIG).write_text(json.dumps(values))
-    with pytest.raises(run.RunError, match=f"it lacks the field '{field}'"):
+    with pytest.raises(run.RunError, match=f"it lacks '{field}'"):
         run.read_config(tmp_path)
 
 

@@ -215,7 +215,7 @@ def read(values: dict[str, Any], names: Sequence[str], file_format: int) -> dict
     if unknown := [name for name in values if name not in known]:
         raise SettingsError(f"it has an unknown field {unknown[0]!r}")
     if missing := [name for name in known if name not in values]:
-        raise SettingsError(f"it lacks the field {missing[0]!r}")
+        raise SettingsError(f"it lacks {missing[0]!r}")
     for name, value in values.items():
         if reason := RULES[name].fault(value):
             raise SettingsError(f"its {name} is {str(value)[:60]!r}, but {reason}")
