@@ -88,15 +88,16 @@ def main() -> int:
 
     available = devices.start(FLAGS.devices, one_per_core=True)
     if asked["runs"]:
-        groups = judging.group(list(map(Path, asked["runs"])))
-        check_number(groups)
+        groups, left_out = judging.group(list(map(Path, asked["runs"])))
+        check_number(groups, left_out)
         # All that can be refused is refused before anything is written.
         judging.check_comparable(groups)
         judging.common_seeds(groups)
         judging.yardstick(groups, asked)
+        paces = stored.get("seconds_per_step") or comparison_runs.paces([group.config for group in groups])
         plan, dataset = None, None
     else:
-        groups = []
+        groups, left_out, paces = [], [], []
         plan, dataset = comparison_runs.make_plan(chosen, points, asked["budget"], given, stored, available)
         notes.show(candidate.config for candidate in plan.candidates)
         first = {candidate.variant: candidate.config for candidate in reversed(plan.candidates)}
@@ -105,9 +106,8 @@ def main() -> int:
     with run.lock(workdir):
         try:
             if plan is None:
-                paces = stored.get("seconds_per_step") or comparison_runs.paces([group.config for group in groups])
                 store(workdir, stored, asked, seconds_per_step=paces)
-                field = Field(groups, paces, "as the runs were trained", [], [])
+                field = Field(groups, paces, "as the runs were trained", [], left_out)
             else:
                 places = comparison_runs.place(plan, workdir, asked["seeds"], recorded=bool(stored))
                 epochs = [candidate.config.epochs for candidate in plan.candidates]
@@ -196,11 +196,14 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
 
 
 def check_number(groups: Sequence[Group], left_out: Sequence[str] = ()) -> None:
-    """Raises UsageError where there are not two to compare."""
-    if len(groups) < 2:
-        labels = ", ".join(group.label for group in groups)
-        reasons = "".join(f"; {text}" for text in left_out)
-        raise UsageError(f"there is one objective alone ({labels or 'none'}); a comparison needs two{reasons}")
+    """Raises where there are not two to compare: TrainingFailed if some were left out, else UsageError."""
+    if len(groups) >= 2:
+        return
+    from vae.record import TrainingFailed
+
+    found = f"there is one objective alone ({groups[0].label})" if groups else "there is no objective"
+    reasons = "".join(f"; left out: {text}" for text in left_out)
+    raise (TrainingFailed if left_out else UsageError)(f"{found}; a comparison needs two{reasons}")
 
 
 def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about: Any) -> None:
@@ -224,17 +227,18 @@ def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_sto
         if unused := [str(seed) for seed in group.folders if seed not in seeds]:
             left_out.append(f"seed {', '.join(unused)} of {group.label}, which others lack")
     images = judging.images_of(wanted.split, wanted.num_examples)
-    judged = {}
-    for group in groups:
-        print(f"evaluating: {group.label}, seed {', '.join(map(str, seeds))}")
-        for folder in (group.folders[seed] for seed in seeds):
-            judged[folder] = judging.judged(folder, wanted, images, available, should_stop)
+    groups, judged, unusable = judging.judge_all(
+        groups, seeds, lambda folder: judging.judged(folder, wanted, images, available, should_stop)
+    )
+    left_out += unusable
+    check_number(groups, left_out)
     evaluations = {folder: one.summary for folder, one in judged.items()}
     judging.refuse_others(list(evaluations.items()))
+    pace_of = dict(zip([group.label for group in field.groups], field.paces, strict=True))
     totals = [sum(evaluations[group.folders[seed]]["log_likelihood"] for seed in seeds) for group in groups]
     order = sorted(range(len(groups)), key=lambda i: -totals[i])
     groups = [groups[i] for i in order]
-    found = judging.assemble(groups, [field.paces[i] for i in order], seeds, judged, wanted)
+    found = judging.assemble(groups, [pace_of[group.label] for group in groups], seeds, judged, wanted)
     found |= {"tuning": field.tried, "budget": field.budget, "left_out": left_out}
     found["tuning_samples"] = judging.TUNING_SAMPLES
     found |= {"command": run.read_json(workdir / run.PLAN)["command"], **run.provenance()}

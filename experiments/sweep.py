@@ -28,6 +28,7 @@ others.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ from experiments.command import configuration, notes, options, script
 from experiments.command.parsing import UsageError, choice, number
 from experiments.sweeping import axes, searching
 from experiments.sweeping.boards import SweepBoard
-from experiments.sweeping.points import Asked, configure, label, loader
+from experiments.sweeping.points import Asked, as_flags, configure, label, loader
 
 FLAGS = options.FLAGS
 STRATEGIES = ("auto", "vmap", "map", "loop")
@@ -147,7 +148,13 @@ def conclude(workdir: Path, grouped) -> None:
             f"none of the {len(rows)} runs stayed finite; what led to it is in {runs}/*/{record.FAILURE}; "
             "use lower values of --learning_rate or --max_gradient_norm"
         )
-    summarize(rows, grouped)
+    configs = {name: config for group in grouped for name, config in group.configs.items()}
+    if len(results.not_tested(rows, configs)) == sum(row["status"] == results.FINISHED for row in rows):
+        raise record.TrainingFailed(
+            f"the test bound of all runs is not finite: their models give some test image no likelihood that float32 "
+            f"holds; they are trained and saved in {runs}; look for that image in the test data, or sweep other values"
+        )
+    summarize(rows, configs)
     if FLAGS.figures:
         from experiments.pictures import sweep_pictures
 
@@ -205,20 +212,20 @@ def describe(runs: Mapping[str, Any], num_groups: int, available) -> None:
     print(f"{len(runs)} runs as {programs}; {len(available)} {available[0].platform} device(s)")
 
 
-def summarize(rows: list[dict[str, Any]], grouped) -> None:
-    """The best run of each objective, by the bound that was held out."""
-    from vae import fit, results
+def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
+    """The best run of each ranking, by what was held out; and the runs that say nothing."""
+    from vae import ranking, results
 
-    objectives = {group.config.settings.objective: fit.held_out_split(group.dataset) for group in grouped}
-    for objective, split in objectives.items():
-        column = f"{split}_{objective}"
-        scored = [row for row in rows if row["status"] == results.FINISHED and row.get(column) is not None]
-        if scored:
-            best = max(scored, key=lambda row: row[column])
-            print(f"best {split} {objective}: {best[column]:.2f} nats per image, run {best['run']}")
+    for one in results.ranked(rows, configs):
+        if one.ranking.changing:
+            print(f"{ranking.reason(as_flags(one.ranking.changing))}: runs are compared by the ELBO")
+        best = max(one.scores, key=lambda name: (math.isfinite(one.scores[name]), one.scores[name]))
+        if math.isfinite(one.scores[best]):
+            print(f"best {one.split} {one.ranking.title}: {one.scores[best]:.2f} nats per image, run {best}")
     diverged = [row["run"] for row in rows if row["status"] == results.DIVERGED]
-    if diverged:
-        print(f"diverged: {len(diverged)} of {len(rows)} runs ({', '.join(diverged[:20])})")
+    for words, names in (("diverged", diverged), ("test bound not finite", results.not_tested(rows, configs))):
+        if names:
+            print(f"{words}: {len(names)} of {len(rows)} runs ({', '.join(names[:20])})")
 
 
 if __name__ == "__main__":

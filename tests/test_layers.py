@@ -22,6 +22,7 @@ LAYERS = (
     {"training", "gradients"},
     {"checkpoint"},
     {"run"},
+    {"ranking"},
     {"record", "storage"},
     {"study"},
     {"fit", "population"},

@@ -93,3 +93,37 @@ def test_a_config_without_a_format_means_what_it_meant_before_each_newer_field(w
 def test_newer_fields_are_fields_with_a_default():
     known = {field.name for field in dataclasses.fields(Settings)} | set(Hyperparameters._fields)
     assert {name for added in ADDED.values() for name in added} <= known
+
+
+def trained(folder: Path) -> dict[str, bytes]:
+    """What training left in the runs of a comparison: their metrics and checkpoints."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.glob("runs/**/*"))
+        if path.is_file() and (path.name == run.METRICS or run.CHECKPOINTS in path.parts)
+    }
+
+
+def test_a_comparison_of_format_1_finds_its_runs_under_their_old_names_and_trains_only_new_seeds(
+    written_before, tmp_path, scripts
+):
+    """Names were not injective then: renyi-K-4-alpha-2 is of alpha = -2."""
+    workdir = shutil.copytree(written_before / "comparisons" / "renyi", tmp_path / "c")
+    before = trained(workdir)
+    names = {f"{one}-seed-{seed}" for one in ("elbo", "renyi-K-4-alpha-2") for seed in (0, 1)}
+    once = {one["label"].split()[0]: one for one in run.read_json(workdir / "comparison.json")["objectives"]}
+    code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--nofigures")
+    assert (code, err) == (0, "")
+    assert " runs as " not in out
+    assert trained(workdir) == before
+    assert {path.name for path in (workdir / "runs").iterdir()} == names
+    for one in run.read_json(workdir / "comparison.json")["objectives"]:
+        assert one["log_likelihood_by_seed"] == once[one["label"].split()[0]]["log_likelihood_by_seed"]
+    code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--seeds=3", "--nofigures")
+    assert (code, err) == (0, "")
+    assert "2 runs as 2 programs" in out
+    after = trained(workdir)
+    assert {path: content for path, content in after.items() if path in before} == before
+    new = {path.name for path in (workdir / "runs").iterdir()} - names
+    assert len(new) == 2
+    assert sorted(run.read_config(workdir / "runs" / name).seed for name in new) == [2, 2]

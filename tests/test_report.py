@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vae import comparison, figures, report
+from vae.report import words
 
 NAMES = ["iwae K=50", "elbo <b>&", "renyi"]
 
@@ -37,6 +38,7 @@ def compared(effects, num_seeds=3, tuning=()):
             "latent_dim": 50,
             "epochs": 20,
             "seconds_per_step": 0.0125,
+            "settings": {"objective": name.split()[0]},
         }
         for name, mean, error, units in zip(NAMES, found.mean, found.standard_error, (22.333, 25.0, None), strict=True)
     ]
@@ -198,3 +200,18 @@ def test_the_markdown_links_the_pictures_that_exist():
     text = report.markdown(compared([-98.0, -99.5, -99.6]), ["samples"])
     assert re.findall(r"!\[.*?\]\((.*?)\)", text) == ["figures/samples.png"]
     assert text.startswith("# 3 objectives on mnist\n\niwae K=50 beats")
+
+
+@pytest.mark.parametrize(
+    ("objectives", "expected"),
+    [
+        (["elbo", "iwae"], "2 objectives"),
+        (["elbo", "iwae", "elbo", "iwae", "iwae", "elbo"], "2 objectives in 6 settings"),
+        (["iwae", "iwae"], "1 objective in 2 settings"),
+    ],
+)
+def test_objectives_are_counted_as_what_they_are_and_not_as_settings(objectives, expected):
+    assert words.counted(objectives) == expected
+    found = compared([-98.0, -99.5, -99.6])
+    found["objectives"] = [found["objectives"][0] | {"settings": {"objective": name}} for name in objectives]
+    assert f"k = 5,000; {expected}, 3 seeds each." in words.how_it_was_judged(found)

@@ -273,6 +273,37 @@ def test_evaluations_by_another_yardstick_are_refused(scripts, two_runs, change,
     assert reason in message
 
 
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_an_evaluation_that_is_not_finite_leaves_its_objective_out_and_the_others_are_compared(
+    scripts, two_runs, value
+):
+    """Of an objective of which one image has the likelihood 0 the mean is −inf, and null in the file."""
+    shutil.copytree(two_runs / "a", two_runs / "bad")
+    stored = run.read_json(two_runs / "bad" / run.CONFIG)
+    stored["hyperparameters"]["learning_rate"] = 0.5
+    run.write_json(two_runs / "bad" / run.CONFIG, stored)
+    arrays = dict(np.load(two_runs / "bad" / "evaluation_test_60.npz"))
+    arrays["log_likelihood"][7] = value
+    np.savez(two_runs / "bad" / "evaluation_test_60.npz", **arrays)
+    path = two_runs / "bad" / "evaluation_test_60.json"
+    run.write_json(path, run.read_json(path) | {"log_likelihood": None, "elbo": None})
+    flags = ("--num_examples=60", "--nofigures", "--workdir=c")
+    code, out, err = scripts.call(two_runs, "compare", "--runs=a,b,bad", *flags)
+    assert (code, err) == (0, "")
+    assert f"lr=0.5: the log-likelihood of {two_runs / 'bad'} is not finite in 1 of 60 test images; it is out" in out
+    assert "left out: " in out
+    found = compared(two_runs / "c")
+    assert [one["runs"] for one in found["objectives"]] in (
+        [[str(two_runs / n)] for n in "ab"],
+        [[str(two_runs / n)] for n in "ba"],
+    )
+    assert len(found["left_out"]) == 1
+    code, out, err = scripts.call(two_runs, "compare", "--runs=a,bad", "--num_examples=60", "--workdir=d")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there is one objective alone (" in err
+    assert "is not finite in 1 of 60 test images" in err
+
+
 def test_runs_that_are_no_comparison_are_refused(scripts, two_runs):
     shutil.copytree(two_runs / "a", two_runs / "c")
     assert "are the same run" in scripts.refusal(two_runs, "compare", "--runs=a,b,c")

@@ -262,6 +262,25 @@ def test_a_signal_saves_and_exits_with_75_and_the_sweep_goes_on_bit_exactly(scri
     assert_same_sweep(tmp_path / "x", undisturbed)
 
 
+def test_the_best_run_is_named_by_the_elbo_where_bounds_differ_and_for_each_likelihood(scripts, tmp_path):
+    flags = ("--objective=iwae", "--binarization=none", "--epochs=1")
+    axes = ("--sweep=likelihood=bernoulli,continuous_bernoulli", "--sweep=num_samples=1,9")
+    code, out, err = scripts.call(tmp_path, "sweep", *SWEEP, *flags, *axes)
+    assert (code, err) == (0, "")
+    assert out.count("num_samples changes what the bound means: runs are compared by the ELBO") == 2
+    for likelihood in ("bernoulli", "continuous_bernoulli"):
+        elbos = {
+            row["run"]: float(row["validation_reconstruction"]) - float(row["validation_kl"])
+            for row in table(tmp_path / "x")
+            if row["likelihood"] == likelihood
+        }
+        best = max(elbos, key=elbos.__getitem__)
+        shown = f"{elbos[best]:.2f} nats per image, run {best}"
+        assert f"best validation ELBO (likelihood={likelihood}): {shown}" in out
+        assert f"best validation ELBO (likelihood={likelihood}) {elbos[best]:.2f} (" in out
+    assert "best validation iwae" not in out
+
+
 def test_a_sweep_draws_what_it_reached(scripts, tmp_path):
     flags = (*SMALL, "--strategy=map", "--workdir=x", "--epochs=2", "--figures")
     axes = ("--sweep=learning_rate=0.001,0.01", "--sweep=adam_b1=0.8,0.9")

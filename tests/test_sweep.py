@@ -218,13 +218,31 @@ def test_runs_start_from_the_parameters_of_another(tmp_path):
     assert_close_result(tmp_path / "alone", tmp_path / "x" / planning.RUNS / "001")
 
 
-def test_the_best_bound_so_far_is_kept_apart_by_objective(tmp_path):
-    runs = {"a": BASE(), "b": BASE(learning_rate=1e-2), "c": BASE(objective="iwae", num_samples=2)}
+def board_of(tmp_path, runs):
     run.write_json(tmp_path / run.SWEEP, {})
-    board = scoreboard.Scoreboard(tmp_path, planning.grouped(runs, lambda config: digits()), lambda progress: None)
-    for name, bound in (("a", -20.0), ("b", -10.0), ("c", -5.0), ("b", -15.0), ("a", math.nan)):
-        board.saw(name, bound)
-    assert board.best() == {"elbo": ("b", -15.0), "iwae": ("c", -5.0)}
+    return scoreboard.Scoreboard(tmp_path, planning.grouped(runs, lambda config: digits()), lambda progress: None)
+
+
+def test_the_best_so_far_is_by_the_last_bound_of_runs_of_one_bound(tmp_path):
+    board = board_of(tmp_path, {"a": BASE(), "b": BASE(learning_rate=1e-2), "c": BASE(latent_dim=3)})
+    for name, bound in (("a", -20.0), ("b", -10.0), ("c", -17.0), ("b", -15.0), ("a", math.nan)):
+        board.saw(name, {"bound": bound, "reconstruction": 0.0, "kl": 0.0})
+    assert board.best() == {"validation elbo": ("b", -15.0)}
+
+
+def test_the_best_so_far_of_different_bounds_is_by_the_elbo_and_apart_by_likelihood(tmp_path):
+    """The IWAE bound of two samples is above the ELBO whoever is better."""
+    grey = {"binarization": "none", "likelihood": "normal"}
+    board = board_of(tmp_path, {"a": BASE(), "b": BASE(objective="iwae", num_samples=2), "c": BASE(**grey)})
+    for name, bound, reconstruction, kl in (("a", -20.0, -18.0, 2.0), ("b", -19.0, -17.0, 4.0), ("c", 9.0, 10.0, 1.0)):
+        board.saw(name, {"bound": bound, "reconstruction": reconstruction, "kl": kl})
+    assert board.best() == {
+        "validation ELBO (binarization=fixed, likelihood=bernoulli)": ("a", -20.0),
+        "validation elbo (binarization=none, likelihood=normal)": ("c", 9.0),
+    }
+    board.saw("b", {"bound": -19.0, "reconstruction": None, "kl": 4.0})
+    board.saw("a", {"bound": -20.0, "reconstruction": math.nan, "kl": 4.0})
+    assert list(board.best()) == ["validation elbo (binarization=none, likelihood=normal)"]
 
 
 def test_what_is_set_at_the_end_of_an_epoch_is_set_in_a_sweep(tmp_path):

@@ -65,7 +65,8 @@ def fit(
 
     `should_stop` asks for an earlier end, within seconds; either way the last state is saved. The held-out bound is
     the validation split's, or, where there is none, the test split's, which then chooses nothing.
-    Raises TrainingFailed, after writing failure.json; RunError and CheckpointError as their modules say.
+    Raises TrainingFailed, after writing failure.json, or where the run is finished and saved but its test bound is not
+    finite, at every call; RunError and CheckpointError as their modules say.
     The caller holds the folder's lock.
     """
     settings = config.settings
@@ -120,6 +121,8 @@ def fit(
         test = program.validate(state, splits["test"])
         if held_out != "test" and not record.was_tested(step):
             record.write(metrics, step, "test", test)
+    if not math.isfinite(test["bound"]):
+        raise record.not_tested(test["bound"])
     return Outcome(True, step / steps_per_epoch, {settings.objective: test.pop("bound"), **test})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,15 +47,25 @@ class Record(NamedTuple):
         del named["bound"]
         metrics.write(step, step / self.steps_per_epoch, split, named)
 
+    def last_row(self, split: str) -> dict[str, Any]:
+        """The last row of `split`; empty if there is none."""
+        rows = [row for row in run.read_metrics(self.workdir) if row["split"] == split]
+        return rows[-1] if rows else {}
+
     def last_bound(self, split: str) -> float | None:
         """The last bound of `split` among the rows; None where there is none."""
-        bound = None
-        for row in run.read_metrics(self.workdir):
-            bound = row.get(self.config.settings.objective) if row["split"] == split else bound
-        return bound
+        return self.last_row(split).get(self.config.settings.objective)
 
     def was_tested(self, step: int) -> bool:
         return any(row["split"] == "test" and row["step"] == step for row in run.read_metrics(self.workdir))
+
+    def not_tested(self, bound: float) -> TrainingFailed:
+        """The error of a run that was trained to its end, and gives the test images no finite bound."""
+        return TrainingFailed(
+            f"the test bound is {bound}, though training and validation were finite: the model gives some test image "
+            f"no likelihood that float32 holds; {self.workdir} is trained and saved, with null for this bound in "
+            f"{run.METRICS}; look for that image in its test data, or start a new run with other settings"
+        )
 
     def failure(self, what: str, state: training.TrainState) -> TrainingFailed:
         """Write what led to `what` not being finite in the last step of `state`; the error that says where."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vae import run
+from vae import ranking, run
 from vae.planning import RUNS
 from vae.record import FAILURE
 
@@ -36,6 +38,46 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
             row |= {f"{last['split']}_{key}": value for key, value in numbers.items()}
         found.append(row)
     return found
+
+
+class Ranked(NamedTuple):
+    """A ranking of a sweep, and what each of its runs reached on `split`; NaN unless it finished and is finite."""
+
+    ranking: ranking.Ranking
+    split: str
+    scores: dict[str, float]
+
+
+def ranked(table: Sequence[Mapping[str, Any]], configs: Mapping[str, run.Config]) -> list[Ranked]:
+    """The runs of `rows` that compare, with the last held-out value of each."""
+    by_name = {row["run"]: row for row in table}
+    found = []
+    for one in ranking.rankings(configs):
+        bounds = {name: configs[name].settings.objective for name in one.names}
+        is_held_out = any(f"validation_{bound}" in by_name[name] for name, bound in bounds.items())
+        split = "validation" if is_held_out else "test"
+        scores = {
+            # The last bound of a run that diverged says nothing.
+            name: ranking.value(one.metric, bound, _of_split(by_name[name], split))
+            if by_name[name]["status"] == FINISHED
+            else math.nan
+            for name, bound in bounds.items()
+        }
+        found.append(Ranked(one, split, {n: s if math.isfinite(s) else math.nan for n, s in scores.items()}))
+    return found
+
+
+def not_tested(table: Sequence[Mapping[str, Any]], configs: Mapping[str, run.Config]) -> list[str]:
+    """The runs that finished, of which the test bound is not finite."""
+    return [
+        row["run"]
+        for row in table
+        if row["status"] == FINISHED and row.get(f"test_{configs[row['run']].settings.objective}", 0.0) is None
+    ]
+
+
+def _of_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{split}_"): value for name, value in row.items() if name.startswith(f"{split}_")}
 
 
 def write(workdir: Path) -> Path:

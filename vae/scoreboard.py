@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from vae import fit, planning
+from vae import fit, planning, ranking
 from vae.record import FAILURE
 
 
 class Progress(NamedTuple):
-    """What a watcher of a sweep sees. Bounds are nats per example, of the objective being trained."""
+    """What a watcher of a sweep sees. Values are nats per example."""
 
     num_runs: int
     finished: int
@@ -21,7 +21,7 @@ class Progress(NamedTuple):
     epoch: float  # of that population
     num_epochs: int
     held_out_split: str
-    best: dict[str, tuple[str, float]]  # by objective: the run with the highest last held-out bound, and that bound
+    best: dict[str, tuple[str, float]]  # of each ranking, as `validation elbo`: the run with the highest last value
     epoch_ended: bool
     steps_per_second: float  # summed over runs
     seconds_left: float
@@ -33,8 +33,11 @@ class Scoreboard:
     def __init__(self, workdir: Path, grouped: Sequence[planning.Group], report: Callable[[Progress], None]):
         self._report = report
         self._records = {name: group.record(workdir, name) for group in grouped for name in group.configs}
+        self._rankings = ranking.rankings({name: record.config for name, record in self._records.items()})
+        self._metric = {name: one.metric for one in self._rankings for name in one.names}
+        self._held_out = {name: fit.held_out_split(group.dataset) for group in grouped for name in group.configs}
         self._left: dict[str, int] = {}  # steps
-        self._bounds: dict[str, float] = {}
+        self._values: dict[str, float] = {}
         self._ended: dict[str, bool] = {}  # whether it diverged
         for number, group in enumerate(grouped):
             plan = planning.stored(workdir).get(str(number), {"done": 0, "chunk_size": 0})
@@ -43,25 +46,25 @@ class Scoreboard:
                 record = self._records[name]
                 self._left[name] = record.num_steps
                 if position < done:
-                    bound = record.last_bound(fit.held_out_split(group.dataset))
-                    self.saw(name, float("nan") if bound is None else bound)
+                    self.saw(name, record.last_row(self._held_out[name]), record.config.settings.objective)
                     self.chunk_ended([name])
 
-    def saw(self, name: str, bound: float) -> None:
-        """The held-out bound of a run at the end of an epoch."""
-        self._bounds[name] = bound
+    def saw(self, name: str, row: Mapping[str, Any], bound: str = "bound") -> None:
+        """The held-out metrics of a run at the end of an epoch, its bound under the name `bound`."""
+        self._values[name] = ranking.value(self._metric[name], bound, row)
 
     def chunk_ended(self, names: list[str]) -> None:
         for name in names:
             self._left[name], self._ended[name] = 0, (self._records[name].workdir / FAILURE).exists()
 
     def best(self) -> dict[str, tuple[str, float]]:
-        """By objective, since bounds of different objectives do not compare."""
-        found: dict[str, tuple[str, float]] = {}
-        for name, bound in self._bounds.items():
-            objective = self._records[name].config.settings.objective
-            if math.isfinite(bound) and (objective not in found or bound > found[objective][1]):
-                found[objective] = name, bound
+        """Of each of `ranking.rankings`, since runs of different ones do not compare."""
+        found = {}
+        for one in self._rankings:
+            scored = [name for name in one.names if math.isfinite(self._values.get(name, math.nan))]
+            if scored:
+                name = max(scored, key=self._values.__getitem__)
+                found[f"{self._held_out[name]} {one.title}"] = name, self._values[name]
         return found
 
     def update(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vae import folders, images, planning, population, run, study, sweep
+from vae import folders, images, planning, population, ranking, run, study, sweep
 from vae.datasets import Dataset, Split
 from vae.planning import RUNS, Group
 from vae.record import FAILURE
@@ -106,9 +106,10 @@ def stored(workdir: Path) -> dict[str, Any]:
     return run.read_sweep(workdir).get(run.ROUND, {})
 
 
-def value(metric: str, objective: str, row: dict[str, Any]) -> float:
-    """What a row of held-out metrics, with the bound under `objective`, says a trial is worth. Nats per example."""
-    return row[objective] if metric == "bound" else row["reconstruction"] - row["kl"]
+def worth(metric: str, objective: str, row: dict[str, Any]) -> float:
+    """What a trial is told to be worth: that of `ranking.value`, the lowest of all where it is not finite."""
+    value = ranking.value(metric, objective, row)
+    return value if math.isfinite(value) else -math.inf
 
 
 class Rounds:
@@ -238,7 +239,7 @@ class Teller:
                 ending.add(name)
             elif trial.state == TrialState.RUNNING and epoch not in trial.intermediate_values:
                 with _lost_to(lost, name):
-                    self._handles[name].report(value(self._spec.metric, "bound", row), epoch)
+                    self._handles[name].report(worth(self._spec.metric, "bound", row), epoch)
                     reported.append(name)
         for name in reported if epoch < self._spec.epochs else ():
             with _lost_to(lost, name):
@@ -260,7 +261,7 @@ class Teller:
                 objective = crew.records[r].config.settings.objective
                 if crew.going[r]:
                     self._handles[name].set_user_attr(study.RUN, name)
-                    self._tell(name, TrialState.COMPLETE, value(self._spec.metric, objective, last))
+                    self._tell(name, TrialState.COMPLETE, worth(self._spec.metric, objective, last))
                 else:
                     self._tell(name, TrialState.PRUNED)
 

@@ -175,7 +175,7 @@ class Crew:
                 means = epoch_means(_of_run(seen, r), record.steps_per_epoch)
                 record.write(self.metrics[r], self.step, "train", means)
                 record.write(self.metrics[r], self.step, self.held_out, _floats(values, r))
-                board.saw(self.names[r], float(values["bound"][r]))
+                board.saw(self.names[r], _floats(values, r))
         self._fail(f"the {self.held_out} bound", np.isfinite(values["bound"]))
         return {name: _floats(values, r) for r, name in enumerate(self.names) if self.going[r]}
 

@@ -75,11 +75,20 @@ def _of_any_length(config: run.Config) -> run.Config:
 
 
 def paces(configs: Sequence[run.Config]) -> list[float]:
-    """Seconds of a training step of each run, alone on this machine: the fastest of a few rounds, taken in turn."""
+    """Seconds of a training step of each run, alone on this machine: the fastest of a few rounds, taken in turn.
+
+    Runs of one program on the same data have one pace: what differs between two measurements of it is noise.
+    """
     load = loader()
-    timed = [seconds_per_step(config, load(config)) for config in configs]
+    programs = {_program(config): config for config in configs}
+    timed = [seconds_per_step(config, load(config)) for config in programs.values()]
     _, *rounds = [[next(one) for one in timed] for _ in range(1 + NUM_ROUNDS)]
-    return [min(of_one) for of_one in zip(*rounds, strict=True)]
+    pace_of = dict(zip(programs, map(min, zip(*rounds, strict=True)), strict=True))
+    return [pace_of[_program(config)] for config in configs]
+
+
+def _program(config: run.Config) -> Any:
+    return config.settings, config.dataset, config.validation, config.image_size
 
 
 def seconds_per_step(config: run.Config, dataset: datasets.Dataset) -> Iterator[float]:
@@ -126,9 +135,7 @@ def make_plan(
         fit.check(None, candidate.config, dataset, available, begun=bool(stored))
     measured = stored.get("seconds_per_step")
     if measured is None:
-        programs = {candidate.config.settings: candidate.config for candidate in found}
-        by_program = dict(zip(programs, paces(list(programs.values())), strict=True))
-        measured = [by_program[candidate.config.settings] for candidate in found]
+        measured = paces([candidate.config for candidate in found])
     pace_of = {candidate.config: seconds for candidate, seconds in zip(found, measured, strict=True)}
     num_images = len(dataset.train.images)
     epochs = stored.get("epochs") or variants.within_budget(budget, found, num_images, pace_of.__getitem__)
@@ -214,7 +221,7 @@ class Chosen(NamedTuple):
 def choose(plan: Plan, places: Places, asked: dict[str, Any], available, should_stop: Callable[[], bool]) -> Chosen:
     """The point of each variant with the highest log-likelihood of validation images, mean over seeds.
 
-    One at which a seed diverged is out.
+    One at which a seed diverged or is not finite is out (see judging.WHOLE).
     """
     yardstick = judging.Yardstick("validation", judging.TUNING_SAMPLES, asked["evaluation_seed"] or judging.SEED, None)
     validation = judging.images_of("validation", None)
@@ -223,15 +230,21 @@ def choose(plan: Plan, places: Places, asked: dict[str, Any], available, should_
     tried, left_out = [], []
     for position, (candidate, by_seed) in enumerate(zip(plan.candidates, places, strict=True)):
         label, point = plan.labels[candidate.variant], shown(candidate.point)
+        words = " ".join([label, *(f"{name}={naming.text(value)}" for name, value in candidate.point.items())])
         score = error = None
         if failed := [str(seed) for seed, folder in by_seed.items() if (folder / record.FAILURE).exists()]:
-            words = " ".join([label, *(f"{name}={value}" for name, value in point.items())])
-            left_out.append(f"{words} diverged (seed {', '.join(failed)})")
+            left_out.append(f"{words} diverged (seed {', '.join(failed)}); {judging.WHOLE}")
         elif is_tuned:
             print(f"validation: {label}, {point}")
-            found = [judging.judged(f, yardstick, validation, available, should_stop) for f in by_seed.values()]
-            score, error = mean_and_error([one.summary["log_likelihood"] for one in found])
-        if not failed and (score or 0.0) > best.get(candidate.variant, (-math.inf, 0))[0]:
+            one = judging.Group(words, candidate.config, by_seed)
+            _, found, unusable = judging.judge_all(
+                [one], list(by_seed), lambda f: judging.judged(f, yardstick, validation, available, should_stop)
+            )
+            left_out += unusable
+            if found:
+                score, error = mean_and_error([one.summary["log_likelihood"] for one in found.values()])
+        usable = not failed and (score is not None or not is_tuned)
+        if usable and (score or 0.0) > best.get(candidate.variant, (-math.inf, 0))[0]:
             best[candidate.variant] = score or 0.0, position
         tried.append({"label": label, "point": point, "log_likelihood": score, "log_likelihood_se": error})
     chosen = sorted(position for _, position in best.values())

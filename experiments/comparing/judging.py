@@ -15,7 +15,10 @@ from experiments.command import options
 from experiments.command.parsing import UsageError
 from experiments.comparing.variants import flat, labels
 from vae import comparison, datasets, run
+from vae.checkpoint import CheckpointError
 from vae.datasets import npz
+from vae.record import FAILURE
+from vae.report.words import counted
 
 FLAGS = options.FLAGS
 NUM_SAMPLES, SEED = 5000, 0  # where neither flags nor earlier evaluations say otherwise
@@ -44,33 +47,50 @@ class Judged(NamedTuple):
     log_likelihood: np.ndarray
 
 
+# An objective of which one run is not finite is not compared at all. Without that seed alone, its mean would be over
+# the runs that went well, and nobody who trains it can choose those: survivorship. Without that seed of all objectives,
+# the same, and one objective would decide what is said of the others, whose comparison stands on all seeds as it is.
+WHOLE = "it is out with all its seeds, since a mean over those that went well would flatter it"
+
+
 class Stopped(Exception):
     """An evaluation that was asked to end early."""
 
 
-def group(folders: Sequence[Path]) -> list[Group]:
-    """The runs in `folders`, grouped by all but their seeds; raises RunError or UsageError where one is no use."""
+def group(folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
+    """The runs in `folders`, grouped by all but their seeds, and a line for each group with a run that diverged.
+
+    Those are left out (see WHOLE). Raises RunError or UsageError where a run is no use.
+    """
     found: dict[run.Config, dict[int, Path]] = {}
+    diverged: dict[run.Config, list[Path]] = {}
     for folder in folders:
         config = run.read_config(folder)
+        of_all_seeds = dataclasses.replace(config, seed=0)
         rows = run.read_metrics(folder)
         epoch = rows[-1]["epoch"] if rows else 0.0
-        if epoch < config.epochs:
+        if (folder / FAILURE).exists():
+            diverged.setdefault(of_all_seeds, []).append(folder)
+        elif epoch < config.epochs:
             raise UsageError(
                 f"{folder} is not finished: it is at epoch {epoch:g} of {config.epochs}; go on with experiments.train "
                 f"--workdir={folder}, or leave it out"
             )
-        by_seed = found.setdefault(dataclasses.replace(config, seed=0), {})
+        by_seed = found.setdefault(of_all_seeds, {})
         if config.seed in by_seed:
             raise UsageError(
                 f"{by_seed[config.seed]} and {folder} are the same run: all settings and the seed {config.seed} "
                 "agree; leave one of them out"
             )
         by_seed[config.seed] = folder
-    configs = list(found)
-    return [
-        Group(label, config, dict(sorted(by_seed.items())))
-        for label, config, by_seed in zip(labels(configs), configs, found.values(), strict=True)
+    named = dict(zip(found, labels(list(found)), strict=True))
+    groups = [
+        Group(named[config], config, dict(sorted(by_seed.items())))
+        for config, by_seed in found.items()
+        if config not in diverged
+    ]
+    return groups, [
+        f"{named[config]} diverged ({', '.join(map(str, bad))}); {WHOLE}" for config, bad in diverged.items()
     ]
 
 
@@ -156,12 +176,12 @@ def judged(folder: Path, wanted: Yardstick, images: Callable[[Path], tuple], dev
         summary, path = found
         arrays = path.with_suffix(".npz")
         same = summary["checkpoint"], summary["num_samples"], summary["seed"]
-        if same == (checkpoint, wanted.num_samples, wanted.seed) and arrays.exists():
-            remedy = "delete it, and the run is evaluated again"
-            values = npz.read(arrays, {"log_likelihood"}, remedy).get("log_likelihood")
-            # A process killed between the two files leaves those of different evaluations.
-            if values is not None and np.isclose(values.mean(), summary["log_likelihood"], rtol=1e-12):
-                return Judged(summary, values)
+        values = _of_each_image(arrays) if same == (checkpoint, wanted.num_samples, wanted.seed) else None
+        # A process killed between the two files leaves those of different evaluations. What is not finite is null.
+        mean = np.nan if values is None else values.mean()
+        stored = np.nan if summary["log_likelihood"] is None else summary["log_likelihood"]
+        if values is not None and (np.isclose(mean, stored, rtol=1e-12) or not np.isfinite([mean, stored]).any()):
+            return Judged(summary, values)
     from tqdm import tqdm
 
     loaded = run.load_run(folder)
@@ -182,6 +202,51 @@ def judged(folder: Path, wanted: Yardstick, images: Callable[[Path], tuple], dev
     run.write_arrays(path.with_suffix(".npz"), arrays)
     run.write_json(path, summary)
     return Judged(summary, arrays["log_likelihood"])
+
+
+def _of_each_image(path: Path) -> np.ndarray | None:
+    """The log-likelihood of each image [N]; None if the file is absent or damaged: then the run is evaluated again."""
+    try:
+        return npz.read(path, {"log_likelihood"}).get("log_likelihood") if path.exists() else None
+    except datasets.DataError:
+        return None
+
+
+def judge_all(
+    groups: Sequence[Group], seeds: Sequence[int], judge: Callable[[Path], Judged]
+) -> tuple[list[Group], dict[Path, Judged], list[str]]:
+    """The groups that can be compared on `seeds`, their evaluations, and a line for each group that is left out.
+
+    Out, whole (see WHOLE), is one with a run whose log-likelihood is not finite in some image, or that cannot be
+    judged. `judge` may raise Stopped.
+    """
+    kept, evaluations, left_out = [], {}, []
+    for group in groups:
+        print(f"evaluating: {group.label}, seed {', '.join(map(str, seeds))}")
+        of_group: dict[Path, Judged] = {}
+        try:
+            for folder in (group.folders[seed] for seed in seeds):
+                of_group[folder] = judge(folder)
+                refuse_not_finite(folder, of_group[folder])
+        except (NotFinite, run.RunError, CheckpointError) as error:
+            left_out.append(f"{group.label}: {error}; {WHOLE}")
+            continue
+        kept.append(group)
+        evaluations |= of_group
+    return kept, evaluations, left_out
+
+
+class NotFinite(ValueError):
+    """An evaluation that is not a finite number in every image; one line for the user."""
+
+
+def refuse_not_finite(folder: Path, one: Judged) -> None:
+    """Raises NotFinite."""
+    if bad := int((~np.isfinite(one.log_likelihood)).sum()):
+        raise NotFinite(
+            f"the log-likelihood of {folder} is not finite in {bad} of {len(one.log_likelihood)} "
+            f"{one.summary['split']} images"
+        )
 
 
 def images_of(split: str, num_examples: int | None) -> Callable[[Path], tuple[datasets.Split, Any]]:
@@ -224,8 +289,8 @@ def assemble(
         config = group.config
 
         def mean(key, summaries=summaries):
-            values = [summary[key] for summary in summaries]
-            return None if None in values else np.mean(values, axis=0).tolist()
+            # None, which is not finite or does not exist, becomes NaN here and null in the file.
+            return np.mean(np.array([summary[key] for summary in summaries], float), axis=0).tolist()
 
         entries.append(
             {
@@ -245,7 +310,8 @@ def assemble(
         )
     first = judged[groups[0].folders[seeds[0]]].summary
     return {
-        "title": f"{len(groups)} objectives on {Path(groups[0].config.dataset).stem}",
+        "title": f"{counted([group.config.settings.objective for group in groups])} on "
+        f"{Path(groups[0].config.dataset).stem}",
         "conclusion": comparison.conclusion(labels, pairs, len(seeds)),
         "yardstick": about(groups[0].config) | wanted._asdict() | {"num_examples": len(scores[0, 0])}
         | {"images_sha256": first["images_sha256"]},

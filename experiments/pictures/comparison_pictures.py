@@ -46,18 +46,20 @@ def charts(groups: Sequence[Group], comparison: dict[str, Any], evaluations: dic
             timed, "seconds of training, alone", label, "ELBO against seconds"
         )
     of_runs = {group.label: [evaluations[folder] for folder in folders(group, comparison)] for group in groups}
-    planes = {
-        name: ([one["kl"] for one in runs], [-one["reconstruction"] for one in runs]) for name, runs in of_runs.items()
-    }
-    made["rate_distortion"] = figures.rate_distortion(planes, "Rate and distortion, test images")
-    spectra = {
-        name: np.array([one["kl_per_dimension"] for one in runs])
-        for name, runs in of_runs.items()
-        if all(one["kl_per_dimension"] for one in runs)
-    }
+    planes = {name: (values_of(runs, "kl"), -values_of(runs, "reconstruction")) for name, runs in of_runs.items()}
+    planes = {name: plane for name, plane in planes.items() if np.isfinite(plane).all()}
+    if planes:
+        made["rate_distortion"] = figures.rate_distortion(planes, "Rate and distortion, test images")
+    spectra = {name: values_of(runs, "kl_per_dimension") for name, runs in of_runs.items()}
+    spectra = {name: values for name, values in spectra.items() if np.isfinite(values).all()}
     if spectra:
         made["kl_spectra"] = figures.kl_spectra(spectra, "KL of each latent dimension")
     return made
+
+
+def values_of(summaries: Sequence[dict[str, Any]], key: str) -> np.ndarray:
+    """The values of each seed; NaN for those that do not exist or are not finite."""
+    return np.array([summary[key] for summary in summaries], float)
 
 
 def folders(group: Group, comparison: dict[str, Any]) -> list[Path]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.command.naming import text
+from experiments.command.naming import folder_name, text
 from experiments.pictures.run_pictures import save
-from vae import figures, results, run
+from vae import figures, ranking, results, run
 from vae.planning import RUNS
 
 MOST_LINES = 8
@@ -20,36 +20,38 @@ Row = dict[str, Any]
 
 
 def draw(workdir: Path) -> list[Path]:
-    """Write <workdir>/figures/*.png for every objective that was swept; the paths."""
-    about = run.read_sweep(workdir)
+    """Write <workdir>/figures/*.png for all runs that compare with each other (vae/ranking.py); the paths."""
+    about = run.read_json(workdir / run.SWEEP)
     rows = results.rows(workdir)
     configs = {row["run"]: run.read_config(workdir / RUNS / row["run"]) for row in rows}
-    objectives = list(dict.fromkeys(config.settings.objective for config in configs.values()))
-    axes = [text.partition("=")[0] for text in about["sweep"]]
+    found = results.ranked(rows, configs)
+    axes = [axis.partition("=")[0] for axis in about["sweep"]]
     made = {}
-    for objective in objectives:
-        chosen = [row for row in rows if configs[row["run"]].settings.objective == objective]
-        split = "validation" if any(f"validation_{objective}" in row for row in chosen) else "test"
-        for row in chosen:
-            # The last bound of a run that diverged says nothing.
-            score = row.get(f"{split}_{objective}") if row["status"] == results.FINISHED else None
-            row["score"] = math.nan if score is None else score
+    for one in found:
+        chosen = [row | {"score": one.scores[row["run"]]} for row in rows if row["run"] in one.scores]
         if not any(math.isfinite(row["score"]) for row in chosen):
             continue
         varied = [axis for axis in axes if len({str(row[axis]) for row in chosen}) > 1]
-        drawn = _of_objective(workdir, chosen, varied, objective, split)
-        suffix = "" if len(objectives) == 1 else f"_{objective}"
+        drawn = _of_ranking(workdir, chosen, varied, one, configs)
+        suffix = "" if len(found) == 1 else f"_{suffix_of(one.ranking.images)}"
         made |= {f"{name}{suffix}": figure for name, figure in drawn.items()}
     return save(workdir, made)
 
 
-def _of_objective(workdir: Path, rows: list[Row], axes: list[str], objective: str, split: str) -> dict:
+def suffix_of(images: dict[str, Any]) -> str:
+    """The end of a file's name; different values have different ones."""
+    (first, value), *rest = images.items()
+    return folder_name(f"{first}={text(value)}", dict(rest))
+
+
+def _of_ranking(workdir: Path, rows: list[Row], axes: list[str], one: results.Ranked, configs) -> dict:
     others = [axis for axis in axes if axis != "seed"]
-    label = f"{split} {objective} (nats per image)"
+    split = one.split
+    label = f"{split} {one.ranking.title} (nats per image)"
     made = {f"{split}_against_{axis}": _against(rows, axis, others, label) for axis in others}
     for x, y in itertools.combinations(others, 2):
         made[f"{split}_over_{x}_and_{y}"] = _heat_map(rows, x, y, others, label)
-    made["learning_curves"] = _learning_curves(workdir, rows, others, objective, split, label)
+    made["learning_curves"] = _learning_curves(workdir, rows, others, one, configs, label)
     return made
 
 
@@ -76,18 +78,20 @@ def _heat_map(rows: list[Row], x: str, y: str, axes: list[str], label: str):
     return figures.score_heat_map(_as_numbers(columns)[0], _as_numbers(lines)[0], np.array(scores), x, y, title)
 
 
-def _learning_curves(workdir: Path, rows: list[Row], axes: list[str], objective: str, split: str, label: str):
+def _learning_curves(workdir: Path, rows: list[Row], axes: list[str], one: results.Ranked, configs, label: str):
     curves = {}
     for name in dict.fromkeys(_named(row, axes) for row in rows):
         of_seeds = []
         for row in rows:
             if _named(row, axes) == name:
-                written = [r for r in run.read_metrics(workdir / RUNS / row["run"]) if r["split"] == split]
-                of_seeds.append({r["epoch"]: math.nan if r[objective] is None else r[objective] for r in written})
+                objective = configs[row["run"]].settings.objective
+                written = [r for r in run.read_metrics(workdir / RUNS / row["run"]) if r["split"] == one.split]
+                values = {r["epoch"]: ranking.value(one.ranking.metric, objective, r) for r in written}
+                of_seeds.append({epoch: v if math.isfinite(v) else math.nan for epoch, v in values.items()})
         epochs = sorted({epoch for seed in of_seeds for epoch in seed})
         if epochs:
             values = np.array([[seed.get(epoch, math.nan) for epoch in epochs] for seed in of_seeds])
-            curves[name or objective] = (epochs, values)
+            curves[name or one.ranking.title] = (epochs, values)
     return figures.learning_curves_of_sweep(curves, "epoch", label, "Learning curves, mean over seeds")
 
 

@@ -21,8 +21,8 @@ class SweepBoard(LiveLine):
         rest = f"/{progress.num_epochs} of {progress.training} runs: {progress.finished} finished"
         if progress.diverged:
             rest += f", {progress.diverged} diverged"
-        for objective, (name, bound) in progress.best.items():
-            rest += f", best {progress.held_out_split} {objective} {bound:.2f} ({self._labels[name]})"
+        for title, (name, value) in progress.best.items():
+            rest += f", best {title} {value:.2f} ({self._labels[name]})"
         rest += pace(progress)
         self.show(
             f"epoch {progress.epoch:.2f}{rest}", f"epoch {progress.epoch:.0f}{rest}" if progress.epoch_ended else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.command import configuration, options
@@ -86,6 +86,11 @@ def as_trained(config: Config) -> Config:
     """`config` with its numbers as they are computed with, in float32: what tells runs apart."""
     numbers = config.hyperparameters
     return dataclasses.replace(config, hyperparameters=numbers._make(map(as_used, numbers)))
+
+
+def as_flags(fields: Iterable[str]) -> list[str]:
+    """The flags that set fields of Hyperparameters or Settings."""
+    return [configuration.IN_EPOCHS.get(field, field) for field in fields]
 
 
 def label(values: dict[str, Any]) -> str:

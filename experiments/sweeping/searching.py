@@ -8,26 +8,26 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.command import configuration, notes, options, script
 from experiments.command.parsing import UsageError
 from experiments.sweeping import axes
 from experiments.sweeping.axes import Axis, Range
 from experiments.sweeping.boards import SearchBoard
-from experiments.sweeping.points import configured, label, loader
+from experiments.sweeping.points import as_flags, configured, label, loader
 from vae import passwords
 from vae.settings import ADDED
+
+if TYPE_CHECKING:
+    from vae.run import Config
 
 FLAGS = options.FLAGS
 ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
 ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # what sweep.json keeps, so that a search goes on
 MAY_CHANGE = ("trials", "population", "strategy")
 JOURNAL = "study.journal"
-OTHER_DATA = ("dataset", "validation", "image_size", "binarization", "likelihood", "conditional")
-# Their bounds are sums over latent dimensions, or statistics of a batch.
-OF_SIZES = ("free_bits", "beta_tcvae", "dip_i", "dip_ii", "info", "factor")
-SIZES = ("batch_size", "latent_dim", "upper_latent_dim")
+FIELD_OF = {"conditional": "num_classes"}  # of a Config, where its flag has another name
 
 
 def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any]) -> int:
@@ -41,11 +41,11 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     asked = what_is_asked(workdir, stored)
     space = axes.parse_space(asked["sweep"])
     check_space(space, asked["search"])
-    asked["metric"] = metric = metric_of(space, asked["metric"])
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
     available = devices.start(num_devices, one_per_core=True)
     load = loader()
-    check_corners(space, given, load, available, begun=bool(stored))
+    corners = check_corners(space, given, load, available, begun=bool(stored))
+    asked["metric"] = metric = metric_of(corners, asked["metric"])
     asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
     wanted = about_study(space, asked)
     if workdir is not None:
@@ -149,6 +149,8 @@ def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, An
 
 def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
     """Raises UsageError for an axis whose values are not to be searched."""
+    from vae import ranking
+
     for axis in space:
         if axis.name == "seed":
             raise UsageError(
@@ -157,7 +159,9 @@ def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
             )
         if axis.name == "epochs":
             raise UsageError("--sweep=epochs is no axis of a search: all trials are given as many; use --epochs")
-        if axis.name in OTHER_DATA:
+        field = FIELD_OF.get(axis.name, axis.name)
+        values = [ranking.as_held_out(field, value) for value in axis.values] if isinstance(axis, Axis) else []
+        if field in ranking.IMAGES and (not values or any(value != values[0] for value in values)):
             raise UsageError(
                 f"--sweep={axis.name} is no axis of a search: bounds on other data, or under another likelihood, do "
                 "not compare; make a search for each"
@@ -169,22 +173,17 @@ def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
             )
 
 
-def metric_of(space: Sequence[Axis | Range], asked: str | None) -> str:
+def metric_of(corners: dict[str, Config], asked: str | None) -> str:
     """What a trial is worth: the bound, or the ELBO where an axis changes what the bound means."""
-    from vae.objectives import OBJECTIVES, reads
+    from vae import ranking
 
-    read = {configuration.IN_EPOCHS.get(name, name) for objective in OBJECTIVES for name in reads(objective)}
-    read |= {"objective", "num_samples", "num_groups"}
-    read |= set(SIZES) if FLAGS.objective in OF_SIZES else set()
-    changing = [axis.name for axis in space if axis.name in read]
+    changing = as_flags(field for one in ranking.rankings(corners) for field in one.changing)
     if changing and asked == "bound":
         raise UsageError(
-            f"--metric=bound compares what is not comparable: {changing[0]} changes what the bound means; "
-            "use --metric=elbo"
+            f"--metric=bound compares what is not comparable: {ranking.reason(changing[:1])}; use --metric=elbo"
         )
     if changing and asked is None:
-        verb = "changes" if len(changing) == 1 else "change"
-        print(f"{' and '.join(changing)} {verb} what the bound means: trials are compared by the ELBO")
+        print(f"{ranking.reason(changing)}: trials are compared by the ELBO")
     return "elbo" if changing else asked or "bound"
 
 
@@ -193,8 +192,8 @@ def named(metric: str) -> str:
     return "ELBO" if metric == "elbo" else FLAGS.objective
 
 
-def check_corners(space: Sequence[Axis | Range], given: set[str], load, available, *, begun: bool) -> None:
-    """Raises UsageError or RunError where a run at one of the ends of the axes cannot be trained."""
+def check_corners(space: Sequence[Axis | Range], given: set[str], load, available, *, begun: bool) -> dict[str, Config]:
+    """The runs at the ends of the axes; raises UsageError or RunError where one of them cannot be trained."""
     from vae import planning, sweep
 
     ends = {axis.name: axis.values if isinstance(axis, Axis) else [axis.low, axis.high] for axis in space}
@@ -206,6 +205,7 @@ def check_corners(space: Sequence[Axis | Range], given: set[str], load, availabl
     if not all(len(group.dataset.validation.images) for group in grouped):
         raise UsageError("a search chooses by validation images, and there are none; hold some out with --validation")
     notes.show(runs.values())
+    return runs
 
 
 def about_study(space: Sequence[Axis | Range], asked: dict[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ MAGIC = np.lib.format.MAGIC_PREFIX
 MOST_DEFLATED = 1032  # bytes that deflate makes of one
 
 
-def read(path: Path, wanted: Container[str], remedy: str = "save it again with numpy.savez") -> dict[str, np.ndarray]:
+def read(path: Path, wanted: Container[str]) -> dict[str, np.ndarray]:
     """The arrays of the keys that are `wanted`, the other keys with an empty one.
 
     What a head claims is compared with the file, and with the memory there is, before an array is made. Raises
-    DataError, which ends with the `remedy` where the file is damaged.
+    DataError.
     """
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not an .npz file (numpy.savez writes one), or it is cut short")
@@ -40,7 +40,7 @@ def read(path: Path, wanted: Container[str], remedy: str = "save it again with n
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(f"{path} holds Python objects, which are not read; save numbers of one shape") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path} is damaged: {reason}; {remedy}") from error
+        raise DataError(f"{path} is damaged: {reason}; save it again with numpy.savez") from error
 
 
 def _claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size_of_file: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Comparison = Mapping[str, Any]
@@ -62,8 +62,17 @@ def how_it_was_judged(comparison: Comparison) -> str:
     return (
         f"Log-likelihood of {y['num_examples']:,} {y['split']} images by importance sampling, "
         f"k = {y['num_samples']:,}; "
-        f"{len(comparison['objectives'])} objectives, {seeds} seed{'s' if seeds > 1 else ''} each."
+        f"{counted([one['settings']['objective'] for one in comparison['objectives']])}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''} each."
     )
+
+
+def counted(objectives: Sequence[str]) -> str:
+    """How many objectives there are, and how many settings if some of them are of the same one."""
+    different = len(set(objectives))
+    if different == len(objectives):
+        return f"{different} objectives"
+    return f"{different} objective{'s' if different > 1 else ''} in {len(objectives)} settings"
 
 
 TABLE_NOTE = (
@@ -85,7 +94,7 @@ def ranking_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 one["label"],
                 estimate(one["log_likelihood"], one["log_likelihood_se"]),
                 nats(one["elbo"]),
-                nats(one["log_likelihood"] - one["elbo"]),
+                nats(None if one["elbo"] is None else one["log_likelihood"] - one["elbo"]),
                 nats(one["kl"]),
                 nats(one["reconstruction"]),
                 "—" if units is None else f"{units:.3g} of {one['latent_dim']}",
@@ -138,7 +147,9 @@ def tuning_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         [
             one["label"],
             ", ".join(f"{name} = {value}" for name, value in one["point"].items()),
-            "diverged" if one["log_likelihood"] is None else estimate(one["log_likelihood"], one["log_likelihood_se"]),
+            "not finite"
+            if one["log_likelihood"] is None
+            else estimate(one["log_likelihood"], one["log_likelihood_se"]),
             "chosen" if one["chosen"] else "",
         ]
         for one in comparison["tuning"]
@@ -169,8 +180,8 @@ def method(comparison: Comparison) -> list[tuple[str, str]]:
     return entries
 
 
-def nats(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+def nats(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def estimate(value: float, error: float | None) -> str:
