@@ -19,8 +19,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import options, script
-from experiments.command.parsing import number, numbers
+from experiments.command import script
+from experiments.flags import options
+from experiments.flags.parsing import number, numbers
 
 FLAGS = options.FLAGS
 IMAGE_SHAPE = (28, 28, 1)
@@ -44,10 +45,12 @@ def main() -> int:
     import numpy as np
 
     from experiments.command import devices
-    from vae import evaluation, objectives, training
-    from vae import model as models
+    from vae import objectives
     from vae.datasets import Split
+    from vae.evaluation import importance as evaluation
+    from vae.models import model as models
     from vae.settings import Hyperparameters, Settings
+    from vae.training import step as training
 
     device = devices.start(1)[0]
     settings = Settings(

@@ -25,12 +25,12 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import configuration, notes, options, script
-from experiments.command.parsing import UsageError, choice, number
-from experiments.comparing import variants
+from experiments.command import notes, script
+from experiments.flags import configuration, options, variants
+from experiments.flags.parsing import UsageError, choice, number
 
 if TYPE_CHECKING:
-    from experiments.comparing.judging import Group, Yardstick
+    from experiments.command.judging import Group, Yardstick
 
 FLAGS = options.FLAGS
 BUDGETS = {
@@ -82,9 +82,8 @@ def main() -> int:
     check_flags(asked, given)
     check_resumed(workdir, stored, asked, given)
     chosen, points = variants.parse_objectives(asked["objectives"]), variants.parse_tune(asked["tune"])
-    from experiments.command import devices
-    from experiments.comparing import comparison_runs, judging
-    from vae import run
+    from experiments.command import comparison_runs, devices, judging
+    from vae.runs.folder import lock
 
     available = devices.start(FLAGS.devices, one_per_core=True)
     if asked["runs"]:
@@ -103,7 +102,7 @@ def main() -> int:
         first = {candidate.variant: candidate.config for candidate in reversed(plan.candidates)}
         notes.show_same(plan.labels, [first[number] for number in range(len(plan.labels))])
     workdir = workdir or script.new_workdir("comparison", "comparisons")
-    with run.lock(workdir):
+    with lock(workdir):
         try:
             if plan is None:
                 store(workdir, stored, asked, seconds_per_step=paces)
@@ -125,7 +124,9 @@ def main() -> int:
 
 def stored_comparison(workdir: Path | None) -> dict[str, Any]:
     """What was stored of the comparison in `workdir`; empty where there is none."""
-    from vae.run import CHECKPOINTS, CONFIG, PLAN, SWEEP, read_json
+    from vae.runs.files import read_json
+    from vae.runs.folder import CHECKPOINTS, CONFIG
+    from vae.sweeps.sweep_file import PLAN, SWEEP
 
     if workdir is None or not (workdir / PLAN).exists():
         if workdir is not None and (workdir / SWEEP).exists():
@@ -150,7 +151,7 @@ def what_is_asked(stored: dict[str, Any]) -> dict[str, Any]:
 
 def run_folders(folder: Path) -> list[Path]:
     """`folder` where it is a run, else the runs below it."""
-    from vae.run import CONFIG
+    from vae.runs.folder import CONFIG
 
     if (folder / CONFIG).exists():
         return [folder.absolute()]
@@ -181,7 +182,7 @@ def check_flags(asked: dict[str, Any], given: set[str]) -> None:
 
 def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], given: set[str]) -> None:
     """Raises RunError where `workdir` holds a comparison that is not the one asked for, but for more --seeds."""
-    from vae.run import RunError
+    from vae.runs.files import RunError
 
     if not stored:
         return
@@ -199,7 +200,7 @@ def check_number(groups: Sequence[Group], left_out: Sequence[str] = ()) -> None:
     """Raises where there are not two to compare: TrainingFailed if some were left out, else UsageError."""
     if len(groups) >= 2:
         return
-    from vae.record import TrainingFailed
+    from vae.training.record import TrainingFailed
 
     found = f"there is one objective alone ({groups[0].label})" if groups else "there is no objective"
     reasons = "".join(f"; left out: {text}" for text in left_out)
@@ -208,18 +209,23 @@ def check_number(groups: Sequence[Group], left_out: Sequence[str] = ()) -> None:
 
 def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about: Any) -> None:
     """Keep what was asked, and the first command that asked it."""
-    from vae import run
+    from vae.runs.files import write_json
+    from vae.sweeps.sweep_file import PLAN
 
     command = " ".join(["python", "-m", "experiments.compare", *map(shlex.quote, sys.argv[1:])])
     about |= {"asked": asked, "flags": configuration.training_flags(), "command": stored.get("command", command)}
-    run.write_json(workdir / run.PLAN, about)
+    write_json(workdir / PLAN, about)
 
 
 def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_stop: Callable[[], bool]) -> int:
     """Judge, compare, draw and write."""
-    from experiments.comparing import judging
+    from experiments.command import judging
     from experiments.pictures import comparison_pictures
-    from vae import figures, report, run
+    from vae import figures, report
+    from vae.runs.config import provenance
+    from vae.runs.files import read_json, write_json
+    from vae.runs.folder import FIGURES
+    from vae.sweeps.sweep_file import PLAN
 
     groups, left_out = field.groups, list(field.left_out)
     seeds = judging.common_seeds(groups)
@@ -241,13 +247,13 @@ def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_sto
     found = judging.assemble(groups, [pace_of[group.label] for group in groups], seeds, judged, wanted)
     found |= {"tuning": field.tried, "budget": field.budget, "left_out": left_out}
     found["tuning_samples"] = judging.TUNING_SAMPLES
-    found |= {"command": run.read_json(workdir / run.PLAN)["command"], **run.provenance()}
+    found |= {"command": read_json(workdir / PLAN)["command"], **provenance()}
     for text in left_out:
         print(f"left out: {text}")
     pictures = comparison_pictures.draw(groups, found, evaluations, images) if FLAGS.figures else {}
     for name, content in pictures.items():
-        figures.write_atomically(workdir / run.FIGURES / f"{name}.png", content)
-    run.write_json(workdir / "comparison.json", found)
+        figures.write_atomically(workdir / FIGURES / f"{name}.png", content)
+    write_json(workdir / "comparison.json", found)
     figures.write_atomically(workdir / "comparison.md", report.markdown(found, list(pictures)).encode())
     colors = [figures.color_of(rank) for rank in range(len(groups))]
     figures.write_atomically(workdir / "report.html", report.page(found, pictures, colors).encode())

@@ -27,8 +27,9 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import options, script
-from experiments.command.parsing import UsageError, choices, number
+from experiments.command import script
+from experiments.flags import options
+from experiments.flags.parsing import UsageError, choices, number
 
 FLAGS = options.FLAGS
 UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
@@ -62,10 +63,11 @@ def main() -> int:
 
     from experiments.command import devices
     from experiments.pictures import run_pictures
-    from vae import run
+    from vae.api import load_run
+    from vae.runs.files import write_arrays, write_json
 
     available = devices.start(FLAGS.devices)
-    loaded = run.load_run(workdir, FLAGS.checkpoint)
+    loaded = load_run(workdir, FLAGS.checkpoint)
     data, index = options.evaluated_split(workdir, FLAGS.split, FLAGS.num_examples)
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
     with bar_of(total=len(data.images), unit="image") as bar:
@@ -82,13 +84,13 @@ def main() -> int:
             on_progress=lambda done: move(bar, done),
         )
     name = file_name(FLAGS.split, FLAGS.num_examples, len(data.images))
-    run.write_arrays((workdir / name).with_suffix(".npz"), by_image(result))
-    run.write_json(workdir / name, summary)
+    write_arrays((workdir / name).with_suffix(".npz"), by_image(result))
+    write_json(workdir / name, summary)
     print_table(summary)
     warn(summary)
     if FLAGS.also:
         summary |= compute_also(loaded, data, index, result, available, bar_of)
-        run.write_json(workdir / name, summary)
+        write_json(workdir / name, summary)
     for path in run_pictures.of_evaluation(workdir, summary):
         print(f"picture: {path}")
     print(workdir / name)
@@ -107,7 +109,8 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
     """The yardstick on the images of a split: an Evaluation, per image, and what evaluation.json says of it."""
     import jax
 
-    from vae import evaluation, run
+    from vae.evaluation import importance as evaluation
+    from vae.runs.checkpoint import choose
 
     started = time.perf_counter()
     result = evaluation.evaluate(
@@ -125,7 +128,7 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
         **evaluation.summarize(result),
         "latent_dim": loaded.settings.latent_dim,
         "split": split,
-        "checkpoint": run.choose_checkpoint(workdir, checkpoint),
+        "checkpoint": choose(workdir, checkpoint),
         "binarization": "fixed" if loaded.settings.binarization == "dynamic" else loaded.settings.binarization,
         "seed": seed,
         "images_sha256": hashlib.sha256(data.images.tobytes()).hexdigest(),
@@ -139,7 +142,7 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
 
 def by_image(result) -> dict[str, Any]:
     """The arrays of evaluation.npz, [N] in nats: what paired comparisons need of each image."""
-    from vae.evaluation import kl_of_samples
+    from vae.evaluation.importance import kl_of_samples
 
     headline = result.log_likelihood[max(result.log_likelihood)]
     return {"log_likelihood": headline, "elbo": result.elbo, "kl": kl_of_samples(result)}
@@ -147,7 +150,7 @@ def by_image(result) -> dict[str, Any]:
 
 def file_name(split: str, num_examples: int | None, num_evaluated: int) -> str:
     """evaluation.json is of the whole test split alone."""
-    from vae.run import EVALUATION
+    from vae.runs.folder import EVALUATION
 
     return EVALUATION if num_examples is None and split == "test" else f"evaluation_{split}_{num_evaluated}.json"
 
@@ -156,7 +159,7 @@ def compute_also(loaded, data, index, result, available, bar_of) -> dict:
     """The numbers of --also, printed."""
     import jax
 
-    from experiments.measuring import diagnostics
+    from experiments.command import diagnostics
 
     with bar_of(total=100, bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed} < {remaining}") as bar:
 

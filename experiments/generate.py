@@ -18,8 +18,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import options, script
-from experiments.command.parsing import choice, indices, number
+from experiments.command import script
+from experiments.flags import options
+from experiments.flags.parsing import choice, indices, number
 
 FLAGS = options.FLAGS
 
@@ -41,10 +42,10 @@ def main() -> int:
 
     from experiments.command import devices
     from experiments.pictures import run_pictures
-    from vae import run
+    from vae.api import load_run
 
     devices.start(1)
-    loaded = run.load_run(workdir, FLAGS.checkpoint)
+    loaded = load_run(workdir, FLAGS.checkpoint)
     data, _ = options.evaluated_split(workdir, FLAGS.split)
     for name in ("indices", "morph"):
         options.check_indices(name, len(data.images), FLAGS.split)

@@ -11,7 +11,7 @@ After long training, or with many latent dimensions, the posterior is far from q
 
 The parameters are those of the run in --workdir, or new ones of the model that --dataset and the other flags describe.
 Draws are of the noise alone, on one batch; the ratios grow with its size. Writes gradients.json and
-figures/gradients_snr.png in the folder, and prints a table; vae/gradients.py says what its columns are.
+figures/gradients_snr.png in the folder, and prints a table; vae/evaluation/gradients.py says what its columns are.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import configuration, options, script
-from experiments.command.parsing import UsageError, choice, number, numbers, unknown
+from experiments.command import script
+from experiments.flags import configuration, options
+from experiments.flags.parsing import UsageError, choice, number, numbers, unknown
 from vae import settings as names
 
 FLAGS = options.FLAGS
-LEAST_DRAWS = 20  # two in each block: see vae/gradients.py
+LEAST_DRAWS = 20  # two in each block: see vae/evaluation/gradients.py
 MODEL_FLAGS: list[str] = []  # those that a trained run has settled
 
 
@@ -84,10 +85,10 @@ def main() -> int:
         raise UsageError(f"--reference_draws={FLAGS.reference_draws} is too few: use {LEAST_DRAWS} or more, or 0")
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     trained = trained_run(workdir)
-    from experiments.command import devices
-    from experiments.measuring import estimators
+    from experiments.command import devices, estimators
     from experiments.pictures import run_pictures
-    from vae import figures, run
+    from vae import figures
+    from vae.runs.files import write_json
 
     devices.start(1)
     subject = estimators.trained_subject(trained) if trained else estimators.new_subject()
@@ -118,14 +119,14 @@ def main() -> int:
         made["gradients_snr"] = figures.signal_to_noise(panels, floor, title)
     for path in run_pictures.save(workdir, made):
         print(f"picture: {path}")
-    run.write_json(workdir / "gradients.json", summary)
+    write_json(workdir / "gradients.json", summary)
     print(workdir / "gradients.json")
     return 0
 
 
 def trained_run(workdir: Path | None) -> Path | None:
     """The run to measure; None for new parameters. Raises UsageError for flags without effect, or too few."""
-    from vae.run import CONFIG
+    from vae.runs.folder import CONFIG
 
     given = {name for name in MODEL_FLAGS if FLAGS[name].present}
     if workdir is not None and (workdir / CONFIG).exists():

@@ -17,8 +17,9 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import options, script
-from experiments.command.parsing import UsageError, choice
+from experiments.command import script
+from experiments.flags import options
+from experiments.flags.parsing import UsageError, choice
 
 FLAGS = options.FLAGS
 SCORES = ("epoch", "validation", "test", "log_likelihood")
@@ -31,16 +32,18 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    from vae import run
+    from vae.runs.files import RunError
+    from vae.runs.folder import CONFIG
+    from vae.runs.metrics import summary
 
     folder = Path(FLAGS.folder).expanduser()
     if not folder.is_dir():
         raise UsageError(f"--folder={folder} is not a folder; give one that holds run folders")
     found = []
-    for path in sorted(folder.rglob(run.CONFIG)):
+    for path in sorted(folder.rglob(CONFIG)):
         try:
-            found.append(run.summary(path.parent))
-        except run.RunError as error:
+            found.append(summary(path.parent))
+        except RunError as error:
             print(f"left out: {error}", file=sys.stderr)
     if not found:
         print(f"no runs under {folder}", file=sys.stderr)

@@ -39,11 +39,11 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import configuration, notes, options, script
-from experiments.command.parsing import UsageError, choice, number
-from experiments.sweeping import axes, searching
-from experiments.sweeping.boards import SweepBoard
-from experiments.sweeping.points import Asked, as_flags, configure, label, loader
+from experiments.command import notes, script, searching
+from experiments.command.boards import SweepBoard
+from experiments.flags import axes, configuration, options
+from experiments.flags.parsing import UsageError, choice, number
+from experiments.flags.points import Asked, as_flags, configure, label, loader
 
 FLAGS = options.FLAGS
 STRATEGIES = ("auto", "vmap", "map", "loop")
@@ -91,7 +91,9 @@ def main() -> int:
         raise UsageError("nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8")
     points = axes.points(axes.parse(asked["sweep"]), zipped=asked["zip"], subset=asked["random"])
     from experiments.command import devices
-    from vae import hosts, planning, run, sweep
+    from vae import hosts
+    from vae.runs.folder import lock
+    from vae.sweeps import planning, sweep
 
     num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
     available = devices.start(num_devices, one_per_core=True, distributed=FLAGS.distributed)
@@ -102,7 +104,7 @@ def main() -> int:
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available, begun=bool(stored))
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
-    with run.lock(workdir):
+    with lock(workdir):
         hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
         describe(runs, len(grouped), available)
         notes.show(one.config for one in runs.values())
@@ -125,22 +127,28 @@ def main() -> int:
 
 def begin(workdir: Path, about: dict[str, Any], runs: dict[str, Asked], available) -> None:
     """Write sweep.json, and the config.json of every run that has none yet."""
-    from vae import hosts, planning, run
+    from vae import hosts
+    from vae.runs.config import provenance, write_config
+    from vae.runs.files import write_json
+    from vae.runs.folder import CONFIG
+    from vae.sweeps import planning
+    from vae.sweeps.sweep_file import SWEEP
 
     of_each = len(available) // hosts.num_processes()
     values = {name: one.values for name, one in runs.items()}
     about |= {"devices": of_each, "argv": sys.argv, "flags": configuration.training_flags(), "runs": values}
-    run.write_json(workdir / run.SWEEP, about | run.provenance())
+    write_json(workdir / SWEEP, about | provenance())
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / run.CONFIG).exists():
-            run.write_config(folder, one.config, flags=one.flags, argv=sys.argv, devices=list(map(str, available)))
+        if not (folder / CONFIG).exists():
+            write_config(folder, one.config, flags=one.flags, argv=sys.argv, devices=list(map(str, available)))
 
 
 def conclude(workdir: Path, grouped) -> None:
     """Write and print what the runs reached; raises TrainingFailed where none of them stayed finite."""
-    from vae import planning, record, results
+    from vae.sweeps import planning, results
+    from vae.training import record
 
     table, rows, runs = results.write(workdir), results.rows(workdir), workdir / planning.RUNS
     if not any(row["status"] == results.FINISHED for row in rows):
@@ -166,7 +174,8 @@ def conclude(workdir: Path, grouped) -> None:
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     """The sweep.json in `workdir`; empty where there is none. UsageError where it holds a run or a comparison."""
-    from vae.run import CONFIG, PLAN, SWEEP, read_sweep
+    from vae.runs.folder import CONFIG
+    from vae.sweeps.sweep_file import PLAN, SWEEP, read_sweep
 
     if workdir is not None and (workdir / PLAN).exists():
         raise UsageError(
@@ -188,7 +197,10 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
     """Raises RunError where `workdir` holds a sweep that is not the one asked for, also if its sweep.json is lost."""
     if workdir is None:
         return
-    from vae import folders, planning, run
+    from vae.runs.config import changed_settings, read_config
+    from vae.runs.files import RunError
+    from vae.runs.folder import CONFIG
+    from vae.sweeps import folders, planning
 
     if stored:
         differing = [f"--{name} is {stored[name]}, not {asked[name]}" for name in ASKED if stored[name] != asked[name]]
@@ -197,11 +209,11 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
             differing.append(f"--epochs is {stored['flags']['epochs']}, not {FLAGS.epochs}")
         for name, one in runs.items() if same_runs else ():
             folder = workdir / planning.RUNS / name
-            if (folder / run.CONFIG).exists() and (found := run.differences(run.read_config(folder), one.config)):
+            if (folder / CONFIG).exists() and (found := changed_settings(read_config(folder), one.config)):
                 differing += found
                 break
         if differing:
-            raise run.RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
+            raise RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
     wanted = {name: one.config for name, one in runs.items()}
     folders.check(workdir, wanted, recorded=bool(stored), may_be_longer=bool(stored))
 
@@ -214,7 +226,7 @@ def describe(runs: Mapping[str, Any], num_groups: int, available) -> None:
 
 def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
     """The best run of each ranking, by what was held out; and the runs that say nothing."""
-    from vae import ranking, results
+    from vae.sweeps import ranking, results
 
     for one in results.ranked(rows, configs):
         if one.ranking.changing:

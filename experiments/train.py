@@ -18,8 +18,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import configuration, notes, options, script
+from experiments.command import notes, script
 from experiments.command.progress import LiveLine, pace
+from experiments.flags import configuration, options
 
 FLAGS = options.FLAGS
 
@@ -29,7 +30,10 @@ def main() -> int:
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     configuration.resolve(workdir)
     from experiments.command import devices
-    from vae import fit, hosts, run
+    from vae import hosts
+    from vae.runs.config import write_config
+    from vae.runs.folder import lock
+    from vae.training import fit
 
     available = devices.start(FLAGS.devices, distributed=FLAGS.distributed)
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
@@ -37,10 +41,10 @@ def main() -> int:
     fit.check(workdir, config, dataset, available)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
-    with run.lock(workdir):
+    with lock(workdir):
         check_resumed(workdir, config, dataset)
         about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
-        run.write_config(workdir, config, **about)
+        write_config(workdir, config, **about)
         describe(config, dataset, available)
         notes.show([config])
         with ProgressLine() as progress:
@@ -76,19 +80,22 @@ def drawn(workdir: Path, dataset) -> list[str]:
 
 def check_resumed(workdir: Path, config, dataset) -> None:
     """Raises RunError where `workdir` holds a run that is not the one asked for."""
-    from vae import checkpoint, run
+    from vae.runs import checkpoint
+    from vae.runs.config import changed_settings, read_config
+    from vae.runs.files import RunError
+    from vae.runs.folder import CHECKPOINTS, CONFIG
 
-    if not (workdir / run.CONFIG).exists():
+    if not (workdir / CONFIG).exists():
         return
-    if differences := run.differences(run.read_config(workdir), config):
-        raise run.RunError(
+    if differences := changed_settings(read_config(workdir), config):
+        raise RunError(
             f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another --workdir "
             f"(with --init_from={workdir} it starts from this run's parameters)"
         )
     steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
-    saved = checkpoint.steps(workdir / run.CHECKPOINTS)
+    saved = checkpoint.steps(workdir / CHECKPOINTS)
     if saved and saved[-1] > config.epochs * steps_per_epoch:
-        raise run.RunError(
+        raise RunError(
             f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
             f"--epochs={config.epochs}; ask for more, or choose another --workdir"
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from absl.testing import flagsaver
 
-from experiments.command.options import FLAGS, TRAINING_FLAGS, define_all
+from experiments.flags.options import FLAGS, TRAINING_FLAGS, define_all
 
 
 def define_once() -> None:

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from vae import checkpoint, fit, objectives, run, training
-from vae import model as models
+from vae import objectives
 from vae.datasets import Dataset, load
+from vae.models import model as models
+from vae.runs import checkpoint
+from vae.runs.config import Config, read_config, write_config
+from vae.runs.folder import CHECKPOINTS, lock
+from vae.runs.metrics import read_metrics
 from vae.settings import Hyperparameters, Settings
+from vae.training import fit
+from vae.training import step as training
 
 BATCH_SIZE = 50
 STEPS_PER_EPOCH = 25  # 1294 training images
@@ -43,11 +49,11 @@ def digits(validation: int | None = None) -> Dataset:
     return load("digits", validation=validation)
 
 
-def config(epochs: int = EPOCHS, seed: int = 0, validation: int | None = None, init_from=None, **changes) -> run.Config:
+def config(epochs: int = EPOCHS, seed: int = 0, validation: int | None = None, init_from=None, **changes) -> Config:
     """A small run; `changes` are of its settings or its hyperparameters."""
     hyperparameters = {name: changes.pop(name) for name in Hyperparameters._fields if name in changes}
     settings = {"hidden_sizes": (16,), "latent_dim": 2, "binarization": "dynamic", "batch_size": BATCH_SIZE} | changes
-    return run.Config(
+    return Config(
         dataset="digits",
         settings=Settings(image_shape=(8, 8, 1), **settings),
         hyperparameters=Hyperparameters(**hyperparameters),
@@ -58,20 +64,20 @@ def config(epochs: int = EPOCHS, seed: int = 0, validation: int | None = None, i
     )
 
 
-def train(workdir: Path, configuration: run.Config | None = None, **options) -> fit.Outcome:
+def train(workdir: Path, configuration: Config | None = None, **options) -> fit.Outcome:
     """What experiments.train does with a Config."""
     configuration = configuration or config()
-    with run.lock(workdir):
-        run.write_config(workdir, configuration)
+    with lock(workdir):
+        write_config(workdir, configuration)
         return fit.fit(workdir, configuration, digits(configuration.validation), **options)
 
 
 def state(workdir: Path, step: int | None = None) -> training.TrainState:
     """The checkpoint of `step`, or the last one, of the run in `workdir`."""
-    stored = run.read_config(workdir)
+    stored = read_config(workdir)
     model, objective = models.build(stored.settings), objectives.build(stored.settings)
     like = training.abstract_state(model, objective, stored.settings, stored.hyperparameters)
-    folder = workdir / run.CHECKPOINTS
+    folder = workdir / CHECKPOINTS
     return checkpoint.restore(folder, checkpoint.steps(folder)[-1] if step is None else step, like)
 
 
@@ -93,7 +99,7 @@ def assert_close(one: Any, other: Any, tolerance: float = 1e-5) -> None:
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without the only value that may differ between equal runs."""
-    return [{name: v for name, v in row.items() if name != "seconds"} for row in run.read_metrics(workdir)]
+    return [{name: v for name, v in row.items() if name != "seconds"} for row in read_metrics(workdir)]
 
 
 def assert_same_result(one: Path, other: Path) -> None:

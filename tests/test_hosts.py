@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from tests.run_samples import rows
-from tests.scripts import everything, scripts
-from vae import checkpoint, fit, hosts, run
+from tests.script_runs import everything, scripts
+from vae import hosts
+from vae.api import load_run
+from vae.runs import checkpoint
+from vae.runs.folder import lock
+from vae.training import fit
 
 __all__ = ["scripts"]
 
@@ -130,7 +134,7 @@ def test_batches_shared_by_the_devices_of_several_processes_train_as_by_those_of
         assert row == pytest.approx(same, rel=1e-5)
     drawn = {path.name for path in (tmp_path / "x/figures").iterdir()}
     assert "samples.png" in drawn
-    assert len(run.load_run(tmp_path / "x").params) == 3
+    assert len(load_run(tmp_path / "x").params) == 3
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +179,7 @@ def test_nothing_to_join_is_one_line_and_leaves_nothing(scripts, tmp_path):
 
 
 def test_a_mistake_and_a_folder_in_use_are_one_line_of_each_process(scripts, tmp_path):
-    with run.lock(tmp_path / "x"):
+    with lock(tmp_path / "x"):
         before = everything(tmp_path)
         for flags, fragment in (
             (("--strategy=loop",), "--strategy=loop keeps each run on a device of a single process, and this sweep"),

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from experiments.command.parsing import UsageError
 from experiments.command.script import exit_code
+from experiments.flags.parsing import UsageError
 from tests.audit import audited
 from vae import hosts
-from vae.checkpoint import CheckpointError
-from vae.record import TrainingFailed
-from vae.run import RunError
+from vae.runs.checkpoint import CheckpointError
+from vae.runs.files import RunError
+from vae.training.record import TrainingFailed
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.command.options import TRAINING_FLAGS
+from experiments.flags.options import TRAINING_FLAGS
 from tests.flag_samples import define_once
-from vae.estimators import ESTIMATORS
 from vae.objectives import OBJECTIVES
+from vae.objectives.estimators import ESTIMATORS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,7 +37,7 @@ def test_a_new_bound_takes_one_function_and_one_row(tmp_path):
     for folder in ("vae", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     function, row, command = blocks("A worked example: a new bound")
-    path = tmp_path / "vae" / "bounds.py"
+    path = tmp_path / "vae" / "objectives" / "bounds.py"
     table = 'BOUNDS: dict[str, Callable[..., Float[Array, "B"]]] = {\n'
     assert path.read_text().count(table) == 1
     path.write_text(path.read_text().replace(table, f"{function}\n\n{table}{row}"))
@@ -46,7 +46,7 @@ def test_a_new_bound_takes_one_function_and_one_row(tmp_path):
     last = next(line for line in out.splitlines() if line.startswith("test: "))
     assert re.search(r"tvo -\d+\.\d+", last)
     ordered = (
-        "import jax, vae.bounds as b; w = 5 * jax.random.normal(jax.random.key(0), (8, 100));"
+        "import jax, vae.objectives.bounds as b; w = 5 * jax.random.normal(jax.random.key(0), (8, 100));"
         "assert (b.elbo_mc(w) < b.tvo(w)).all() and (b.tvo(w) < b.iwae(w)).all()"
     )
     python(tmp_path, "-c", ordered)

@@ -3,8 +3,8 @@
 import multiprocessing
 from typing import Any
 
-from tests.scripts import HEAVY
-from vae import storage, study
+from tests.script_runs import HEAVY
+from vae.sweeps import storage, study
 
 
 def join_at_once(where: str, num_workers: int, asked: list[dict[str, Any]]) -> list[str]:

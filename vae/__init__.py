@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vae.run import load_run as load_run
+    from vae.api import load_run as load_run
 
 __all__ = ["load_run"]
 
@@ -12,5 +12,5 @@ __all__ = ["load_run"]
 def __getattr__(name: str) -> Any:
     # Lazily: a script that only shows its help must not wait for jax.
     if name in __all__:
-        return getattr(importlib.import_module("vae.run"), name)
+        return getattr(importlib.import_module("vae.api"), name)
     raise AttributeError(f"module 'vae' has no attribute {name!r}")

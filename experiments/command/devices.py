@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.command.parsing import UsageError
+from experiments.flags.parsing import UsageError
 
 
 def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = False):

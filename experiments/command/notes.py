@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vae.run import Config
+    from vae.runs.config import Config
 
 
 def show(configs: Iterable[Config]) -> None:

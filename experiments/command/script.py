@@ -11,8 +11,8 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.command.parsing import UsageError
-from vae import passwords
+from experiments.flags.parsing import UsageError
+from vae.sweeps import passwords
 
 FLAGS = flags.FLAGS
 DONE, BAD_USE, FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
@@ -75,14 +75,14 @@ def exit_code(error: Exception) -> int | None:
     if isinstance(error, UsageError | OSError):
         return BAD_USE
     # Imported where something went wrong, not at every start: this takes seconds.
-    from vae.checkpoint import CheckpointError
     from vae.datasets import DataError
-    from vae.fit import TrainingFailed
     from vae.hosts import HostsError
-    from vae.likelihoods import LikelihoodError
-    from vae.model import ModelError
+    from vae.models.likelihoods import LikelihoodError
+    from vae.models.model import ModelError
     from vae.objectives import ObjectiveError
-    from vae.run import RunError
+    from vae.runs.checkpoint import CheckpointError
+    from vae.runs.files import RunError
+    from vae.training.fit import TrainingFailed
 
     bad_use = DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError | HostsError
     if isinstance(error, bad_use):

@@ -9,9 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.comparing.judging import Group
+from experiments.command.judging import Group
 from experiments.pictures.run_pictures import sorted_classes, unit
-from vae import figures, generation, run
+from vae import figures
+from vae.api import load_run
+from vae.models import generation
+from vae.runs.metrics import read_metrics
 
 NUM_RECONSTRUCTED, NUM_SAMPLED = 12, 12
 
@@ -68,7 +71,7 @@ def folders(group: Group, comparison: dict[str, Any]) -> list[Path]:
 
 def elbo_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Steps and the ELBO of the split that was held out in training; empty where it was not logged."""
-    rows = run.read_metrics(folder)
+    rows = read_metrics(folder)
     split = "validation" if any(row["split"] == "validation" for row in rows) else "test"
     kept = [row for row in rows if row["split"] == split and None not in (row.get("kl"), row.get("reconstruction"))]
     values = [row["reconstruction"] - row["kl"] for row in kept]
@@ -84,7 +87,7 @@ def of_models(groups: Sequence[Group], images: Callable[[Path], tuple]) -> dict[
     originals = unit(data.images[chosen])
     reconstructed, sampled = {f"original, #{index[chosen[0]]} to #{index[chosen[-1]]}": originals}, {}
     for group, folder in zip(groups, first, strict=True):
-        model, params, settings = run.load_run(folder)
+        model, params, settings = load_run(folder)
         labels = data.labels[chosen] if settings.num_classes else None
         means, _ = generation.reconstructions(key_reconstructions, params, data.images[chosen], model, labels)
         reconstructed[group.label] = means

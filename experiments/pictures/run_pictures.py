@@ -7,8 +7,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vae import figures, generation, images, run, tensorboard
-from vae.datasets import Dataset, Split
+from vae import figures
+from vae.api import LoadedRun, load_run
+from vae.datasets import Dataset, Split, images
+from vae.models import generation
+from vae.runs import tensorboard
+from vae.runs.checkpoint import choose
+from vae.runs.config import read_config
+from vae.runs.folder import FIGURES
+from vae.runs.metrics import read_metrics
 from vae.settings import Settings
 
 NUM_TRAVERSED = 8  # latent dimensions, the most active ones
@@ -16,23 +23,21 @@ NUM_TRAVERSED = 8  # latent dimensions, the most active ones
 
 def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
     """The learning curves, and what the model makes of the test set: files, and the same in TensorBoard."""
-    loaded = run.load_run(workdir)
+    loaded = load_run(workdir)
     data = images.stored(dataset, "test", loaded.settings.binarization, training=False)
     made = {"learning_curves": learning_curves(workdir)}
     made |= of_model(jax.random.key(0), loaded, data, "test", indices=list(range(min(10, len(data.images)))))
     paths = save(workdir, made)
-    tensorboard.write_pictures(
-        workdir, run.choose_checkpoint(workdir), {name: figures.png(made[name]) for name in made}
-    )
+    tensorboard.write_pictures(workdir, choose(workdir), {name: figures.png(made[name]) for name in made})
     return paths
 
 
 def learning_curves(workdir: Path):
     """The bound of each split against epochs, as a Figure."""
-    objective = run.read_config(workdir).settings.objective
+    objective = read_config(workdir).settings.objective
     curves = {}
     for split in ("train", "validation", "test"):
-        rows = [row for row in run.read_metrics(workdir) if row["split"] == split and row[objective] is not None]
+        rows = [row for row in read_metrics(workdir) if row["split"] == split and row[objective] is not None]
         # The one test row of a run with a validation split is its result, not a curve.
         if rows and not (split == "test" and "validation" in curves):
             curves[split] = (np.array([row["epoch"] for row in rows]), np.array([row[objective] for row in rows]))
@@ -60,7 +65,7 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
     return save(workdir, made)
 
 
-def of_model(key, loaded: run.LoadedRun, data: Split, split: str, *, indices: list[int], num_images: int = 100) -> dict:
+def of_model(key, loaded: LoadedRun, data: Split, split: str, *, indices: list[int], num_images: int = 100) -> dict:
     """Samples, reconstructions, traversals, the manifold and the scattered latent space: {name: Figure}.
 
     Of a conditional model, the samples are sorted by class, traversals keep the image's label, and the manifold is that
@@ -120,9 +125,7 @@ def sorted_classes(num_classes: int, num_images: int) -> np.ndarray | None:
     return np.arange(num_images) * num_classes // num_images if num_classes else None
 
 
-def morph(
-    workdir: Path, loaded: run.LoadedRun, data: Split, start: int, end: int, num_steps: int, path: str
-) -> list[Path]:
+def morph(workdir: Path, loaded: LoadedRun, data: Split, start: int, end: int, num_steps: int, path: str) -> list[Path]:
     """The strip and the GIF of a morph between two images of the split, along `path` through latent space.
 
     A conditional model is given the label of the nearer end.
@@ -140,13 +143,13 @@ def morph(
     name = f"morph_{start}_{end}"
     title = f"From image #{start} to #{end}, {path} path"
     figure = figures.morph(steps(num_steps), start, end, title, unit(ends))
-    gif = workdir / run.FIGURES / f"{name}.gif"
+    gif = workdir / FIGURES / f"{name}.gif"
     saved = save(workdir, {name: figure})
     figures.morph_gif(steps(4 * num_steps), gif)
     return [*saved, gif]
 
 
-def embeddings(workdir: Path, loaded: run.LoadedRun, data: Split, split: str) -> Path:
+def embeddings(workdir: Path, loaded: LoadedRun, data: Split, split: str) -> Path:
     """q(z|x) of every image of the split: mean [N, D], log_scale [N, D] where its dimensions are independent normals,
     and labels where there are any."""
     codes = generation.encode(loaded.params, data.images, loaded.model, _given(loaded.settings, data.labels))
@@ -166,7 +169,7 @@ def unit(images: np.ndarray) -> np.ndarray:
 
 def save(workdir: Path, made: dict) -> list[Path]:
     """Write each Figure as <workdir>/figures/<name>.png."""
-    folder = workdir / run.FIGURES
+    folder = workdir / FIGURES
     folder.mkdir(exist_ok=True)
     for name, figure in made.items():
         figures.save(figure, folder / f"{name}.png")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from experiments.flags.axes import Axis, Range
 from experiments.pictures.run_pictures import save
-from experiments.sweeping.axes import Axis, Range
 from vae import figures
 
 

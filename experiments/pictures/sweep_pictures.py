@@ -10,20 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from experiments.command.naming import folder_name, text
+from experiments.flags.naming import folder_name, text
 from experiments.pictures.run_pictures import save
-from vae import figures, ranking, results, run
-from vae.planning import RUNS
+from vae import figures
+from vae.runs.config import read_config
+from vae.runs.files import read_json
+from vae.runs.metrics import read_metrics
+from vae.sweeps import ranking, results
+from vae.sweeps.planning import RUNS
+from vae.sweeps.sweep_file import SWEEP
 
 MOST_LINES = 8
 Row = dict[str, Any]
 
 
 def draw(workdir: Path) -> list[Path]:
-    """Write <workdir>/figures/*.png for all runs that compare with each other (vae/ranking.py); the paths."""
-    about = run.read_json(workdir / run.SWEEP)
+    """Write <workdir>/figures/*.png for all runs that compare with each other (vae/sweeps/ranking.py); the paths."""
+    about = read_json(workdir / SWEEP)
     rows = results.rows(workdir)
-    configs = {row["run"]: run.read_config(workdir / RUNS / row["run"]) for row in rows}
+    configs = {row["run"]: read_config(workdir / RUNS / row["run"]) for row in rows}
     found = results.ranked(rows, configs)
     axes = [axis.partition("=")[0] for axis in about["sweep"]]
     made = {}
@@ -85,7 +90,7 @@ def _learning_curves(workdir: Path, rows: list[Row], axes: list[str], one: resul
         for row in rows:
             if _named(row, axes) == name:
                 objective = configs[row["run"]].settings.objective
-                written = [r for r in run.read_metrics(workdir / RUNS / row["run"]) if r["split"] == one.split]
+                written = [r for r in read_metrics(workdir / RUNS / row["run"]) if r["split"] == one.split]
                 values = {r["epoch"]: ranking.value(one.ranking.metric, objective, r) for r in written}
                 of_seeds.append({epoch: v if math.isfinite(v) else math.nan for epoch, v in values.items()})
         epochs = sorted({epoch for seed in of_seeds for epoch in seed})

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from vae.distributions import Independent, Normal
-from vae.model import Model
-from vae.posteriors import DiagonalNormal, standard_normal
+from vae.models.distributions import Independent, Normal
+from vae.models.model import Model
+from vae.models.posteriors import DiagonalNormal, standard_normal
 
 
 class LinearGaussian(NamedTuple):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vae.bounds import BOUNDS, GROUPED
-from vae.model import can_score
+from vae.models.model import can_score
 from vae.objectives.aggregate import beta_tcvae, dip_i, dip_ii, info
+from vae.objectives.bounds import BOUNDS, GROUPED
 from vae.objectives.checks import check
 from vae.objectives.factor import factor, with_discriminator
 from vae.objectives.log_weights import from_log_weights, piwae, rws

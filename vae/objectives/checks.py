@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vae.model import has_closed_form_kl
+from vae.models.model import has_closed_form_kl
 from vae.objectives.objective import ObjectiveError
 from vae.settings import Settings
 

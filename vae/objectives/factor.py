@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from vae.model import Model
-from vae.networks import Discriminator
+from vae.models.model import Model
+from vae.models.networks import Discriminator
 from vae.objectives.aggregate import one_layer
 from vae.objectives.objective import Objective
 from vae.objectives.regularized import Latents, Scalar, Terms, encode, logged, penalty

@@ -9,9 +9,9 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae.bounds import BOUNDS, GROUPED, iwae
-from vae.estimators import ESTIMATORS, reparameterized
-from vae.model import Model, Weighted, score_samples
+from vae.models.model import Model, Weighted, score_samples
+from vae.objectives.bounds import BOUNDS, GROUPED, iwae
+from vae.objectives.estimators import ESTIMATORS, reparameterized
 from vae.objectives.objective import Objective, no_parameters, numbers_for
 from vae.settings import Hyperparameters, Settings
 

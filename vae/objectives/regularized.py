@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vae.model import Model, sum_layers
+from vae.models.model import Model, sum_layers
 from vae.objectives.objective import Objective, ObjectiveError, no_parameters, numbers_for
 from vae.settings import Settings
 

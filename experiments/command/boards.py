@@ -1,0 +1,66 @@
+"""How far a sweep or a search is: a live line on a terminal, and a line for every epoch. Bounds in nats per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.command.progress import LiveLine, pace
+from experiments.flags.points import label
+
+
+class SweepBoard(LiveLine):
+    """`labels` say what the runs are."""
+
+    def __init__(self, labels: Mapping[str, str]):
+        super().__init__()
+        self._labels = labels
+
+    def update(self, progress) -> None:
+        """As vae.sweep reports it."""
+        rest = f"/{progress.num_epochs} of {progress.training} runs: {progress.finished} finished"
+        if progress.diverged:
+            rest += f", {progress.diverged} diverged"
+        for title, (name, value) in progress.best.items():
+            rest += f", best {title} {value:.2f} ({self._labels[name]})"
+        rest += pace(progress)
+        self.show(
+            f"epoch {progress.epoch:.2f}{rest}", f"epoch {progress.epoch:.0f}{rest}" if progress.epoch_ended else None
+        )
+
+
+class SearchBoard(LiveLine):
+    """Also what the study of `member` has reached, over all workers."""
+
+    def __init__(self, member):
+        super().__init__()
+        self._member, self._told, self._best = member, "", ""
+
+    def update(self, progress) -> None:
+        """As vae.search reports it."""
+        if progress.epoch_ended:
+            self._told, self._best = self._standing()
+        rest = f"/{progress.num_epochs} of {progress.training} runs{self._best}"
+        if left := pace(progress):
+            rest += f"{left} of the round"
+        self.show(
+            f"{self._told}epoch {progress.epoch:.2f}{rest}",
+            f"{self._told}epoch {progress.epoch:.0f}{rest}" if progress.epoch_ended else None,
+        )
+
+    def _standing(self) -> tuple[str, str]:
+        """How many trials are told, and the best of them."""
+        from optuna.trial import TrialState
+
+        trials = self._member.trials()
+        told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
+        best = max(finished, key=lambda trial: trial.value, default=None)
+        return (
+            f"{len(told)} of {self._member.num_trials} trials, ",
+            "" if best is None else f", best {best.value:.2f} ({label(rounded(best.params))})",
+        )
+
+
+def rounded(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in params.items()}

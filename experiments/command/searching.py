@@ -1,0 +1,310 @@
+"""The search of experiments.sweep: what --search and its flags ask for, and what it shows and writes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.command import notes, script
+from experiments.command.boards import SearchBoard
+from experiments.flags import axes, configuration, options
+from experiments.flags.axes import Axis, Range
+from experiments.flags.parsing import UsageError
+from experiments.flags.points import as_flags, configured, label, loader
+from vae.settings import ADDED
+from vae.sweeps import passwords
+
+if TYPE_CHECKING:
+    from vae.runs.config import Config
+
+FLAGS = options.FLAGS
+ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
+ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # what sweep.json keeps, so that a search goes on
+MAY_CHANGE = ("trials", "population", "strategy")
+JOURNAL = "study.journal"
+FIELD_OF = {"conditional": "num_classes"}  # of a Config, where its flag has another name
+
+
+def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any]) -> int:
+    import optuna
+
+    from experiments.command import devices
+    from vae.runs.files import RunError
+    from vae.runs.folder import lock
+    from vae.sweeps import folders, search, storage, study
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    given = configuration.settle(stored.get("flags", {}))
+    asked = what_is_asked(workdir, stored)
+    space = axes.parse_space(asked["sweep"])
+    check_space(space, asked["search"])
+    num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
+    available = devices.start(num_devices, one_per_core=True)
+    load = loader()
+    corners = check_corners(space, given, load, available, begun=bool(stored))
+    asked["metric"] = metric = metric_of(corners, asked["metric"])
+    asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
+    wanted = about_study(space, asked)
+    if workdir is not None:
+        folders.check_listed(workdir, stored.get("runs", {}))
+        if not asked["storage"] and stored.get("runs") and not (workdir / JOURNAL).exists():
+            raise RunError(
+                f"{workdir / JOURNAL}, which holds the trials of the runs beside it, is lost; put it back, or choose "
+                "another --workdir"
+            )
+    with storage.failures_in_a_line(asked["storage"] or ""):
+        shared = storage.open_storage(asked["storage"]) if asked["storage"] else None
+        if shared is not None:
+            study.join(shared, asked["study"], wanted)
+        workdir = workdir or script.new_workdir("search", "sweeps")
+        with lock(workdir):
+            opened = shared or storage.open_storage(str(workdir / JOURNAL))
+            study.join(opened, asked["study"], wanted)
+            worker = study.Worker(
+                stored.get("worker") or uuid.uuid4().hex, str(workdir.absolute()), os.uname().nodename
+            )
+            begin(workdir, stored, asked, worker.id, available)
+            member = study.Member(opened, asked["study"], worker, wanted, asked["trials"])
+            spec = study.Spec(
+                space=distributions(space),
+                sampler=asked["search"],
+                pruner=asked["pruner"],
+                metric=metric,
+                population=asked["population"],
+                epochs=FLAGS.epochs,
+                seeds=(FLAGS.seed,) if shared is None else (FLAGS.seed, secrets.randbits(64)),
+            )
+
+            def configure(params: dict[str, Any]) -> search.Run:
+                one = configured(point_of(space, params), given, load)
+                about = {"flags": one.flags, "argv": argv(), "devices": list(map(str, available))}
+                return search.Run(one.values, one.config, about)
+
+            print(f"search for the highest validation {named(metric)} by {asked['search']}: {asked['trials']} trials")
+            with SearchBoard(member) as board:
+                finished = search.search(
+                    workdir,
+                    member,
+                    spec,
+                    configure,
+                    load,
+                    devices=available,
+                    strategy=asked["strategy"],
+                    save_every=FLAGS.save_every,
+                    report=board.update,
+                    should_stop=stop.requested,
+                )
+            if not finished:
+                return script.stopped(workdir)
+            conclude(workdir, member, space, metric)
+    print(workdir)
+    return 0
+
+
+def check_absent() -> None:
+    """Raises UsageError where a flag of a search is given without one."""
+    for name in ONLY_WITH_SEARCH:
+        if FLAGS[name].present:
+            raise UsageError(f"--{name} has no effect without --search; leave it out, or use --search=tpe")
+
+
+def what_is_asked(workdir: Path | None, stored: dict[str, Any]) -> dict[str, Any]:
+    """The flags of the search, the stored ones where none is given; UsageError where they are not the same."""
+    for name in ("zip", "random"):
+        if FLAGS[name].present:
+            raise UsageError(f"--{name} has no effect with --search; leave it out")
+    if FLAGS.distributed:
+        raise UsageError("--distributed does not go with --search: several workers on one --storage search together")
+    if stored and not stored.get("search"):
+        raise UsageError(f"{workdir} holds a sweep without --search; choose another --workdir")
+    asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
+    asked |= {name: stored[name] for name in ASKED if name in stored and not FLAGS[name].present}
+    if not asked["sweep"]:
+        raise UsageError("nothing is searched; write --sweep=name=values, as in --sweep=learning_rate=log:1e-4:1e-2")
+    if asked["storage"] and "://" not in asked["storage"]:
+        asked["storage"] = str(Path(asked["storage"]).expanduser().absolute())
+    if stored:
+        check_same(workdir, stored, asked)
+    return asked
+
+
+def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raises UsageError where `workdir` holds another search; what a study is for, the study itself knows."""
+    from vae.sweeps.storage import without_password
+
+    kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
+    differing = [
+        f"--{name} is {stored.get(name)}, not {kept[name]}"
+        for name in ("search", "sweep", "pruner", "storage", "study")
+        if stored.get(name) != kept[name]
+    ]
+    if differing:
+        raise UsageError(f"{workdir} holds another search: {'; '.join(differing)}; choose another --workdir")
+    if asked["storage"] and passwords.HIDDEN in asked["storage"]:
+        raise UsageError(f"the password of --storage={asked['storage']} is not kept in a file; give --storage again")
+
+
+def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
+    """Raises UsageError for an axis whose values are not to be searched."""
+    from vae.sweeps import ranking
+
+    for axis in space:
+        if axis.name == "seed":
+            raise UsageError(
+                "--sweep=seed is no axis of a search: the best seed is luck; train the winner with several seeds in a "
+                "sweep without --search"
+            )
+        if axis.name == "epochs":
+            raise UsageError("--sweep=epochs is no axis of a search: all trials are given as many; use --epochs")
+        field = FIELD_OF.get(axis.name, axis.name)
+        values = [ranking.as_held_out(field, value) for value in axis.values] if isinstance(axis, Axis) else []
+        if field in ranking.IMAGES and (not values or any(value != values[0] for value in values)):
+            raise UsageError(
+                f"--sweep={axis.name} is no axis of a search: bounds on other data, or under another likelihood, do "
+                "not compare; make a search for each"
+            )
+        if sampler == "cmaes" and isinstance(axis, Axis):
+            raise UsageError(
+                f"--search=cmaes takes numbers, and --sweep={axis.name} is a list; write a range, as in "
+                f"--sweep=learning_rate=log:1e-4:1e-2, or use --search=tpe"
+            )
+
+
+def metric_of(corners: dict[str, Config], asked: str | None) -> str:
+    """What a trial is worth: the bound, or the ELBO where an axis changes what the bound means."""
+    from vae.sweeps import ranking
+
+    changing = as_flags(field for one in ranking.rankings(corners) for field in one.changing)
+    if changing and asked == "bound":
+        raise UsageError(
+            f"--metric=bound compares what is not comparable: {ranking.reason(changing[:1])}; use --metric=elbo"
+        )
+    if changing and asked is None:
+        print(f"{ranking.reason(changing)}: trials are compared by the ELBO")
+    return "elbo" if changing else asked or "bound"
+
+
+def named(metric: str) -> str:
+    """The metric as it is shown: its own name, or that of the objective."""
+    return "ELBO" if metric == "elbo" else FLAGS.objective
+
+
+def check_corners(space: Sequence[Axis | Range], given: set[str], load, available, *, begun: bool) -> dict[str, Config]:
+    """The runs at the ends of the axes; raises UsageError or RunError where one of them cannot be trained."""
+    from vae.sweeps import planning, sweep
+
+    ends = {axis.name: axis.values if isinstance(axis, Axis) else [axis.low, axis.high] for axis in space}
+    first = {name: values[0] for name, values in ends.items()}
+    points = [first, *({**first, name: value} for name, values in ends.items() for value in values[1:])]
+    runs = {str(i): configured(point, given, load).config for i, point in enumerate(points)}
+    grouped = planning.grouped(runs, load)
+    sweep.check(grouped, available, begun=begun)
+    if not all(len(group.dataset.validation.images) for group in grouped):
+        raise UsageError("a search chooses by validation images, and there are none; hold some out with --validation")
+    notes.show(runs.values())
+    return runs
+
+
+def about_study(space: Sequence[Axis | Range], asked: dict[str, Any]) -> dict[str, Any]:
+    """What the workers of a study must agree on."""
+    swept = {axis.name for axis in space}
+    same = {f"--{name}": asked[name] for name in ("search", "pruner", "metric")}
+    flags = {f"--{name}": value for name, value in configuration.training_flags().items() if name not in swept}
+    for name in ("--data_dir", "--manual_dir"):
+        flags.pop(name, None)
+    # A flag that is newer than a study stands among what it is for only if it changes what runs did before.
+    for name, before in ((name, value) for added in ADDED.values() for name, value in added.items()):
+        if flags.get(f"--{name}") == before:
+            flags.pop(f"--{name}")
+    return same | {"--sweep": sorted(asked["sweep"])} | flags
+
+
+def distributions(space: Sequence[Axis | Range]) -> dict[str, Any]:
+    """The axes as Optuna's distributions; a list is of the texts of its values."""
+    from optuna import distributions as kinds
+
+    found: dict[str, Any] = {}
+    for axis in space:
+        if isinstance(axis, Axis):
+            found[axis.name] = kinds.CategoricalDistribution(axis.texts)
+        elif axis.step is not None:
+            found[axis.name] = kinds.IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=axis.step)
+        else:
+            found[axis.name] = kinds.FloatDistribution(axis.low, axis.high, log=axis.log)
+    return found
+
+
+def point_of(space: Sequence[Axis | Range], params: dict[str, Any]) -> dict[str, Any]:
+    """The values of the axes of a trial's parameters."""
+    lists = {axis.name: dict(zip(axis.texts, axis.values, strict=True)) for axis in space if isinstance(axis, Axis)}
+    return {name: lists[name][value] if name in lists else value for name, value in params.items()}
+
+
+def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], worker: str, available) -> None:
+    """Write sweep.json, with what was known of the search before."""
+    from vae.runs.config import provenance
+    from vae.runs.files import write_json
+    from vae.sweeps.storage import without_password
+    from vae.sweeps.sweep_file import SWEEP
+
+    kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
+    about = {"runs": {}} | stored | kept | {"worker": worker, "devices": len(available), "argv": argv()}
+    write_json(workdir / SWEEP, about | {"flags": configuration.training_flags()} | provenance())
+
+
+def argv() -> list[str]:
+    """The command, without a password."""
+    return list(map(passwords.without_password, sys.argv))
+
+
+def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) -> None:
+    """Write and print what the search found; raises TrainingFailed where no trial stayed finite."""
+    from optuna.trial import TrialState
+
+    from vae.sweeps import results, study
+    from vae.training import record
+
+    trials = member.trials()
+    told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
+    diverged = [trial for trial in told if trial.user_attrs.get(study.DIVERGED)]
+    running = sum(trial.state == TrialState.RUNNING for trial in trials)
+    table = results.write(workdir)
+    counted = f"{len(finished)} finished, {len(told) - len(finished) - len(diverged)} pruned, {len(diverged)} diverged"
+    print(f"trials: {counted}" + (f", {running} in training elsewhere" if running else ""))
+    if not finished and not running:
+        raise record.TrainingFailed(f"no trial finished ({counted}); search lower values of learning_rate")
+    if FLAGS.figures and finished:
+        from experiments.pictures import search_pictures
+
+        for path in search_pictures.draw(workdir, trials, space, f"validation {named(metric)}"):
+            print(f"picture: {path}")
+    print(f"results: {table}")
+    if finished:
+        best = max(finished, key=lambda trial: trial.value)
+        folder = folder_of(best, workdir)
+        print(
+            f"best validation {named(metric)}: {best.value:.2f} nats per image, trial {best.number} "
+            f"({label(point_of(space, best.params))})"
+        )
+        if folder is not None:
+            print(f"next: python -m experiments.evaluate --workdir={folder}")
+
+
+def folder_of(trial, workdir: Path) -> Path | None:
+    """The run folder of a trial; None where the study, which others write to, does not name one."""
+    from vae import untrusted
+    from vae.sweeps import planning, study
+
+    try:
+        owner, name = study.worker_of(trial), untrusted.plain_name(trial.user_attrs.get(study.RUN))
+    except ValueError:
+        return None
+    if owner is None or not owner.workdir.isprintable():
+        return None
+    return (workdir if Path(owner.workdir) == workdir.absolute() else Path(owner.workdir)) / planning.RUNS / name

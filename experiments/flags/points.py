@@ -1,0 +1,104 @@
+"""From points of the axes to runs: each is the run that experiments.train would make of the same flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from experiments.flags import configuration, options
+from experiments.flags.axes import as_used
+from experiments.flags.naming import text
+from experiments.flags.parsing import UsageError
+
+if TYPE_CHECKING:
+    from vae.datasets import Dataset
+    from vae.runs.config import Config
+
+FLAGS = options.FLAGS
+
+
+class Asked(NamedTuple):
+    """A run of the sweep: the values of the axes, its Config, and every flag it would be trained alone with."""
+
+    values: dict[str, Any]
+    config: Config
+    flags: dict[str, Any]
+
+
+class Data(NamedTuple):
+    """What of a Config says which images it is about."""
+
+    dataset: str
+    validation: int | None
+    image_size: int | None
+
+
+def loader() -> Callable[[Config], Dataset]:
+    """Loads the data of a Config, each data set once."""
+    loaded: dict[Any, Dataset] = {}
+
+    def load(config):
+        wanted = config.dataset, config.validation, config.image_size
+        if wanted not in loaded:
+            loaded[wanted] = options.load_dataset(*wanted)
+        return loaded[wanted]
+
+    return load
+
+
+def configure(points: Sequence[dict[str, Any]], given: set[str], load) -> dict[str, Asked]:
+    """The runs by name, those of `points` in their order; UsageError where two are the same, and as `configured`."""
+    runs: dict[str, Asked] = {}
+    names: dict[Config, str] = {}
+    width = max(3, len(str(len(points) - 1)))
+    for position, point in enumerate(points):
+        one = configured(point, given, load)
+        trained = as_trained(one.config)
+        if trained in names:
+            other = label(runs[names[trained]].values)
+            raise UsageError(f"run {label(point)} is the same as run {other}: what differs has no effect")
+        name = f"{position:0{width}}"
+        names[trained] = name
+        runs[name] = one
+    return runs
+
+
+def configured(point: dict[str, Any], given: set[str], load) -> Asked:
+    """The run of the flags with the values of `point`; UsageError where experiments.train would refuse them."""
+    base = configuration.training_flags()
+    try:
+        for name, value in point.items():
+            FLAGS[name].value = value
+        configuration.make_paths_absolute()
+        configuration.check(given | set(point))
+        data = Data(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
+        config = configuration.config(load(data))
+        return Asked(point, config, configuration.training_flags())
+    except UsageError as error:
+        raise UsageError(f"run {label(point)}: {error}") from error
+    finally:
+        for name, value in base.items():
+            FLAGS[name].value = value
+
+
+def as_trained(config: Config) -> Config:
+    """`config` with its numbers as they are computed with, in float32: what tells runs apart."""
+    numbers = config.hyperparameters
+    return dataclasses.replace(config, hyperparameters=numbers._make(map(as_used, numbers)))
+
+
+def as_flags(fields: Iterable[str]) -> list[str]:
+    """The flags that set fields of Hyperparameters or Settings."""
+    return [configuration.IN_EPOCHS.get(field, field) for field in fields]
+
+
+def label(values: dict[str, Any]) -> str:
+    """The values of the axes in a line; different values of the same axes have different labels."""
+
+    def shown(value):
+        if isinstance(value, list):
+            return ",".join(map(text, value))
+        return str(value) if isinstance(value, float) else text(value)
+
+    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())

@@ -1,0 +1,199 @@
+"""What is compared: objectives with settings of their own, tried at several values of what is tuned, within one budget.
+
+--objectives="elbo iwae:num_samples=50 iwae:num_samples=50:estimator=dreg"   a name, then flags of experiments.train
+--tune=learning_rate=3e-4,1e-3,3e-3                                          values of a flag; of a list, parted by /
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from absl import flags
+
+from experiments.flags import configuration, naming
+from experiments.flags.axes import as_used
+from experiments.flags.options import AXES, FLAGS, ONLY_WITH
+from experiments.flags.parsing import UsageError, flag_value, unknown
+from experiments.flags.points import as_trained
+from vae.settings import ESTIMATORS
+
+if TYPE_CHECKING:
+    from vae.datasets import Dataset
+    from vae.runs.config import Config
+
+# A label's words for a setting; others are written name=value.
+ORDER = ("objective", "num_groups", "num_samples", "estimator")  # of the words; others follow
+SYMBOLS = {"num_samples": "K=", "num_groups": "M=", "learning_rate": "lr=", "estimator": "", "objective": ""}
+# What all objectives of a comparison have in common, and the flag that says it.
+SHARED = {"seed": "seeds", "epochs": "budget", "dataset": "dataset", "validation": "dataset", "image_size": "dataset"}
+
+
+class Variant(NamedTuple):
+    """An objective as it was written, and the flags that it sets."""
+
+    text: str
+    given: dict[str, Any]
+
+
+class Candidate(NamedTuple):
+    """A variant at one point of what is tuned: its Config (seed 0), and every flag it would be trained alone with."""
+
+    variant: int
+    point: dict[str, Any]
+    config: Config
+    flags: dict[str, Any]
+
+
+def parse_objectives(texts: Sequence[str]) -> list[Variant]:
+    """The variants of --objectives; raises UsageError with one line for a mistake."""
+    variants = []
+    for text in " ".join(texts).split():
+        objective, *settings = text.split(":")
+        given = {"objective": checked("objective", objective, f"--objectives: {text}")}
+        for setting in settings:
+            name, equals, value = setting.partition("=")
+            if not equals:
+                raise UsageError(
+                    f"--objectives: {text}: {setting!r} is no setting; write {objective}:name=value, "
+                    "as in iwae:num_samples=50"
+                )
+            if name in given:
+                raise UsageError(f"--objectives: {text} sets {name} twice")
+            given[name] = checked(name, value, f"--objectives: {text}")
+        variants.append(Variant(text, given))
+    return variants
+
+
+def parse_tune(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Every point of the grid of --tune; one empty point where nothing is tuned."""
+    axes = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not values:
+            raise UsageError(f"--tune={text}: write --tune=name=values, as in --tune=learning_rate=3e-4,1e-3,3e-3")
+        if name in axes:
+            raise UsageError(f"--tune={name} is given twice; list all values in one")
+        is_list = name in AXES and isinstance(FLAGS[name].parser, flags.ListParser)
+        axes[name] = [checked(name, value, f"--tune={text}") for value in values.split("/" if is_list else ",")]
+        used = list(map(as_used, axes[name]))
+        for value, shown in zip(used, axes[name], strict=True):
+            if used.count(value) > 1:
+                raise UsageError(f"--tune={text} has the value {shown} twice")
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def checked(name: str, value: str, where: str) -> Any:
+    """The value of a training flag, after its own parser and validators."""
+    if name in SHARED:
+        raise UsageError(f"{where}: {name} is the same for all that is compared; use --{SHARED[name]}")
+    if name not in AXES:
+        raise UsageError(f"{where}: {unknown('training flag', name, AXES)}")
+    if isinstance(FLAGS[name].parser, flags.ListParser):
+        value = value.replace("/", ",")
+    try:
+        return flag_value(name, value)
+    except UsageError as error:
+        raise UsageError(f"{where}: {name}={value}: {error}") from error
+
+
+def candidates(
+    variants: Sequence[Variant],
+    points: Sequence[dict[str, Any]],
+    given: set[str],
+    dataset: Dataset,
+    epochs: Sequence[int] | None = None,
+) -> list[Candidate]:
+    """Each variant at each point, as experiments.train would make it of the same flags, with `epochs` of its own.
+
+    Raises UsageError for what experiments.train would refuse, and for two that are the same run.
+    """
+    base = {name: FLAGS[name].value for name in AXES}
+    found: list[Candidate] = []
+    seen: dict[Config, str] = {}
+    try:
+        for position, (number, point) in enumerate(itertools.product(range(len(variants)), points)):
+            variant = variants[number]
+            if both := variant.given.keys() & point.keys():
+                raise UsageError(f"objective {variant.text}: --tune gives {min(both)} too; leave one of them out")
+            own = variant.given | point
+            for name, value in (base | own).items():
+                FLAGS[name].value = value
+            if epochs is not None:
+                FLAGS.epochs = epochs[position]
+            try:
+                configuration.check(given | set(own))
+                config = configuration.config(dataset)
+            except UsageError as error:
+                raise UsageError(f"objective {variant.text}: {error}") from error
+            name = " ".join([variant.text, *(f"{n}={naming.text(v)}" for n, v in point.items())])
+            trained = as_trained(config)
+            if trained in seen:
+                raise UsageError(f"{name} is the same as {seen[trained]}; leave one of them out")
+            seen[trained] = name
+            found.append(Candidate(number, point, config, configuration.training_flags()))
+    finally:
+        for name, value in base.items():
+            FLAGS[name].value = value
+    return found
+
+
+def within_budget(
+    budget: str, found: Sequence[Candidate], num_images: int, pace: Callable[[Config], float]
+) -> list[int]:
+    """Epochs of each candidate: --epochs for the one whose epoch costs most, for the others as many as cost the same.
+
+    An epoch costs its steps, its decoded samples (K·M for each image) or its seconds, by `pace` seconds a step.
+    """
+
+    def cost(config):
+        settings = config.settings
+        steps = num_images // settings.batch_size
+        if budget == "seconds":
+            return steps * pace(config)
+        samples = settings.num_samples * settings.num_groups
+        return steps * (settings.batch_size * samples if budget == "decoder_samples" else 1)
+
+    costs = [cost(candidate.config) for candidate in found]
+    return [int(candidate.config.epochs * max(costs) / c + 1e-9) for candidate, c in zip(found, costs, strict=True)]
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every setting and number of a Config but its seed."""
+    values = config.to_dict()
+    found = {**values.pop("settings"), **values.pop("hyperparameters"), **values}
+    return {name: value for name, value in found.items() if name != "seed"}
+
+
+def labels(configs: Sequence[Config]) -> list[str]:
+    """A name for each Config: its objective, and every value that is not the same in all; no two share one.
+
+    What an objective does not read, or could not have otherwise, is left out, unless only that tells two of them apart.
+    """
+    values = [flat(config) for config in configs]
+    differing = [name for name in values[0] if len({naming.text(one[name]) for one in values}) > 1]
+    order = [*ORDER, *(name for name in SYMBOLS if name not in ORDER)]
+    order += [name for name in differing if name not in order]
+    differing = [name for name in order if name in differing or name == "objective"]
+
+    def label(one, left_out):
+        return " ".join(SYMBOLS.get(n, f"{n}=") + naming.text(one[n]) for n in differing if n not in left_out)
+
+    full = [label(one, ()) for one in values]
+    short = [label(one, _idle(one)) for one in values]
+    named = [long if short.count(name) > 1 else name for long, name in zip(full, short, strict=True)]
+    return named if len(set(named)) == len(set(full)) else full
+
+
+def _idle(values: dict[str, Any]) -> set[str]:
+    """The settings that say nothing of a run with these `values`: unread, or without an alternative."""
+    from vae.objectives import OBJECTIVES, REFUSED, reads
+    from vae.objectives.bounds import GROUPED
+
+    objective = values["objective"]
+    idle = {name for other in OBJECTIVES for name in reads(other)} - set(reads(objective))
+    idle |= set() if objective in GROUPED else {"num_groups"}
+    if all((objective, other) in REFUSED for other in ESTIMATORS if other != "reparameterized"):
+        idle.add("estimator")
+    return idle | {name for name, decider, chosen in ONLY_WITH if values.get(decider) not in (None, *chosen)}

@@ -1,0 +1,185 @@
+"""Paired statistics: against scipy, by coverage, and planted differences; scores are simulated with known truth."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vae.evaluation.comparison import LEVEL, common_seeds, compare, holm, incomparable
+
+TABLES = 1500
+# Nats. A hundred images with a tenth of the spread stand for the ten thousand of MNIST, whose log-likelihoods differ by
+# 25 nats from image to image and by 3 from run to run; seeds differ by some tenths.
+IMAGE, SEED, SEED_AND_IMAGE = 2.5, 0.3, 0.3
+
+
+def tables(effects, num_seeds, num_images=100, noise=None, objective_and_image=0.0):
+    """Scores [T, O, S, N]: an effect of each image and each seed that all objectives share; one of objective and seed
+    (times `noise` of the objective), of the run and the image, and of objective and image."""
+    rng = np.random.default_rng(0)
+    effects = np.asarray(effects, float)
+    noise = np.ones(len(effects)) if noise is None else np.asarray(noise, float)
+    shape = (TABLES, len(effects), num_seeds, num_images)
+
+    def draw(scale, *axes):
+        return scale * rng.normal(size=[size if axis in axes else 1 for axis, size in enumerate(shape)])
+
+    runs = draw(SEED, 0, 1, 2) * noise[None, :, None, None] + draw(SEED_AND_IMAGE, 0, 1, 2, 3)
+    shared = draw(IMAGE, 0, 3) + draw(SEED, 0, 2) + draw(objective_and_image, 0, 1, 3)
+    return effects[None, :, None, None] + shared + runs
+
+
+def called_different(scores):
+    """The share of tables in which any pair is."""
+    return compare(scores).significant.any(-1).mean()
+
+
+def at_most(level, share):
+    """`share` of TABLES is no more than chance allows for a true rate of `level`."""
+    return share <= level + 3 * np.sqrt(level * (1 - level) / TABLES)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize("num_objectives", [2, 4, 7])
+def test_identical_objectives_are_called_different_in_at_most_5_percent(num_objectives, num_seeds):
+    share = called_different(tables(np.zeros(num_objectives), num_seeds))
+    assert at_most(LEVEL, share)
+    assert share > 0.002  # not for want of daring
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize("noise", [(2, 1, 1, 1), (3, 1, 1, 1, 1), (5, 1, 1, 1, 1), (5, 5, 1, 1, 1, 1, 1, 1)])
+def test_objectives_of_equal_mean_but_unequal_noise_are_called_different_in_at_most_5_percent(noise, num_seeds):
+    assert at_most(LEVEL, called_different(tables(np.zeros(len(noise)), num_seeds, noise=noise)))
+
+
+@pytest.mark.parametrize(
+    ("num_objectives", "num_seeds", "effect", "power"),
+    [(2, 3, 1.5, 0.8), (2, 5, 0.8, 0.8), (7, 3, 2.0, 0.85), (7, 5, 1.0, 0.8)],
+)
+def test_a_real_difference_is_found(num_objectives, num_seeds, effect, power):
+    """In nats, where seeds vary by 0.3: of two objectives, and against each of six others after Holm."""
+    found = compare(tables([effect, *[0.0] * (num_objectives - 1)], num_seeds))
+    against_best = found.pairs[:, 0] == 0
+    assert (found.significant & (found.difference > 0))[:, against_best].mean() > power
+    assert at_most(LEVEL, found.significant[:, ~against_best].any(-1).mean())
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize(
+    ("effects", "objective_and_image"),
+    [((0.4, 0.0), 0.0), ((0.4, 0.0), 6.0), ((1, 0.5, 0.5, 0), 2.0), ((3, 2, 1, 0), 6.0)],
+)
+def test_the_intervals_hold_the_true_difference_in_95_percent(effects, objective_and_image, num_seeds):
+    """Over seeds and over test sets: where objectives favour different images, another test set is another truth."""
+    found = compare(tables(effects, num_seeds, objective_and_image=objective_and_image))
+    truth = np.array([effects[a] - effects[b] for a, b in found.pairs])
+    for held in ((found.low <= truth) & (truth <= found.high)).mean(0):
+        assert at_most(LEVEL, 1 - held)
+        if len(effects) == 2:
+            assert held < 0.97
+
+
+@pytest.mark.parametrize("effects", [(0.0, 0.0), (1.0, 0.5, 0.5, 0.0), (2.0, 0.0, 0.0, 0.0, 0.0)])
+def test_an_interval_leaves_out_zero_exactly_where_the_difference_is_significant(effects):
+    found = compare(tables(effects, 3))
+    assert 0.01 < found.significant.mean() < 0.99
+    np.testing.assert_array_equal((found.low > 0) | (found.high < 0), found.significant)
+
+
+def test_fault_the_percentile_bootstrap_over_three_seeds_covers_far_less_than_it_says():
+    scores = tables((0.4, 0.0), 3)[:400]
+    differences = scores[:, 0] - scores[:, 1]  # [T, S, N]
+    rng = np.random.default_rng(1)
+    means = []
+    for _ in range(200):
+        resampled = differences[:, rng.integers(0, 3, 3)][:, :, rng.integers(0, 100, 100)]
+        means.append(resampled.mean((1, 2)))
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    assert ((low <= 0.4) & (high >= 0.4)).mean() < 0.8
+
+
+def test_two_objectives_of_three_seeds_are_the_paired_t_test_of_scipy():
+    scores = tables((0.3, 0.0), 3)[:50]
+    found = compare(scores)
+    # Where images add nothing beyond the seeds, which is so in about half of the tables.
+    expected = stats.ttest_rel(scores[:, 0].mean(-1), scores[:, 1].mean(-1), axis=-1)
+    alone = np.isclose(found.degrees_of_freedom[:, 0], 2)
+    assert 10 < alone.sum() < 45
+    np.testing.assert_allclose(found.p[alone, 0], expected.pvalue[alone], rtol=1e-9)
+    interval = expected.confidence_interval(1 - LEVEL)
+    np.testing.assert_allclose(found.low[alone, 0], interval.low[alone], rtol=1e-9)
+    np.testing.assert_allclose(found.high[alone, 0], interval.high[alone], rtol=1e-9)
+
+
+def test_the_variance_of_seeds_and_images_is_that_of_the_analysis_of_variance():
+    """Mean squares of the crossed layout by their definition: E MS_seed = Nσ_u² + σ_e², E MS_image = Sσ_v² + σ_e²."""
+    scores = tables((0.0, 0.0), 4, 30, objective_and_image=8.0)[0]
+    found = compare(scores)
+    d = scores[0] - scores[1]
+    grand = d.mean()
+    ms_seed = sum(30 * (d[s].mean() - grand) ** 2 for s in range(4)) / 3
+    ms_image = sum(4 * (d[:, i].mean() - grand) ** 2 for i in range(30)) / 29
+    ms_rest = sum(
+        (d[s, i] - d[s].mean() - d[:, i].mean() + grand) ** 2 for s in range(4) for i in range(30)
+    ) / (3 * 29)  # fmt: skip
+    assert ms_image > ms_rest
+    expected = (ms_seed + ms_image - ms_rest) / (4 * 30)
+    np.testing.assert_allclose(found.difference_error[0] ** 2, expected, rtol=1e-10)
+
+
+def test_holm_by_its_definition():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm(np.array([0.5, 0.9])), [1.0, 1.0])
+    rng = np.random.default_rng(0)
+    for p in rng.uniform(size=(200, 5)) ** 3:
+        rejected = 0
+        for step, smallest in enumerate(np.sort(p)):
+            if smallest * (5 - step) >= LEVEL:
+                break
+            rejected += 1
+        assert (holm(p) < LEVEL).sum() == rejected
+
+
+def test_the_same_runs_under_two_names_do_not_differ():
+    scores = tables((0.0, 0.0), 3)[0]
+    found = compare(np.stack([scores[0], scores[0], scores[1]]))
+    assert found.difference[0] == 0
+    assert found.p[0] == 1
+    found = compare(np.stack([scores[0], scores[0]]))
+    assert (found.difference_error, found.p, found.low, found.high) == (0, 1, 0, 0)
+
+
+def test_one_seed_tells_a_difference_but_not_whether_it_is_real():
+    found = compare(tables((1.0, 0.0, 0.0), 1)[0])
+    assert np.isfinite(found.difference).all()
+    assert np.isnan([*found.p, *found.p_holm, *found.low, *found.standard_error]).all()
+    assert not found.significant.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 10), (2, 3, 1)])
+def test_a_table_with_nothing_to_compare_is_refused(shape):
+    with pytest.raises(ValueError, match="expected"):
+        compare(np.zeros(shape))
+
+
+def test_seeds_that_all_have_are_compared():
+    assert common_seeds([[2, 0, 1], [1, 2, 3], [2, 1]]) == [1, 2]
+    assert common_seeds([[0], [1]]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dataset": "digits"}, "another data set: mnist and digits"),
+        ({"split": "validation"}, "another split: test and validation"),
+        ({"binarization": "none"}, "another binarization in evaluation: fixed and none"),
+        ({"likelihood": "normal"}, "another likelihood: bernoulli and normal"),
+        ({"num_samples": 100}, "another samples per image (k): 5000 and 100"),
+        ({"seed": 1}, "another evaluation seed: 0 and 1"),
+    ],
+)
+def test_evaluations_by_another_yardstick_are_told_apart(change, words):
+    one = {"dataset": "mnist", "split": "test", "binarization": "fixed", "likelihood": "bernoulli"}
+    one |= {"num_samples": 5000, "seed": 0, "log_likelihood": -90.0}
+    assert incomparable(one, one | {"log_likelihood": -80.0}) is None
+    assert incomparable(one, one | change) == words

@@ -1,0 +1,333 @@
+"""likelihoods.py: p(x|z) of a decoder's outputs, what data each is for, and the optimal σ through a whole run."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.run_samples import (
+    STEPS_PER_EPOCH,
+    assert_same_bits,
+    assert_same_result,
+    compiled_once,
+    config,
+    digits,
+    rows,
+    state,
+    train,
+)
+from vae import objectives
+from vae.datasets import Dataset, Split, images
+from vae.evaluation import importance as evaluation
+from vae.models import likelihoods
+from vae.models import model as models
+from vae.settings import LIKELIHOODS, Hyperparameters, Settings
+from vae.streams import Stream, stream
+from vae.training import fit
+from vae.training import step as training
+
+__all__ = ["compiled_once"]
+
+SHAPE = (2, 3, 2)
+FAMILIES = {
+    **{name: {"likelihood": name} for name in LIKELIHOODS},
+    "normal with a fixed scale": {"likelihood": "normal", "scale": 0.1},
+    "normal with the optimal scale": {"likelihood": "normal", "scale": "optimal"},
+}
+
+
+def settings_of(name, **changes):
+    return Settings(SHAPE, hidden_sizes=(4,), latent_dim=2, **FAMILIES[name], **changes)
+
+
+def on_grid(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, shape) / 255, jnp.float32)
+
+
+@cache
+def initialized(name):
+    """The model, its parameters and the mean image that they began from."""
+    model, mean_image = models.build(settings_of(name)), jnp.linspace(0.002, 0.998, 12).reshape(1, *SHAPE)
+    return model, jax.jit(model.init)(jax.random.key(1), models.Batch(mean_image)), mean_image
+
+
+def test_every_name_has_its_likelihood():
+    assert tuple(likelihoods.LIKELIHOODS) == LIKELIHOODS
+    assert {*likelihoods.DENSITIES, *likelihoods.MASSES} == {*LIKELIHOODS} - {"bernoulli"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_untrained_decoder_outputs_the_mean_image_where_z_is_zero(name):
+    model, params, mean_image = initialized(name)
+    np.testing.assert_allclose(model.likelihood(params, jnp.zeros((1, 2))).mean, mean_image, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bias_of_a_pixel_that_never_changes_is_finite(name):
+    model, _, _ = initialized(name)
+    constant = jnp.zeros((1, *SHAPE)).at[:, 0].set(1.0)
+    params = jax.jit(model.init)(jax.random.key(1), models.Batch(constant))
+    p = model.likelihood(params, jnp.zeros((1, 2)))
+    np.testing.assert_allclose(p.mean, constant, atol=2e-3)
+    assert jnp.isfinite(p.log_prob(constant)).all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_likelihood_broadcasts_x_over_samples_and_keeps_the_shape_of_images(name):
+    model, params, _ = initialized(name)
+    z, x = jax.random.normal(jax.random.key(2), (5, 4, 2)), on_grid(4, *SHAPE)
+
+    @jax.jit
+    def everything(params):
+        p = model.likelihood(params, z)
+        alone = jnp.stack([model.likelihood(params, z[k]).log_prob(x) for k in range(5)])
+        return p.log_prob(x[None]), alone, p.mean, p.sample(jax.random.key(3))
+
+    log_p, alone, mean, sample = everything(params)
+    assert log_p.shape == (5, 4)
+    np.testing.assert_allclose(log_p, alone, rtol=1e-4)
+    assert mean.shape == sample.shape == (5, 4, *SHAPE)
+    if FAMILIES[name]["likelihood"] != "normal":
+        assert all(image.min() >= 0 and image.max() <= 1 for image in (mean, sample))
+
+
+@pytest.mark.parametrize("name", likelihoods.MASSES)
+def test_outputs_of_a_value_are_its_own_in_every_row_column_and_channel(name):
+    """Changing x in one place changes log p by that value's own mass: outputs are not mixed up between channels."""
+    model, params, _ = initialized(name)
+    z = jax.random.normal(jax.random.key(2), (1, 2))
+    base = jnp.full((1, *SHAPE), 51 / 255)
+    changed = jnp.stack([base.reshape(-1).at[place].set(1.0).reshape(base.shape) for place in range(12)])
+    p = jax.jit(lambda params, x: model.likelihood(params, z).log_prob(x))
+    differences = np.array([p(params, x)[0] - p(params, base)[0] for x in changed])
+    pixels = model.likelihood(params, z).pixels
+    expected = pixels.log_prob(jnp.ones((1, *SHAPE))) - pixels.log_prob(base)
+    np.testing.assert_allclose(differences, expected.reshape(-1), rtol=1e-4, atol=1e-4)
+    # A brighter mean image gives a brighter bias at the same place.
+    assert (np.diff(np.asarray(model.likelihood(params, jnp.zeros((1, 2))).mean).reshape(-1)) > 0).all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_parameter_of_a_likelihood_has_a_finite_gradient_and_all_but_the_optimal_scale_one_that_is_not_zero(name):
+    model, params, _ = initialized(name)
+    z, x = jax.random.normal(jax.random.key(2), (5, 4, 2)), on_grid(4, *SHAPE)
+    gradient = jax.jit(jax.grad(lambda params: model.likelihood(params, z).log_prob(x[None]).mean()))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient["decoder"]):
+        held = name == "normal with the optimal scale" and "log_scale" in jax.tree_util.keystr(path)
+        assert jnp.isfinite(leaf).all(), path
+        assert (leaf != 0).any() != held, path
+
+
+def test_logistic_mixture_of_one_is_the_discretized_logistic():
+    one = likelihoods.logistic_mixture(settings_of("logistic_mixture", num_logistics=1))
+    alone = likelihoods.discretized_logistic(settings_of("discretized_logistic"))
+    mean_image, x = on_grid(*SHAPE, seed=1), on_grid(4, *SHAPE)
+    raw = jax.random.normal(jax.random.key(0), (4, 2, 3, 6))
+    expected = alone.distribution(alone.init(mean_image), raw[..., 2:]).log_prob(x)
+    np.testing.assert_allclose(one.distribution(one.init(mean_image), raw).log_prob(x), expected, rtol=1e-5)
+
+
+def test_num_logistics_is_the_number_of_components():
+    for number in (2, 3):
+        mixture = likelihoods.logistic_mixture(settings_of("logistic_mixture", num_logistics=number))
+        assert mixture.outputs_per_channel == 3 * number
+        raw = jnp.zeros((1, 2, 3, 2 * 3 * number))
+        assert mixture.distribution(mixture.init(on_grid(*SHAPE)), raw).pixels.logits.shape == (number, 1, *SHAPE)
+
+
+GREY = np.arange(48, dtype=np.uint8).reshape(4, 2, 3, 2)
+BLACK_AND_WHITE = np.where(GREY > 20, 255, 0).astype(np.uint8)
+BETWEEN = GREY.astype(np.float32) / 50
+
+
+def data(values, binary=False):
+    return Dataset("mine", Split(values), Split(values[:0]), Split(values[:1]), binary)
+
+
+@pytest.mark.parametrize("likelihood", likelihoods.DENSITIES)
+@pytest.mark.parametrize("binarization", ["dynamic", "fixed", "threshold", "none"])
+def test_a_density_of_black_and_white_pixels_is_refused(likelihood, binarization):
+    """It has no upper bound: a σ towards 0 at each of two values, a logit towards infinity."""
+    binary = binarization == "none"
+    with pytest.raises(likelihoods.LikelihoodError) as caught:
+        likelihoods.check(likelihood, data(BLACK_AND_WHITE if binary else GREY, binary), binarization)
+    expected = "no upper bound; use --likelihood=bernoulli" + ("" if binary else ", or --binarization=none")
+    assert str(caught.value).endswith(expected)
+
+
+@pytest.mark.parametrize("likelihood", likelihoods.MASSES)
+def test_masses_of_256_values_are_refused_for_binarised_data_and_for_values_between(likelihood):
+    with pytest.raises(likelihoods.LikelihoodError, match="these pixels are black or white; use --likelihood=bern"):
+        likelihoods.check(likelihood, data(GREY), "dynamic")
+    with pytest.raises(likelihoods.LikelihoodError, match="mine has values between them; use --likelihood=cont"):
+        likelihoods.check(likelihood, data(BETWEEN), "none")
+    likelihoods.check(likelihood, data(GREY), "none")
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_values_outside_of_0_and_1_are_for_the_normal_alone(likelihood, value):
+    beyond = BETWEEN.copy()
+    beyond[3, 0, 0, 0] = value
+    with pytest.raises(likelihoods.LikelihoodError, match=r"is of values in \[0, 1\], and those of mine range from"):
+        likelihoods.check(likelihood, data(beyond), "none")
+    likelihoods.check("normal", data(beyond), "none")
+
+
+def test_what_fits_is_not_refused():
+    for likelihood in ("bernoulli", *likelihoods.DENSITIES):
+        likelihoods.check(likelihood, data(GREY), "none")
+        likelihoods.check(likelihood, data(BETWEEN), "none")
+    for binarization in ("dynamic", "fixed", "threshold", "none"):
+        likelihoods.check("bernoulli", data(GREY), binarization)
+    likelihoods.check("bernoulli", data(BLACK_AND_WHITE, binary=True), "none")
+
+
+def test_fit_refuses_before_anything_is_written(tmp_path):
+    with pytest.raises(likelihoods.LikelihoodError, match="the likelihood normal is a density"):
+        fit.fit(tmp_path / "new", config(likelihood="normal", binarization="fixed"), digits())
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_256_masses_of_every_likelihood_of_grey_values_are_a_code(name):
+    """Each value's masses add up to one, whatever the decoder's outputs; of a cross-entropy there are none."""
+    model, params, _ = initialized(name)
+    p = model.likelihood(params, jnp.asarray([[-3.0, 2.0]]))
+    values = jnp.broadcast_to((jnp.arange(256) / 255).reshape(-1, 1, 1, 1), (256, *SHAPE))
+    if name == "bernoulli":
+        assert p.log_mass(values) is None
+        return
+    log_mass = jax.jit(lambda p, x: jax.lax.map(lambda one: p.pixels.log_mass(one[None])[0], x))(p, values)
+    np.testing.assert_allclose(np.exp(np.asarray(log_mass, float)).sum(0), 1, atol=1e-5)
+    np.testing.assert_allclose(p.log_mass(values[7:8]), [log_mass[7].sum()], rtol=1e-5)
+
+
+def optimal(**changes):
+    return config(likelihood="normal", scale="optimal", binarization="none", **{"epochs": 2} | changes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, compiled_once):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    assert train(workdir, optimal()).finished
+    return workdir
+
+
+def log_scale(params):
+    return float(params["decoder"]["output"]["log_scale"])
+
+
+def squared_errors(params, number_of_draws=1, seed=0):
+    """By numpy: of every training image, [draws, N, H, W, C]."""
+    model, x = models.build(optimal().settings), jnp.asarray(digits().train.images / 255, jnp.float32)
+    z, _ = model.posterior(params, models.Batch(x)).sample_and_log_prob(jax.random.key(seed), number_of_draws)
+    return (np.asarray(model.likelihood(params, z).mean, np.float64) - np.asarray(x)[None]) ** 2
+
+
+def test_stored_sigma_is_the_root_of_numpys_mean_squared_error_over_the_training_set(undisturbed):
+    params = jax.device_put(state(undisturbed).params)
+    errors = squared_errors(params, 20).mean((1, 2, 3, 4))
+    assert errors.std() < 0.01 * errors.mean()
+    assert np.exp(2 * log_scale(params)) == pytest.approx(errors.mean(), abs=5 * errors.std())
+
+
+def test_the_reported_bounds_before_and_after_the_last_epoch_are_of_the_optimal_sigma(undisturbed):
+    """−D/2 (log 2π σ² + 1) is the reconstruction of the training set; in training every batch has its own σ."""
+    expected = -64 / 2 * (np.log(2 * np.pi) + 2 * log_scale(state(undisturbed).params) + 1)
+    held_out = rows(undisturbed)[-2]
+    assert held_out["split"] == "validation"
+    assert held_out["reconstruction"] == pytest.approx(expected, rel=0.05)
+    # Parameters change within the epoch; at σ = 1 it would be −60.
+    assert rows(undisturbed)[-3]["reconstruction"] == pytest.approx(expected, abs=3)
+
+
+@pytest.mark.parametrize("stops", [[STEPS_PER_EPOCH], [STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH + 3]])
+def test_a_run_with_the_optimal_sigma_resumes_bit_identical(tmp_path, undisturbed, monkeypatch, stops):
+    monkeypatch.setattr(fit, "SECONDS_PER_CALL", 0.0)
+    for stop in stops:
+        seen = []
+        train(
+            tmp_path,
+            optimal(),
+            report=lambda progress, seen=seen: seen.append(progress.step),
+            should_stop=lambda seen=seen, stop=stop: bool(seen) and seen[-1] >= stop,
+        )
+        assert seen[-1] == stop
+    assert train(tmp_path, optimal()).finished
+    assert_same_result(tmp_path, undisturbed)
+
+
+@cache
+def fitted(**changes):
+    """A new state, the compiled function that sets its σ, and the 75 images that it is of."""
+    settings = optimal(**changes).settings
+    model, objective = models.build(settings), objectives.build(settings)
+    stored = images.stored(digits(), "train", "none", training=True)
+    data = Split(jnp.asarray(stored.images[:75]), None)
+    initialize = jax.jit(lambda root, h, mean: training.initialize(root, model, objective, settings, h, mean))
+    first = initialize(jax.random.key(0), Hyperparameters(ema_decay=0.9), jnp.full((8, 8, 1), 0.3))
+    fit_scale = jax.jit(partial(training.fit_scale, model=model, settings=settings))
+    return first, lambda root, state=first: fit_scale(root, state, data), data
+
+
+def test_sigma_is_a_function_of_seed_and_step_and_the_last_batch_is_masked():
+    first, fit_scale, data = fitted()
+    once = fit_scale(jax.random.key(0))
+    assert_same_bits(fit_scale(jax.random.key(0)), once)
+    assert log_scale(fit_scale(jax.random.key(1)).params) != log_scale(once.params)
+    assert log_scale(fit_scale(jax.random.key(0), first._replace(step=first.step + 1)).params) != log_scale(once.params)
+    # The two batches of 50 by hand: the second is half filled.
+    model, total = models.build(optimal().settings), 0.0
+    x = np.asarray(data.images, np.float32) / 255
+    for number, index in enumerate((np.arange(50), np.minimum(np.arange(50, 100), 74))):
+        q = model.posterior(first.params, models.Batch(jnp.asarray(x[index])))
+        z, _ = q.sample_and_log_prob(stream(jax.random.key(0), Stream.SCALE, 0, number), 1)
+        errors = (np.asarray(model.likelihood(first.params, z).mean[0]) - x[index]) ** 2
+        total += errors[: 75 - 50 * number].sum()
+    assert np.exp(2 * log_scale(once.params)) == pytest.approx(total / x.size, rel=1e-5)
+
+
+def test_sigma_changes_nothing_but_itself_and_the_average_has_it_too():
+    first, fit_scale, _ = fitted(average_weights=True, ema_decay=0.9)
+    once = fit_scale(jax.random.key(0))
+    assert log_scale(once.average) == log_scale(once.params) != 0
+    for tree in (once.params, once.average):
+        tree["decoder"]["output"]["log_scale"] = jnp.zeros(())
+    assert_same_bits(once, first)
+
+
+def test_training_neither_reads_nor_moves_the_stored_sigma():
+    settings = optimal().settings
+    model, objective = models.build(settings), objectives.build(settings)
+    first, fit_scale, data = fitted()
+    once = fit_scale(jax.random.key(0))
+
+    @jax.jit
+    def step(state):
+        h = Hyperparameters()
+        return training.train_step(
+            jax.random.key(5), state, models.Batch(data.images[:50] / 255.0), model, objective, settings, h
+        )
+
+    other, same = step(first), step(once)
+    assert log_scale(same.params) == log_scale(once.params)
+    assert other.recent.bound[0] == same.recent.bound[0]
+    same.params["decoder"]["output"]["log_scale"] = other.params["decoder"]["output"]["log_scale"]
+    assert_same_bits(other.params, same.params)
+
+
+def test_evaluation_at_the_stored_sigma_does_not_depend_on_the_batch(undisturbed):
+    params, model = jax.device_put(state(undisturbed).params), models.build(optimal().settings)
+    x = digits().test.images[:7]
+    options = {"model": model, "num_samples": 5}
+    whole = evaluation.evaluate(jax.random.key(0), params, x, batch_size=7, **options)
+    for size in (1, 3):
+        parts = evaluation.evaluate(jax.random.key(0), params, x, batch_size=size, **options)
+        jax.tree.map(np.testing.assert_array_equal, parts, whole)
+    in_training = evaluation.evaluate(
+        jax.random.key(0), params, x, batch_size=7, model=model.in_training, num_samples=5
+    )
+    assert (in_training.elbo != whole.elbo).all()

@@ -1,0 +1,150 @@
+"""model.py, networks.py, likelihoods.py and posteriors.py."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from vae.models import model as models
+from vae.models.posteriors import DiagonalNormal, diagonal_normal, standard_normal
+from vae.settings import Settings
+
+SMALL = Settings((5, 7, 2), hidden_sizes=(8, 6), latent_dim=3)
+SETTINGS = {
+    "mlp": SMALL,
+    "conv": Settings((5, 7, 2), network="conv", channels=(3, 4), hidden_sizes=(6,), latent_dim=3, activation="relu"),
+    "normal": Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, likelihood="normal"),
+    "normal with a fixed scale": Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, likelihood="normal", scale=0.1),
+    "bfloat16": Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, precision="bfloat16"),
+    "conv, bfloat16": Settings(
+        (5, 7, 2), network="conv", channels=(3,), hidden_sizes=(6,), latent_dim=3, precision="bfloat16"
+    ),
+}
+
+
+def random_batch(settings, size=4):
+    return models.Batch(jax.random.uniform(jax.random.key(0), (size, *settings.image_shape)))
+
+
+@cache
+def initialized(settings):
+    """The model, a batch and parameters; compiled once for all tests."""
+    model, batch = models.build(settings), random_batch(settings)
+    return model, batch, jax.jit(model.init)(jax.random.key(1), batch)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_every_model_keeps_the_contract_of_shapes(settings):
+    model, batch, params = initialized(settings)
+    assert set(params) == {"encoder", "decoder", "prior"}
+
+    @jax.jit
+    def everything(params):
+        q = model.posterior(params, batch)
+        z, log_q = q.sample_and_log_prob(jax.random.key(2), 6)
+        log_p = model.prior(params).log_prob(z)
+        kl = q.kl_per_dimension(model.prior(params))
+        p = model.likelihood(params, z)
+        images = p.mean, p.sample(jax.random.key(3))
+        weighted = models.weigh(jax.random.key(2), params, model, q, batch, 6)
+        return q, z, log_q, log_p, kl, p.log_prob(batch.x[None]), images, weighted
+
+    q, z, log_q, log_p, kl, log_p_x, images, weighted = everything(params)
+    assert q.mean.shape == kl.shape == (4, 3)
+    assert z.shape == (6, 4, 3)
+    assert log_q.shape == log_p.shape == log_p_x.shape == (6, 4)
+    assert [image.shape for image in images] == [(6, 4, 5, 7, 2)] * 2
+    np.testing.assert_allclose(weighted.log_w, log_p_x + log_p - log_q, rtol=1e-4)
+    assert all(array.dtype == jnp.float32 for array in jax.tree.leaves((params, q, z, weighted)))
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_every_parameter_changes_the_log_weights(settings):
+    model, batch, params = initialized(settings)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        q = model.posterior(params, batch)
+        return models.weigh(jax.random.key(2), params, model, q, batch, 2).log_w.sum()
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
+        assert jnp.isfinite(leaf).all(), path
+        assert (leaf != 0).any(), path
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
+def test_untrained_decoder_outputs_the_mean_image_where_z_is_zero(likelihood):
+    settings = Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, likelihood=likelihood)
+    model, batch = models.build(settings), random_batch(settings, size=1)
+    params = jax.jit(model.init)(jax.random.key(1), batch)
+    np.testing.assert_allclose(model.likelihood(params, jnp.zeros((1, 3))).mean, batch.x, atol=2e-3)
+
+
+def test_bias_of_a_constant_pixel_is_clipped_to_a_finite_logit():
+    model = models.build(SMALL)
+    params = jax.jit(model.init)(jax.random.key(1), models.Batch(jnp.zeros((1, *SMALL.image_shape))))
+    np.testing.assert_allclose(params["decoder"]["output"]["bias"], np.log(0.001 / 0.999), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "conv, bfloat16"])
+def test_bfloat16_values_and_gradients_are_close_to_float32_but_not_equal(name):
+    rounded = SETTINGS[name]
+    settings = Settings(**{**rounded.to_dict(), "precision": "float32"})
+    _, batch, params = initialized(settings)
+
+    def value_and_gradient(settings):
+        model = models.build(settings)
+
+        def total(params):
+            q = model.posterior(params, batch)
+            return models.weigh(jax.random.key(2), params, model, q, batch, 2).log_w.mean()
+
+        value, gradient = jax.jit(jax.value_and_grad(total))(params)
+        return value, jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
+
+    (value, gradient), (value_16, gradient_16) = value_and_gradient(settings), value_and_gradient(rounded)
+    assert value_16 != value
+    assert value_16 == pytest.approx(float(value), rel=0.01)
+    assert jnp.linalg.norm(gradient_16 - gradient) < 0.03 * jnp.linalg.norm(gradient)
+    assert gradient_16.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("channels", [(3,), (3, 4), (3, 4, 5)])
+@pytest.mark.parametrize("image_shape", [(28, 28, 1), (8, 8, 1), (5, 7, 3)])
+def test_conv_decoder_makes_images_of_any_size(image_shape, channels):
+    settings = Settings(image_shape, network="conv", channels=channels, hidden_sizes=(), latent_dim=2)
+    model = models.build(settings)
+    params = jax.eval_shape(model.init, jax.random.key(0), random_batch(settings, 1))
+    mean = jax.eval_shape(lambda params, z: model.likelihood(params, z).mean, params, jnp.zeros((3, 2)))
+    assert mean.shape == (3, *image_shape)
+
+
+@pytest.mark.usefixtures("float64")
+def test_diagonal_normal_equals_numpyro():
+    generator = np.random.default_rng(0)
+    q = DiagonalNormal(jnp.asarray(generator.normal(size=(4, 3))), jnp.asarray(generator.normal(size=(4, 3))))
+    reference = dist.Normal(q.loc, jnp.exp(q.log_scale)).to_event(1)
+    z, log_q = q.sample_and_log_prob(jax.random.key(0), 5)
+    np.testing.assert_allclose(log_q, [reference.log_prob(z_k) for z_k in z], rtol=1e-10)
+    np.testing.assert_allclose(q.log_prob(z), log_q, rtol=1e-12)
+    np.testing.assert_allclose(q.log_prob_per_dimension(z).sum(-1), log_q, rtol=1e-12)
+    prior = dist.Normal(jnp.zeros((4, 3)), jnp.ones((4, 3))).to_event(1)
+    kl = dist.kl_divergence(reference, prior)
+    np.testing.assert_allclose(q.kl_per_dimension(standard_normal(3)).sum(-1), kl, rtol=1e-10)
+    np.testing.assert_allclose(q.covariance[1], np.diag(np.exp(2 * q.log_scale[1])), rtol=1e-12)
+
+
+def test_samples_have_the_moments_of_the_posterior():
+    q = DiagonalNormal(jnp.asarray([[1.0, -2.0]]), jnp.log(jnp.asarray([[0.5, 2.0]])))
+    z, _ = q.sample_and_log_prob(jax.random.key(0), 200_000)
+    np.testing.assert_allclose(z.mean((0, 1)), [1, -2], atol=0.02)
+    np.testing.assert_allclose(z.std((0, 1)), [0.5, 2.0], rtol=0.01)
+
+
+def test_scale_of_the_posterior_is_bounded_at_any_output():
+    q = diagonal_normal(jnp.asarray([[0.0, 0.0, -1e6, 1e6]]))
+    np.testing.assert_allclose(q.log_scale, [[-10, 10]])

@@ -1,0 +1,179 @@
+"""Two stochastic layers: against closed forms of a linear-Gaussian chain, numpyro, and the gradients of each other."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import scipy.stats
+
+from vae import objectives
+from vae.evaluation import importance as evaluation
+from vae.models import model as models
+from vae.settings import Hyperparameters, Settings
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+# z2 ~ N(0, 1), z1 ~ N(a·z2 + c, s²), x ~ N(w·z1 + b, σ²): networks without hidden layers are linear.
+A, C, S, W, B, SIGMA = 0.9, 0.3, 0.6, 1.4, -0.2, 0.5
+CHAIN = Settings(
+    (1, 1, 1),
+    hidden_sizes=(),
+    latent_dim=1,
+    upper_latent_dim=1,
+    upper_hidden_sizes=(),
+    likelihood="normal",
+    scale=SIGMA,
+)
+X = np.array([-0.7, 0.4, 1.5])
+
+
+def linear(slope, intercept, scale):
+    """The parameters of a linear network whose outputs are a mean and a constant, unbounded log-scale."""
+    raw_log_scale = 10 * np.arctanh(np.log(scale) / 10)
+    return {"kernel": jnp.asarray([[slope, 0.0]]), "bias": jnp.asarray([intercept, raw_log_scale])}
+
+
+def exact_params():
+    """The chain, with its exact posterior q(z1|x) q(z2|z1)."""
+    variance_1 = 1 / (1 / (A**2 + S**2) + W**2 / SIGMA**2)
+    variance_2 = 1 / (1 + A**2 / S**2)
+    slope_1, slope_2 = variance_1 * W / SIGMA**2, variance_2 * A / S**2
+    return {
+        "encoder": {
+            "Dense_0": linear(slope_1, variance_1 * C / (A**2 + S**2) - slope_1 * B, variance_1**0.5),
+            "upper": {"Dense_0": linear(slope_2, -slope_2 * C, variance_2**0.5)},
+        },
+        "decoder": {
+            "network": {"Dense_0": {"kernel": jnp.asarray([[W]])}},
+            "output": {"bias": jnp.full((1, 1, 1), B)},
+        },
+        "prior": {"lower": {"Dense_0": linear(A, C, S)}},
+    }
+
+
+def log_p(x):
+    return scipy.stats.norm(B + W * C, np.sqrt(W**2 * (A**2 + S**2) + SIGMA**2)).logpdf(x)
+
+
+def batch_of(x):
+    return models.Batch(jnp.asarray(x)[:, None, None, None])
+
+
+def test_with_the_exact_posterior_every_weight_is_the_likelihood():
+    model, params, batch = models.build(CHAIN), exact_params(), batch_of(X)
+    assert jax.tree.structure(jax.eval_shape(model.init, jax.random.key(0), batch)) == jax.tree.structure(params)
+
+    @jax.jit
+    def log_weights(params):
+        return models.weigh(jax.random.key(0), params, model, model.posterior(params, batch), batch, 5).log_w
+
+    np.testing.assert_allclose(log_weights(params), np.tile(log_p(X), (5, 1)), atol=1e-10)
+
+
+def test_the_evaluation_of_a_model_with_two_layers_is_its_likelihood():
+    result = evaluation.evaluate(
+        jax.random.key(0), exact_params(), X[:, None, None, None], model=models.build(CHAIN), num_samples=30
+    )
+    np.testing.assert_allclose(result.log_likelihood[30], log_p(X), atol=1e-10)
+    variance_1 = 1 / (1 / (A**2 + S**2) + W**2 / SIGMA**2)
+    expected = variance_1 * (C / (A**2 + S**2) + W * (X - B) / SIGMA**2)
+    assert result.posterior_mean is not None
+    np.testing.assert_allclose(result.posterior_mean[:, 0], expected, atol=1e-10)
+    assert result.kl_per_dimension is None
+
+
+@cache
+def gradients(name, estimator, shift, num_draws):
+    """The gradient in each encoder parameter, of both layers, of each of `num_draws` estimates with K = 4."""
+    model, params = models.build(CHAIN), exact_params()
+    params["encoder"] = jax.tree.map(lambda leaf: leaf + shift, params["encoder"])
+    objective = objectives.build(Settings((1, 1, 1), objective=name, estimator=estimator, num_samples=4))
+
+    def gradient(key):
+        def surrogate(encoder):
+            return objective.apply(key, params | {"encoder": encoder}, model, batch_of(X[:1]), Hyperparameters(), 0)[0]
+
+        return jax.flatten_util.ravel_pytree(jax.grad(surrogate)(params["encoder"]))[0]
+
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    return np.asarray(jax.jit(lambda keys: jax.lax.map(gradient, keys, batch_size=10_000))(keys))
+
+
+@pytest.mark.parametrize("name", ["elbo_mc", "iwae"])
+@pytest.mark.parametrize("estimator", ["stl", "dreg"])
+def test_both_encoders_gradients_are_exactly_zero_where_q_is_the_posterior(name, estimator):
+    np.testing.assert_allclose(gradients(name, estimator, 0.0, 100), 0, atol=1e-10)
+
+
+@pytest.mark.parametrize("estimator", ["dreg", "score"])
+@pytest.mark.parametrize("name", ["iwae", "elbo_mc"])
+def test_all_encoder_gradients_of_two_layers_have_the_same_mean(name, estimator):
+    plain, other = gradients(name, "reparameterized", 0.4, 50_000), gradients(name, estimator, 0.4, 50_000)
+    error = np.sqrt(plain.var(0) / len(plain) + other.var(0) / len(other))
+    z_scores = np.abs(plain.mean(0) - other.mean(0)) / error
+    assert z_scores.shape == (8,)
+    assert (z_scores < 4.5).all(), z_scores
+
+
+def test_the_doubly_reparameterized_gradients_of_two_layers_are_several_times_less_noisy():
+    plain, doubly = gradients("iwae", "reparameterized", 0.4, 50_000), gradients("iwae", "dreg", 0.4, 50_000)
+    ratio = plain.std(0) / doubly.std(0)
+    print(ratio)
+    assert (ratio > 4).all(), ratio
+
+
+def mlp(params, z):
+    """Two tanh layers, then a linear one, by numpy: means and log-scales."""
+    for layer in ("Dense_0", "Dense_1"):
+        z = np.tanh(np.asarray(z) @ np.asarray(params[layer]["kernel"]) + np.asarray(params[layer]["bias"]))
+    loc, raw = np.split(z @ np.asarray(params["Dense_2"]["kernel"]) + np.asarray(params["Dense_2"]["bias"]), 2, -1)
+    return loc, np.exp(10 * np.tanh(raw / 10))
+
+
+def test_the_densities_of_both_layers_equal_numpyros():
+    settings = Settings((2, 3, 1), hidden_sizes=(5, 4), latent_dim=3, upper_latent_dim=2, upper_hidden_sizes=(6, 7))
+    model, batch = models.build(settings), models.Batch(jax.random.uniform(jax.random.key(0), (4, 2, 3, 1)))
+    params = jax.jit(model.init)(jax.random.key(1), batch)
+    params = jax.tree.map(
+        lambda leaf: leaf + np.float32(0.1 * np.cos(np.arange(leaf.size)).reshape(leaf.shape)), params
+    )
+
+    @jax.jit
+    def sample_and_score(params):
+        z, log_q = model.posterior(params, batch).sample_and_log_prob(jax.random.key(2), 6)
+        return z, log_q, model.prior(params).log_prob(z)
+
+    (z1, z2), log_q, log_p = sample_and_score(params)
+    assert (z1.shape, z2.shape) == ((6, 4, 3), (6, 4, 2))
+    pairs = {
+        "q(z1|x)": (mlp(params["encoder"], np.asarray(batch.x).reshape(4, 6)), z1, log_q[0]),
+        "q(z2|z1)": (mlp(params["encoder"]["upper"], z1), z2, log_q[1]),
+        "p(z1|z2)": (mlp(params["prior"]["lower"], z2), z1, log_p[0]),
+        "p(z2)": ((np.zeros(2), np.ones(2)), z2, log_p[1]),
+    }
+    for name, (normal, z, found) in pairs.items():
+        expected = dist.Normal(*map(jnp.asarray, normal)).to_event(1)
+        with jax.numpy_rank_promotion("allow"):
+            np.testing.assert_allclose(found, expected.log_prob(z), rtol=1e-5, err_msg=name)
+    assert params["encoder"]["upper"]["Dense_0"]["kernel"].shape == (3, 6)
+    assert params["prior"]["lower"]["Dense_0"]["kernel"].shape == (2, 7)
+
+
+def test_the_prior_is_sampled_from_the_top():
+    """z1 = a·z2 + c + s·ε: its moments and its covariance with z2 are known."""
+    p = models.build(CHAIN).prior(exact_params())
+    (z1, z2), log_p = jax.jit(lambda: p.sample_and_log_prob(jax.random.key(0), 100_000))()
+    assert z1.shape == z2.shape == (100_000, 1, 1)
+    assert [layer.shape for layer in log_p] == [(100_000, 1)] * 2
+    found = np.cov(z1[:, 0, 0], z2[:, 0, 0])
+    np.testing.assert_allclose(found, [[A**2 + S**2, A], [A, 1]], atol=0.02)
+    assert float(z1.mean()) == pytest.approx(C, abs=0.02)
+
+
+def test_only_the_first_layer_reaches_x_and_it_may_be_given_alone():
+    model, params = models.build(CHAIN), exact_params()
+    z1, z2 = jnp.ones((2, 3, 1)), jnp.zeros((2, 3, 1))
+    np.testing.assert_array_equal(model.likelihood(params, (z1, z2)).mean, model.likelihood(params, z1).mean)

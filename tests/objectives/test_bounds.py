@@ -1,0 +1,260 @@
+"""bounds.py against numpy in float64, and against what is known of q = N(0.2, 1.1²), p = N(0, 1)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from vae.objectives.bounds import (
+    BOUNDS,
+    GROUPED,
+    ciwae,
+    elbo_mc,
+    iwae,
+    jackknife,
+    leave_one_out,
+    miwae,
+    piwae,
+    renyi,
+    vr_max,
+)
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LOG_W = np.random.default_rng(0).normal(-90, 3, (6, 5))
+GROUPS = np.random.default_rng(1).normal(-90, 3, (3, 4, 5))  # M = 3, K = 4: a swap shows
+NUMBERS = {"renyi": {"alpha": 0.5}, "ciwae": {"ciwae_beta": 0.3}}
+
+
+def log_mean_exp(log_w, axis=0):
+    return scipy.special.logsumexp(log_w, axis=axis) - np.log(log_w.shape[axis])
+
+
+def numpy_jackknife(log_w, order):
+    """By enumeration of every subset, from the definition."""
+    from itertools import combinations
+    from math import comb, factorial
+
+    k = len(log_w)
+    total = 0
+    for j in range(order + 1):
+        kept = [log_mean_exp(log_w[list(rows)]) for rows in combinations(range(k), k - j)]
+        assert len(kept) == comb(k, j)
+        total += (-1) ** j * (k - j) ** order / (factorial(order - j) * factorial(j)) * np.mean(kept, axis=0)
+    return total
+
+
+NUMPY = {
+    "elbo_mc": lambda w: w.mean(0),
+    "iwae": log_mean_exp,
+    "miwae": lambda w: log_mean_exp(w, axis=1).mean(0),
+    "piwae": lambda w: log_mean_exp(w.reshape(-1, w.shape[-1])),
+    "ciwae": lambda w: 0.3 * w.mean(0) + 0.7 * log_mean_exp(w),
+    "renyi": lambda w: log_mean_exp(0.5 * w) / 0.5,
+    "vr_max": lambda w: w.max(0),
+    "jackknife_1": lambda w: numpy_jackknife(w, 1),
+    "jackknife_2": lambda w: numpy_jackknife(w, 2),
+}
+
+
+@pytest.mark.parametrize("name", list(BOUNDS))
+def test_every_bound_equals_its_formula_in_numpy(name):
+    log_w = GROUPS if name in GROUPED else LOG_W
+    np.testing.assert_allclose(
+        BOUNDS[name](jnp.asarray(log_w), **NUMBERS.get(name, {})), NUMPY[name](log_w), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", list(BOUNDS))
+def test_a_constant_in_log_p_passes_through_every_bound(name):
+    log_w = jnp.asarray(GROUPS if name in GROUPED else LOG_W)
+    bound = lambda w: BOUNDS[name](w, **NUMBERS.get(name, {}))  # noqa: E731
+    np.testing.assert_allclose(bound(log_w + 7), bound(log_w) + 7, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(BOUNDS))
+def test_gradients_equal_finite_differences(name):
+    log_w = jnp.asarray(GROUPS if name in GROUPED else LOG_W) / 30
+
+    def total(w):
+        return BOUNDS[name](jnp.asarray(w), **NUMBERS.get(name, {})).sum()
+
+    gradient = np.asarray(jax.grad(total)(log_w))
+    for position in [(0,) * log_w.ndim, (1,) * log_w.ndim, (2,) * log_w.ndim]:
+        step = jnp.zeros_like(log_w).at[position].set(1e-5)
+        difference = (total(log_w + step) - total(log_w - step)) / 2e-5
+        assert gradient[position] == pytest.approx(float(difference), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", list(BOUNDS))
+@pytest.mark.parametrize("spread", [0.0, 1e4])
+def test_values_and_gradients_are_finite_in_float32_for_equal_and_for_very_unequal_weights(name, spread):
+    log_w = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5)) * spread, jnp.float32)
+    log_w = log_w if name in GROUPED else log_w.reshape(12, 5)
+    bound = lambda w: BOUNDS[name](w, **NUMBERS.get(name, {})).sum()  # noqa: E731
+    value, gradient = jax.value_and_grad(bound)(log_w)
+    assert jnp.isfinite(value)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_one_sample_is_the_elbo_for_every_bound_that_allows_it():
+    one = jnp.asarray(LOG_W[:1])
+    for name in ("iwae", "ciwae", "renyi", "vr_max"):
+        np.testing.assert_allclose(BOUNDS[name](one, **NUMBERS.get(name, {})), one[0], rtol=1e-12)
+    np.testing.assert_allclose(miwae(jnp.asarray(GROUPS[:, :1])), GROUPS[:, 0].mean(0), rtol=1e-12)
+
+
+def test_leaving_samples_out_never_raises_the_bound():
+    """The mean of the K leave-one-out bounds L_{K−1} ≤ L_K, for any fixed weights (Burda et al. 2016, theorem 1)."""
+    smaller = np.mean([iwae(jnp.asarray(np.delete(LOG_W, k, axis=0))) for k in range(len(LOG_W))], axis=0)
+    assert (smaller <= iwae(jnp.asarray(LOG_W))).all()
+
+
+def test_the_ends_of_each_family_are_the_bounds_it_joins():
+    log_w, groups = jnp.asarray(LOG_W), jnp.asarray(GROUPS)
+    np.testing.assert_allclose(ciwae(log_w, 0.0), iwae(log_w), rtol=1e-12)
+    np.testing.assert_allclose(ciwae(log_w, 1.0), elbo_mc(log_w), rtol=1e-12)
+    np.testing.assert_allclose(renyi(log_w, 0.0), iwae(log_w), rtol=1e-12)
+    np.testing.assert_allclose(renyi(log_w, 1.0), elbo_mc(log_w), rtol=1e-12)
+    np.testing.assert_allclose(renyi(log_w, -1e4), vr_max(log_w), rtol=1e-4)
+    np.testing.assert_allclose(miwae(groups[:1]), iwae(groups[0]), rtol=1e-12)
+    np.testing.assert_allclose(piwae(groups), iwae(groups.reshape(12, 5)), rtol=1e-12)
+
+
+def test_fault_m_and_k_are_swapped_in_the_multiply_importance_weighted_bound():
+    assert not np.allclose(miwae(jnp.asarray(GROUPS)), miwae(jnp.asarray(GROUPS.swapaxes(0, 1))))
+    np.testing.assert_allclose(miwae(jnp.asarray(GROUPS)), NUMPY["miwae"](GROUPS), rtol=1e-12)
+
+
+def test_fault_the_worst_sample_gets_the_most_weight():
+    gradient = jax.grad(lambda w: iwae(w).sum())(jnp.asarray(LOG_W))
+    np.testing.assert_array_equal(gradient.argmax(0), LOG_W.argmax(0))
+    np.testing.assert_allclose(gradient, scipy.special.softmax(LOG_W, axis=0), rtol=1e-10)
+
+
+def test_fault_the_reported_bound_is_a_weighted_sum_of_log_weights():
+    weights = scipy.special.softmax(LOG_W, axis=0)
+    assert (iwae(jnp.asarray(LOG_W)) < (weights * LOG_W).sum(0)).all()
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-12, 1e-9, 1e-6, 1e-3])
+def test_renyi_is_continuous_and_finite_through_alpha_one_in_float32(distance):
+    log_w = jnp.asarray(LOG_W, jnp.float32)
+    for alpha in (1 - distance, 1 + distance):
+        value, slope = jax.value_and_grad(lambda w, a=alpha: renyi(w, jnp.asarray(a, jnp.float32)).sum())(log_w)
+        expected = elbo_mc(jnp.asarray(LOG_W)) + 0.5 * (1 - alpha) * LOG_W.var(0)
+        assert value == pytest.approx(float(expected.sum()), abs=0.02)
+        np.testing.assert_allclose(slope, 1 / 6, atol=0.02)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_jackknife_keeps_its_digits_in_float32(order):
+    log_w = np.random.default_rng(0).normal(-90, 1, (50, 4))
+    exact = jackknife(jnp.asarray(log_w), order)
+    np.testing.assert_allclose(jackknife(jnp.asarray(log_w, jnp.float32), order), exact, atol=1e-3)
+
+
+def jackknife_of_sums(log_w, order):
+    """(value [B], gradient [K, B]) from the definition, by the sums that are left of all w: numpy's longest floats."""
+    largest = log_w.max(0)
+    w = np.exp(log_w - largest).astype(np.longdouble)
+    k, total = len(w), w.sum(0)
+    left = total - w  # without one
+    value = total.dtype.type(k) ** order / order * (np.log(total) - np.log(k))
+    gradient = total.dtype.type(k) ** order / order * w / total
+    of_one = (k - 1) ** order  # c_1 = −(K − 1)^m, for m = 1 and 2
+    value -= of_one * (np.log(left) - np.log(k - 1)).mean(0)
+    gradient -= of_one * w * ((1 / left).sum(0) - 1 / left) / k
+    if order == 2:
+        for b in range(w.shape[1]):
+            pairs = left[:, None, b] - w[None, :, b]
+            np.fill_diagonal(pairs, np.inf)
+            inverse, of_two = 1 / pairs, (k - 2) ** 2 / (2 * k * (k - 1))
+            np.fill_diagonal(pairs, 1)
+            value[b] += of_two * np.log(pairs).sum() - (k - 2) ** 2 / 2 * np.log(k - 2)
+            gradient[:, b] += of_two * w[:, b] * (inverse.sum() - 2 * inverse.sum(0))
+    return np.asarray(largest + value, np.float64), np.asarray(gradient, np.float64)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_jackknife_of_sums_is_that_of_every_subset(order):
+    value, _ = jackknife_of_sums(LOG_W, order)
+    np.testing.assert_allclose(value, numpy_jackknife(LOG_W, order), rtol=1e-13)
+
+
+@pytest.mark.parametrize(("order", "num_samples"), [(1, 1000), (2, 200), (2, 1000)])
+def test_the_jackknife_and_its_gradient_keep_their_digits_in_float32_for_any_number_of_samples(order, num_samples):
+    """log w ~ N(−90, 1) and N(−90, 4²). At K = 1000 the coefficients of order 2 are 10⁶, its effect .0007."""
+    spread = np.asarray([1, 1, 4, 4])
+    log_w = (np.random.default_rng(0).normal(size=(num_samples, 4)) * spread - 90).astype(np.float32)
+    expected, slope = jackknife_of_sums(log_w.astype(np.float64), order)
+    with jax.enable_x64(False):
+        both = jax.jit(lambda w: (jackknife(w, order), jax.grad(lambda w: jackknife(w, order).sum())(w)))
+        compiled = both.lower(jnp.asarray(log_w)).compile()
+        found, gradient = compiled(jnp.asarray(log_w))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(gradient, slope, atol=1e-5 * np.abs(slope).max())
+    # Nor is there an array of all pairs: with a batch of 100 it would take 400 MB at K = 1000.
+    assert compiled.memory_analysis().temp_size_in_bytes < 64 * log_w.nbytes + 1e5
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("log_w", [[0, 0, 0], [0, -1e-9, -40, -41], [0, -800, -801], [0, 0, -700, -700]], ids=str)
+def test_the_jackknife_is_exact_where_weights_are_equal_or_few_have_all_the_weight(order, log_w):
+    log_w = np.asarray(log_w, np.float64)[:, None]
+    wanted = numpy_jackknife(log_w, order)
+    np.testing.assert_allclose(jackknife(jnp.asarray(log_w), order), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_the_jackknife_refuses_as_many_samples_as_it_leaves_out():
+    with pytest.raises(ValueError, match="needs more than 2"):
+        jackknife(jnp.asarray(LOG_W[:2]), 2)
+
+
+def test_leave_one_out_is_exact_where_one_weight_is_nearly_everything():
+    log_w = jnp.asarray([[0.0], [-60.0], [-61.0]])
+    expected = np.logaddexp(-60, -61), np.logaddexp(0, -61), np.logaddexp(0, -60)
+    np.testing.assert_allclose(leave_one_out(log_w)[:, 0], expected, rtol=1e-14)
+
+
+def draws_of_log_w(num_samples, repetitions, seed=0):
+    """log p(z) − log q(z) at z ~ q, of the pair above: [num_samples, repetitions]; log p = 0."""
+    z = 0.2 + 1.1 * np.random.default_rng(seed).normal(size=(num_samples, repetitions))
+    return scipy.stats.norm.logpdf(z) - scipy.stats.norm(0.2, 1.1).logpdf(z)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "expected"), [(-1.0, 0.021730), (0.0, 0.0), (0.5, -0.013585), (1.0, -0.029690), (2.0, -0.073184)]
+)
+def test_renyi_converges_to_minus_the_renyi_divergence(alpha, expected):
+    bound = renyi(jnp.asarray(draws_of_log_w(1_000_000, 1)), alpha)
+    assert bound.mean() == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_gap_of_iwae_falls_like_the_variance_of_the_weights_over_2k():
+    """log p − E L_K ≈ γ²/2K with γ² = exp D₂(p‖q) − 1 = 0.044419."""
+    bounds = iwae(jnp.asarray(draws_of_log_w(16, 400_000)))
+    error = bounds.std() / np.sqrt(bounds.size)
+    assert -bounds.mean() == pytest.approx(0.044419 / 32, abs=4 * float(error))
+    assert error < 0.044419 / 32 / 10
+
+
+@pytest.mark.parametrize("num_samples", [2, 8])
+def test_the_jackknife_has_no_maximum(float64, num_samples):
+    """With one weight of 1 and the others e^−L, order 1 grows by (K − 1)/K for each nat of L; IWAE falls to −log K."""
+
+    def at(fall):
+        log_w = jnp.full((num_samples, 1), -float(fall)).at[0].set(0.0)
+        return jackknife(log_w, 1)[0], iwae(log_w)[0]
+
+    (low, _), (high, bound) = at(100), at(1100)
+    np.testing.assert_allclose(high - low, 1000 * (num_samples - 1) / num_samples, rtol=1e-12)
+    np.testing.assert_allclose(bound, -np.log(num_samples), rtol=1e-12)
+
+
+def test_the_jackknife_removes_the_first_terms_of_the_gap():
+    log_w = jnp.asarray(draws_of_log_w(8, 100_000))
+    gaps = [abs(float(bound.mean())) for bound in (iwae(log_w), jackknife(log_w, 1), jackknife(log_w, 2))]
+    assert gaps[1] < gaps[0] / 5
+    assert gaps[2] < gaps[0] / 5

@@ -1,0 +1,278 @@
+"""estimators.py: which gradients are unbiased, which are exact, and how their noise changes with K."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vae import objectives
+from vae.models.distributions import Normal
+from vae.models.model import Batch, Model
+from vae.models.posteriors import DiagonalNormal
+from vae.objectives.bounds import BOUNDS, GROUPED
+from vae.objectives.estimators import diagonal_of_hessian
+from vae.settings import Hyperparameters, Settings
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+SMOOTH = [name for name in BOUNDS if name not in ("vr_max", "piwae")]
+
+
+class Constant:
+    """A likelihood that says nothing, so that log w = log p(z) − log q(z)."""
+
+    def __init__(self, z):
+        self.z = z
+
+    def log_prob(self, x):
+        del x
+        return jnp.zeros(self.z.shape[:-1])
+
+
+def pair(prior_loc=0.0, prior_scale=1.0):
+    """q = N(loc, exp(log_scale)²) and p(z) = N(prior_loc + shift, prior_scale²), one-dimensional; log p(x) = 0."""
+
+    def prior(params, y=None):
+        del y
+        loc = jnp.full((1, 1), prior_loc) + params["decoder"]["shift"]
+        return DiagonalNormal(loc, jnp.full((1, 1), np.log(prior_scale)))
+
+    def posterior(params, batch):
+        return DiagonalNormal(
+            *(jnp.broadcast_to(params["encoder"][n], (len(batch.x), 1)) for n in ("loc", "log_scale"))
+        )
+
+    return Model(lambda key, batch: {}, posterior, prior, lambda params, z, y=None: Constant(z))
+
+
+def params_at(loc, scale):
+    return {
+        "encoder": {"loc": jnp.asarray(loc), "log_scale": jnp.log(jnp.asarray(scale))},
+        "decoder": {"shift": jnp.asarray(0.0)},
+    }
+
+
+def gradients(name, estimator, num_samples, loc=0.2, scale=1.1, num_draws=40_000, seed=0, model=None):
+    """The gradient in (loc, log_scale, shift) of each of `num_draws` independent estimates: [N, 3]."""
+    groups = 2 if name in GROUPED else 1
+    settings = Settings((1, 1, 1), objective=name, estimator=estimator, num_samples=num_samples, num_groups=groups)
+    objective, model = objectives.build(settings), model or pair()
+    params, batch = params_at(loc, scale), Batch(jnp.zeros((1, 1, 1, 1)))
+
+    def gradient(key):
+        def surrogate(params):
+            return objective.apply(key, params, model, batch, Hyperparameters(), 0)[0]
+
+        g = jax.grad(surrogate)(params)
+        return jnp.stack([g["encoder"]["loc"], g["encoder"]["log_scale"], g["decoder"]["shift"]])
+
+    keys = jax.random.split(jax.random.key(seed), num_draws)
+    return np.asarray(jax.jit(lambda keys: jax.lax.map(gradient, keys, batch_size=10_000))(keys))
+
+
+@cache
+def reference(name):
+    return gradients(name, "reparameterized", 4, seed=1)
+
+
+def z_scores(a, b):
+    """Of the difference of two means, column by column."""
+    error = np.sqrt(a.var(0) / len(a) + b.var(0) / len(b))
+    return np.abs(a.mean(0) - b.mean(0)) / np.maximum(error, 1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["dreg", "score"])
+@pytest.mark.parametrize("name", SMOOTH)
+def test_dreg_and_score_have_the_mean_of_the_reparameterized_gradient_for_every_smooth_bound(name, estimator):
+    assert (z_scores(gradients(name, estimator, 4), reference(name)) < 4.5).all()
+
+
+def test_dreg_of_one_sample_is_sticking_the_landing():
+    stl, dreg = (gradients("iwae", estimator, 1, num_draws=1000) for estimator in ("stl", "dreg"))
+    np.testing.assert_allclose(stl, dreg, atol=1e-12)
+
+
+def test_dreg_of_a_linear_bound_is_sticking_the_landing():
+    stl, dreg = (gradients("elbo_mc", estimator, 5, num_draws=1000) for estimator in ("stl", "dreg"))
+    np.testing.assert_allclose(stl, dreg, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["elbo_mc", "iwae", "renyi", "miwae"])
+@pytest.mark.parametrize("estimator", ["stl", "dreg"])
+def test_the_encoders_gradient_is_exactly_zero_where_q_is_the_posterior(name, estimator):
+    g = gradients(name, estimator, 4, loc=0.0, scale=1.0, num_draws=1000)
+    np.testing.assert_allclose(g[:, :2], 0, atol=1e-12)
+    assert np.abs(gradients(name, "reparameterized", 4, loc=0.0, scale=1.0, num_draws=1000)[:, 0]).max() > 0.1
+
+
+def test_sticking_the_landing_is_biased_for_more_than_one_sample():
+    """q = N(−3, 1), p = N(2, 3²), K = 10: mean gradient in q's mean +1.154, where the true one is +0.480."""
+    found = {
+        estimator: gradients("iwae", estimator, 10, loc=-3.0, scale=1.0, num_draws=100_000, model=pair(2.0, 3.0))[:, 0]
+        for estimator in ("stl", "dreg", "reparameterized")
+    }
+    assert found["stl"].mean() == pytest.approx(1.154, abs=0.01)
+    assert found["dreg"].mean() == pytest.approx(0.480, abs=0.01)
+    assert found["reparameterized"].mean() == pytest.approx(0.480, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "num_samples"), [("elbo_mc", 10), ("miwae", 1), ("piwae", 1)])
+def test_sticking_the_landing_is_unbiased_for_a_bound_that_is_linear_in_log_w(name, num_samples):
+    """The case above, where it is biased for IWAE by .67; the mean gradient in q's mean is that of the KL, 5/9."""
+    stl = gradients(name, "stl", num_samples, loc=-3.0, scale=1.0, model=pair(2.0, 3.0))
+    assert (np.abs(stl[:, :2].mean(0) - [5 / 9, 1 - 1 / 9]) < 4.5 * stl[:, :2].std(0) / len(stl) ** 0.5).all()
+    assert (z_scores(stl, gradients(name, "reparameterized", num_samples, -3.0, 1.0, model=pair(2.0, 3.0))) < 4.5).all()
+
+
+def test_sticking_the_landing_of_the_largest_weight_is_that_of_its_sample():
+    """No derivative of a maximum is needed: the path of the sample that is largest, ∂log w/∂z ∂z/∂(loc, log σ)."""
+    loc, scale, num_draws = 0.2, 1.1, 50
+    g = gradients("vr_max", "stl", 4, loc, scale, num_draws)
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    noise = np.stack([jax.random.normal(k, (4, 1, 1))[:, 0, 0] for k in keys])
+    z = loc + scale * noise
+    largest = (-0.5 * z**2 + 0.5 * noise**2).argmax(1)
+    z, noise = (np.take_along_axis(a, largest[:, None], 1)[:, 0] for a in (z, noise))
+    slope = -z + noise / scale
+    np.testing.assert_allclose(g, np.stack([slope, slope * scale * noise, z], axis=1), rtol=1e-9)
+
+
+def signal_to_noise(estimator, num_samples):
+    g = gradients("iwae", estimator, num_samples, num_draws=20_000)[:, 0]
+    return abs(g.mean()) / g.std()
+
+
+def test_the_encoders_signal_to_noise_ratio_falls_with_k_for_iwae_and_grows_with_dreg():
+    """Rainforth et al. (2018) and Tucker et al. (2018); reported .177 → .020 and 1.04 → 7.23 for K = 1 → 64."""
+    plain = [signal_to_noise("reparameterized", k) for k in (1, 8, 64)]
+    doubly = [signal_to_noise("dreg", k) for k in (1, 8, 64)]
+    assert plain[0] > 1.5 * plain[1] > 1.5 * 1.5 * plain[2]
+    assert doubly[2] > 1.5 * doubly[1] > 1.5 * 1.5 * doubly[0]
+    assert plain[0] == pytest.approx(0.177, abs=0.02)
+    assert doubly[2] == pytest.approx(7.23, rel=0.1)
+
+
+def test_the_score_estimator_is_the_noisiest_and_reparameterisation_is_why_it_is_not_needed():
+    score, plain = (gradients("iwae", estimator, 4, num_draws=20_000)[:, 0].std() for estimator in ("score", "dreg"))
+    assert score > 3 * plain
+
+
+def vimco(name, loc, scale, num_draws, num_samples=4):
+    """[N, 3] gradients, sample by sample in numpy: as Mnih & Rezende (2016) write them, and those with no baseline."""
+    bound = {
+        "iwae": lambda w: np.log(np.mean(np.exp(w))),
+        "elbo_mc": np.mean,
+        "vr_max": np.max,
+    }[name]
+    both = np.zeros((2, num_draws, 3))
+    for n, key in enumerate(jax.random.split(jax.random.key(0), num_draws)):
+        noise = np.asarray(jax.random.normal(key, (num_samples, 1, 1)))[:, 0, 0]
+        z = loc + scale * noise
+        log_w = -0.5 * z**2 + 0.5 * noise**2 + np.log(scale)
+        for k in range(num_samples):
+            without = log_w.copy()
+            without[k] = np.delete(log_w, k).mean()
+            step = 1e-6 * (np.arange(num_samples) == k)
+            c = (bound(log_w + step) - bound(log_w - step)) / 2e-6
+            score_q = np.asarray([noise[k] / scale, noise[k] ** 2 - 1, 0])
+            of_log_w = c * (np.asarray([0, 0, z[k]]) - score_q)  # ∂log w/∂ parameters at a fixed z
+            for found, baseline in zip(both, (bound(without), 0), strict=True):
+                found[n] += (bound(log_w) - baseline) * score_q + of_log_w
+    return both
+
+
+@pytest.mark.parametrize("name", ["iwae", "elbo_mc", "vr_max"])
+def test_the_score_estimator_is_vimco_as_its_authors_write_it(name):
+    loc, scale = 1.5, 0.7
+    with_baseline, _ = vimco(name, loc, scale, 40)
+    np.testing.assert_allclose(gradients(name, "score", 4, loc, scale, 40), with_baseline, atol=1e-7)
+
+
+def test_the_baselines_of_the_score_estimator_lower_its_variance():
+    """q = N(6, 1), p = N(0, 1), where the bound is about −15: one far from 0 costs nothing with a baseline."""
+    loc, scale, num_draws = 6.0, 1.0, 500
+    _, without = vimco("iwae", loc, scale, num_draws)
+    found = gradients("iwae", "score", 4, loc, scale, num_draws)
+    assert (found[:, :2].var(0) < 0.5 * without[:, :2].var(0)).all()
+    # Both have the mean of the gradient that they estimate.
+    expected = gradients("iwae", "dreg", 4, loc, scale)
+    assert (z_scores(found, expected) < 4.5).all()
+    assert (z_scores(without, expected) < 4.5).all()
+
+
+@pytest.mark.parametrize("estimator", ["reparameterized", "dreg"])
+def test_piwae_trains_the_decoder_as_iwae_and_the_encoder_as_miwae(estimator):
+    """With M = 2 groups of K = 3: M ≠ K, so that a swap shows."""
+    draws = 2000
+    piwae = gradients("piwae", estimator, 3, num_draws=draws)
+    iwae = gradients("iwae", "reparameterized", 6, num_draws=draws)
+    miwae = gradients("miwae", estimator, 3, num_draws=draws)
+    np.testing.assert_allclose(piwae[:, 2], iwae[:, 2], atol=1e-10)
+    np.testing.assert_allclose(piwae[:, :2], miwae[:, :2], atol=1e-10)
+
+
+@pytest.mark.parametrize("estimator", ["reparameterized", "stl", "dreg"])
+def test_a_prior_that_shares_the_encoders_weights_is_trained_by_both_bounds_of_piwae_each_where_it_is_used(estimator):
+    """As Vamp's prior, N(loc + shift, 1) here: to the bound for the decoder it is a prior, and to MIWAE it is constant.
+
+    So the gradient in loc is MIWAE's with the prior's loc held, and that of IWAE through the prior alone. A prior
+    that is told from the encoder by the names of its parameters would be held, or trained, in both.
+    """
+    plain = pair()
+
+    def prior(params, y=None):
+        del y
+        return DiagonalNormal(params["encoder"]["loc"] + jnp.full((1, 1), 0.5), jnp.zeros((1, 1)))
+
+    def held_prior(params, y=None):
+        return prior(jax.lax.stop_gradient(params))
+
+    def held_posterior(params, batch):
+        return plain.posterior(jax.lax.stop_gradient(params), batch)
+
+    def of(name, estimator, num_samples, **parts):
+        model = plain._replace(**({"prior": prior} | parts))
+        return gradients(name, estimator, num_samples, num_draws=200, model=model)
+
+    found = of("piwae", estimator, 3)
+    encoders = of("miwae", estimator, 3, prior=held_prior)
+    decoders = of("iwae", "reparameterized", 6, posterior=held_posterior)
+    np.testing.assert_allclose(found, encoders + decoders, atol=1e-10)
+    assert np.abs(decoders[:, 0]).max() > 0.1
+    assert np.abs(encoders[:, 0]).max() > 0.1
+
+
+def test_the_diagonal_of_the_hessian_of_iwae_is_known():
+    log_w = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
+    w = jax.nn.softmax(log_w, axis=0)
+    np.testing.assert_allclose(diagonal_of_hessian(BOUNDS["iwae"], log_w), w - w**2, rtol=1e-10)
+
+
+def test_dreg_of_iwae_weighs_the_samples_paths_by_squared_weights():
+    """Against the estimator as Tucker et al. (2018) write it: Σ_k w̃_k² ∂log w_k/∂z_k ∂z_k/∂loc."""
+    loc, scale = 0.2, 1.1
+    g = gradients("iwae", "dreg", 4, loc, scale, num_draws=50)[:, 0]
+    keys = jax.random.split(jax.random.key(0), 50)
+    z = np.stack([jnp.asarray(loc + scale * jax.random.normal(k, (4, 1, 1)))[:, 0, 0] for k in keys])
+    log_w = Normal(jnp.zeros(()), jnp.zeros(())).log_prob(jnp.asarray(z)) - Normal(
+        jnp.asarray(loc), jnp.log(jnp.asarray(scale))
+    ).log_prob(jnp.asarray(z))
+    weights = np.asarray(jax.nn.softmax(log_w, axis=1))
+    slope = -z + (z - loc) / scale**2
+    np.testing.assert_allclose(g, (weights**2 * slope).sum(1), rtol=1e-8)
+
+
+def test_wake_sleep_trains_q_on_weighted_samples_that_are_held_and_p_as_iwae_does():
+    """Bornschein & Bengio (2015), against numpy: Σ_k w̃_k ∂log q(z_k)/∂φ, with z_k and w̃_k held."""
+    loc, scale, num_draws = 0.2, 1.1, 50
+    g = gradients("rws", "reparameterized", 4, loc, scale, num_draws)
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    z = np.stack([jnp.asarray(loc + scale * jax.random.normal(k, (4, 1, 1)))[:, 0, 0] for k in keys])
+    log_w = -0.5 * z**2 + 0.5 * ((z - loc) / scale) ** 2
+    w = np.exp(log_w) / np.exp(log_w).sum(1, keepdims=True)
+    standardized = (z - loc) / scale
+    np.testing.assert_allclose(g[:, 0], (w * standardized / scale).sum(1), rtol=1e-9)
+    np.testing.assert_allclose(g[:, 1], (w * (standardized**2 - 1)).sum(1), rtol=1e-9)
+    np.testing.assert_allclose(g[:, 2], gradients("iwae", "reparameterized", 4, loc, scale, num_draws)[:, 2], rtol=1e-9)

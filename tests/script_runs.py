@@ -1,0 +1,117 @@
+"""Scripts as processes of their own, forked from one that has imported jax already: a tenth of a second each."""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+HEAVY = [
+    "experiments.flags.options",
+    "vae.training.fit",
+    "vae.evaluation.importance",
+    "vae.sweeps.search",
+    "vae.figures",
+    "orbax.checkpoint.v1",
+    "tensorboardX",
+]
+
+
+class Result(NamedTuple):
+    """How a script ended: exit code (minus the signal where one killed it), stdout, stderr."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+class Script:
+    """A running script, its output in files."""
+
+    def __init__(self, process, out: Path, err: Path):
+        self._process, self._out, self._err = process, out, err
+
+    def send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+
+    def end(self) -> None:
+        """Kill it where it still runs."""
+        self._process.kill()
+        self._process.join()
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Until `text` was printed; fails where the script ends without it."""
+        deadline = time.monotonic() + seconds
+        while text not in self._out.read_text():
+            assert self._process.is_alive(), self._err.read_text()
+            assert time.monotonic() < deadline, f"{text!r} was not printed in {seconds} seconds"
+            time.sleep(0.002)
+
+    def result(self, seconds: float = 60) -> Result:
+        self._process.join(seconds)
+        assert self._process.exitcode is not None, f"still running after {seconds} seconds"
+        return Result(self._process.exitcode, self._out.read_text(), self._err.read_text())
+
+
+class Scripts:
+    """Starts scripts with their prepared data and compiled programs under `home`."""
+
+    def __init__(self, home: Path):
+        self._home, self._count = home, 0
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(HEAVY)
+
+    def start(self, cwd: Path, name: str, *flags: str, **environment: str) -> Script:
+        self._count += 1
+        out, err = (self._home / f"{self._count}.{stream}" for stream in ("out", "err"))
+        out.touch()
+        err.touch()
+        # Figures take longer than the runs of these tests; one test asks for them.
+        drawn = ["--nofigures"] if name == "train" and "--figures" not in flags else []
+        argv = [f"experiments/{name}.py", *drawn, *flags]
+        environment = {"VAE_DATA_DIR": str(self._home / "data")} | environment
+        process = self._context.Process(target=_main, args=(name, argv, cwd, out, err, environment))
+        process.start()
+        return Script(process, out, err)
+
+    def call(self, cwd: Path, name: str, *flags: str) -> Result:
+        return self.start(cwd, name, *flags).result()
+
+    def refusal(self, cwd: Path, name: str, *flags: str) -> str:
+        """The message of a script that must end with exit code 1, one line for the user and no new file."""
+        before = everything(cwd)
+        code, _, err = self.call(cwd, name, *flags)
+        assert code == 1, err
+        assert everything(cwd) == before
+        lines = err.splitlines()
+        if lines[-1] == "Pass --helpshort or --helpfull to see help on flags.":  # absl's second line
+            lines.pop()
+        assert len(lines) == 1, err
+        assert lines[0].startswith(("error: ", "FATAL Flags parsing error: ")), err
+        return lines[0]
+
+
+def everything(folder: Path) -> dict[Path, bytes | None]:
+    """Every file and folder under `folder`, and what is in the files; a lock's owner may change."""
+    return {path: path.read_bytes() if path.is_file() and path.name != ".lock" else None for path in folder.rglob("*")}
+
+
+def _main(name: str, argv: list[str], cwd: Path, out: Path, err: Path, environment: dict[str, str]) -> None:
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    sys.stdout.reconfigure(line_buffering=True)
+    os.chdir(cwd)
+    os.environ |= environment
+    sys.argv = argv
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    return Scripts(tmp_path_factory.mktemp("scripts"))

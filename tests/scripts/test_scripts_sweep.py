@@ -1,0 +1,301 @@
+"""experiments.sweep as a process: axes, runs that equal runs alone, divergence, kills, and one line for a mistake."""
+
+import csv
+import math
+import random
+import shutil
+import signal
+
+import pytest
+
+from tests.run_samples import assert_close_result, assert_same_result, rows, state
+from tests.script_runs import scripts
+from vae.api import load_run
+from vae.runs import checkpoint
+from vae.runs.config import read_config
+from vae.runs.files import read_json, write_json
+from vae.runs.folder import CHECKPOINTS
+from vae.sweeps.sweep_file import SWEEP as SWEEP_FILE
+from vae.training.record import FAILURE
+
+__all__ = ["scripts"]
+
+SMALL = ("--preset=digits", "--hidden_sizes=16", "--batch_size=200")
+SWEEP = (*SMALL, "--strategy=map", "--nofigures", "--workdir=x")
+RATES = ("0.001", "0.01")
+
+
+def table(workdir):
+    with (workdir / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, scripts):
+    """A folder with the finished sweep x of two seeds and two learning rates."""
+    folder = tmp_path_factory.mktemp("finished")
+    axes = ("--sweep=seed=0:2", f"--sweep=learning_rate={','.join(RATES)}", "--epochs=2")
+    code, out, err = scripts.call(folder, "sweep", *SWEEP, *axes)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "x"
+    assert "4 runs as one program; 2 cpu device(s)" in out or "as one program" in out
+    return folder
+
+
+def test_every_run_is_the_run_that_experiments_train_makes_of_the_same_flags(scripts, finished, tmp_path):
+    for row in table(finished / "x"):
+        flags = (f"--seed={row['seed']}", f"--learning_rate={row['learning_rate']}", f"--workdir={row['run']}")
+        assert scripts.call(tmp_path, "train", *SMALL, "--epochs=2", *flags).code == 0
+        alone, among = tmp_path / row["run"], finished / "x" / "runs" / row["run"]
+        assert read_config(alone) == read_config(among)
+        assert_close_result(alone, among)
+        last = {r["split"]: r for r in rows(among)}
+        assert row["status"] == "finished"
+        for split, metric in (("train", "elbo"), ("validation", "kl"), ("test", "reconstruction")):
+            assert float(row[f"{split}_{metric}"]) == last[split][metric]
+
+
+def test_a_run_of_a_sweep_is_evaluated_generated_from_and_prolonged_like_any_other(scripts, finished, tmp_path):
+    assert len(load_run(finished / "x/runs/003").params) == 3
+    for script, flags in (("evaluate", ("--num_samples=2", "--num_examples=5")), ("generate", ("--num_images=4",))):
+        code, _, err = scripts.call(finished, script, "--workdir=x/runs/003", *flags)
+        assert (code, err) == (0, "")
+    code, out, err = scripts.call(finished, "train", "--workdir=x/runs/002", "--epochs=3")
+    assert (code, err) == (0, "")
+    assert "epoch 3/3" in out
+    assert int(state(finished / "x/runs/002").step) == 3 * 6
+    listed = scripts.call(finished, "runs", "--folder=x").out.splitlines()
+    assert listed[0].split()[:4] == ["run", "learning_rate", "dataset", "objective"] or "seed" in listed[0]
+    assert len(listed) == 5
+
+
+def test_a_finished_sweep_trains_nothing_again_and_takes_the_stored_flags(scripts, finished, tmp_path):
+    before = (finished / "x/results.csv").read_bytes(), rows(finished / "x/runs/000")
+    code, out, err = scripts.call(tmp_path, "sweep", f"--workdir={finished / 'x'}", "--nofigures")
+    assert (code, err) == (0, "")
+    assert "epoch" not in out
+    assert rows(finished / "x/runs/000") == before[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (
+            ("--sweep=seed=3:9:3", "--sweep=hidden_sizes=8/8,4"),
+            [("3", "8"), ("3", "8,4"), ("6", "8"), ("6", "8,4")],
+        ),
+        (
+            ("--zip", "--sweep=learning_rate=log:1e-4:1e-1:4", "--sweep=seed=linear:2:5:4"),
+            [("0.0001", "2"), ("0.001", "3"), ("0.01", "4"), ("0.1", "5")],
+        ),
+        (("--sweep=objective=elbo,iwae", "--sweep=scale=learned"), None),
+    ],
+)
+def test_axes_span_a_grid_or_are_paired(scripts, tmp_path, flags, wanted):
+    base = tuple(flag for flag in SWEEP if "hidden_sizes" not in flag or "hidden_sizes" not in str(flags))
+    if wanted is None:
+        message = scripts.refusal(tmp_path, "sweep", *base, *flags)
+        assert "run objective=elbo, scale=learned: --scale has no effect with --likelihood=bernoulli" in message
+        return
+    code, _, err = scripts.call(tmp_path, "sweep", *base, "--epochs=1", *flags)
+    assert (code, err) == (0, "")
+    names = list(table(tmp_path / "x")[0])[1:3]
+    assert [tuple(row[name] for name in names) for row in table(tmp_path / "x")] == wanted
+
+
+def test_a_random_subset_of_the_grid_is_the_same_at_every_start(scripts, tmp_path):
+    flags = (*SWEEP, "--epochs=1", "--sweep=seed=0:50", "--sweep=learning_rate=log:1e-4:1e-2:50", "--random=4")
+    drawn = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        assert scripts.call(tmp_path / name, "sweep", *flags).code == 0
+        drawn.append([(row["seed"], row["learning_rate"]) for row in table(tmp_path / name / "x")])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 4
+    assert len({seed for seed, _ in drawn[0]}) > 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragment"),
+    [
+        ((), "nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8"),
+        (("--sweep=seed",), "--sweep=seed is no axis; write --sweep=name=values"),
+        (("--sweep=sed=0:8",), "unknown training flag 'sed'; did you mean 'seed'? One of: activation, "),
+        (("--sweep=devices=1,2",), "unknown training flag 'devices'"),
+        (("--sweep=seed=0:8", "--sweep=seed=8:9"), "--sweep=seed is given 2 times; list all values in one"),
+        (("--sweep=seed=0:8", "--seed=1"), "--seed has no effect with --sweep=seed=…; leave one of them out"),
+        (("--sweep=seed=8:0",), "a range is first:end or first:end:step"),
+        (("--sweep=seed=0:x",), "a range is first:end or first:end:step"),
+        (("--sweep=seed=0:8:0",), "a range is first:end or first:end:step"),
+        (("--sweep=seed=-1,1",), "'-1': must be a whole number at least 0 and at most 2147483647"),
+        (("--sweep=seed=1,1",), "--sweep=seed=1,1 has the value 1 twice"),
+        (("--sweep=learning_rate=1e-3,nan",), "'nan': must be a finite float32 number above 0"),
+        (("--sweep=learning_rate=1e-3,x",), "'x': could not convert"),
+        (("--sweep=learning_rate=log:0:1:3",), "write log:first:last:count with finite positive numbers"),
+        (("--sweep=learning_rate=log:1e-3:1e-2",), "write log:first:last:count"),
+        (("--sweep=learning_rate=linear:1e-3:nan:4",), "write linear:first:last:count with finite numbers"),
+        (("--sweep=learning_rate=linear:1e-3:1e-2:1",), "a count from 2 to 10000"),
+        (("--sweep=objective=elbo,iwea",), "'iwea': unknown objective 'iwea'; did you mean 'iwae'?"),
+        (("--sweep=network=mlp,cnv",), "'cnv': unknown network 'cnv'; did you mean 'conv'?"),
+        (("--sweep=alpha=0,0.5",), "run alpha=0.0: --alpha has no effect with --objective=elbo"),
+        (("--sweep=channels=8/16",), "run channels=8: --channels has no effect with --network=mlp"),
+        (("--sweep=seed=0:3", "--random=3"), "--random=3 has no effect: the grid has 3 runs"),
+        (
+            ("--sweep=seed=0:3", "--sweep=latent_dim=1,2", "--zip"),
+            "as many of them: seed 3, latent_dim 2",
+        ),
+        (("--sweep=seed=0:3", "--zip", "--random=2"), "--random has no effect with --zip"),
+        (
+            ("--sweep=seed=0:5000", "--sweep=latent_dim=1:9"),
+            "40000 runs, more than 10000; draw some",
+        ),
+        (("--sweep=batch_size=1294,1295",), "cannot be filled from 1294 training images"),
+        (("--sweep=dataset=digits,digts",), "unknown data set 'digts'; did you mean 'digits'?"),
+        (("--sweep=num_groups=1,2",), "num_groups has no effect with the objective elbo"),
+        (("--sweep=seed=0:2", "--strategy=fast"), "unknown strategy 'fast'"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_an_axis_is_one_line_and_leaves_nothing(scripts, tmp_path, flags, fragment):
+    base = [flag for flag in SMALL if not any(f"--sweep={flag[2:].split('=')[0]}=" in other for other in flags)]
+    assert fragment in scripts.refusal(tmp_path, "sweep", *base, *flags)
+
+
+def test_a_folder_with_another_sweep_or_a_run_is_refused_with_the_differences(scripts, finished, tmp_path):
+    base = ("--workdir=x", "--nofigures")
+    message = scripts.refusal(finished, "sweep", *base, "--sweep=seed=0:3")
+    assert "x holds another sweep: --sweep is ['seed=0:2', 'learning_rate=0.001,0.01'], not ['seed=0:3']" in message
+    message = scripts.refusal(finished, "sweep", *base, "--latent_dim=3", "--epochs=9", "--strategy=map")
+    assert "x holds another sweep: --epochs is 2, not 9; latent_dim is 2, not 3; choose another --workdir" in message
+    assert "--strategy is map, not vmap" in scripts.refusal(finished, "sweep", *base, "--strategy=vmap")
+    assert "x holds a sweep, which experiments.sweep trains" in scripts.refusal(finished, "train", "--workdir=x")
+    message = scripts.refusal(finished, "sweep", "--workdir=x/runs/000", "--sweep=seed=0:2")
+    assert "x/runs/000 holds a single run, which experiments.train trains; choose another --workdir" in message
+
+
+def test_another_sweep_is_refused_though_sweep_json_is_lost(scripts, finished, tmp_path):
+    shutil.copytree(finished / "x", tmp_path / "x")
+    (tmp_path / "x" / SWEEP_FILE).unlink()
+    flags = (*SWEEP, "--epochs=2", "--sweep=seed=0:2", "--sweep=learning_rate=0.001,0.02")
+    message = scripts.refusal(tmp_path, "sweep", *flags)
+    assert "x/runs/001 holds another run: learning_rate is 0.01, not 0.02; choose another --workdir" in message
+    write_json(tmp_path / "x" / SWEEP_FILE, {"runs": {}})  # as a comparison leaves it
+    assert "holds the runs of a comparison whose plan.json is lost" in scripts.refusal(tmp_path, "sweep", *flags)
+
+
+def nan_for_none(values):
+    return [math.nan if value is None else value for value in values]
+
+
+def test_a_run_that_diverges_is_marked_and_the_others_finish(scripts, finished, tmp_path):
+    axes = ("--sweep=seed=0:2", "--sweep=learning_rate=0.001,1e30", "--epochs=2")
+    code, out, err = scripts.call(tmp_path, "sweep", *SWEEP, *axes)
+    assert (code, err) == (0, "")
+    assert "diverged: 2 of 4 runs (001, 003)" in out
+    assert "2 diverged" in out
+    assert [row["status"] for row in table(tmp_path / "x")] == ["finished", "diverged"] * 2
+    assert_close_result(tmp_path / "x/runs/000", finished / "x/runs/000")
+    failure = read_json(tmp_path / "x/runs/001" / FAILURE)
+    code, _, err = scripts.call(tmp_path, "train", *SMALL, "--learning_rate=1e30", "--epochs=2", "--workdir=alone")
+    assert code == 2
+    alone = read_json(tmp_path / "alone" / FAILURE)
+    for name in ("recent_gradient_norm", "recent_bound"):
+        assert nan_for_none(alone.pop(name)) == pytest.approx(nan_for_none(failure.pop(name)), rel=1e-5, nan_ok=True)
+    assert alone == failure
+    assert not checkpoint.steps(tmp_path / "x/runs/001" / CHECKPOINTS)
+
+
+def test_a_sweep_of_which_no_run_stayed_finite_failed(scripts, tmp_path):
+    code, _, err = scripts.call(tmp_path, "sweep", *SWEEP, "--sweep=learning_rate=1e30,1e31,1e32,1e33", "--epochs=2")
+    assert code == 2
+    assert err.startswith("failed: none of the 4 runs stayed finite; what led to it is in x/runs/*/failure.json")
+    assert err.count("\n") == 1
+
+
+EPOCHS = 12
+LONG = (*SWEEP, "--save_every=0", f"--epochs={EPOCHS}", "--sweep=seed=0:2", "--sweep=latent_dim=2,3",
+        "--sweep=learning_rate=0.001,1e30")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, scripts):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, _, err = scripts.call(folder, "sweep", *LONG)
+    assert (code, err) == (0, "")
+    return folder / "x"
+
+
+def assert_same_sweep(one, other):
+    assert (one / "results.csv").read_bytes() == (other / "results.csv").read_bytes()
+    for folder in sorted((one / "runs").iterdir()):
+        same = other / "runs" / folder.name
+        assert rows(folder) == rows(same)
+        if (folder / CHECKPOINTS).exists():
+            assert_same_result(folder, same)
+    assert not (one / "population").exists()
+
+
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_results(scripts, undisturbed, tmp_path):
+    """Two programs, each of two runs that diverge and two that do not."""
+    moments = random.Random(0)
+    saved = []
+    for kill in range(5):
+        script = scripts.start(tmp_path, "sweep", *LONG)
+        script.wait_for(f"epoch {2 * kill + 2}/")
+        with pytest.raises(AssertionError, match="still running"):
+            script.result(moments.uniform(0, 0.15))
+        script.send(signal.SIGKILL)
+        assert script.result().code == -signal.SIGKILL
+        saved.append({path.name: checkpoint.steps(path) for path in (tmp_path / "x/population").glob("*")})
+    assert any(saved)
+    assert scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures").code == 0
+    assert_same_sweep(tmp_path / "x", undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_with_75_and_the_sweep_goes_on_bit_exactly(scripts, undisturbed, tmp_path, number):
+    script = scripts.start(tmp_path, "sweep", *LONG)
+    script.wait_for("epoch 3/")
+    script.send(number)
+    code, out, err = script.result()
+    assert (code, err) == (75, "\nsaving and stopping; once more to end at once\n")
+    assert "stopped and saved; the same command with --workdir=x goes on" in out
+    assert out.splitlines()[-1] == "x"
+    code, out, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
+    assert (code, err) == (0, "")
+    assert "epoch 1/" not in out.split("finished", 1)[0]
+    assert_same_sweep(tmp_path / "x", undisturbed)
+
+
+def test_the_best_run_is_named_by_the_elbo_where_bounds_differ_and_for_each_likelihood(scripts, tmp_path):
+    flags = ("--objective=iwae", "--binarization=none", "--epochs=1")
+    axes = ("--sweep=likelihood=bernoulli,continuous_bernoulli", "--sweep=num_samples=1,9")
+    code, out, err = scripts.call(tmp_path, "sweep", *SWEEP, *flags, *axes)
+    assert (code, err) == (0, "")
+    assert out.count("num_samples changes what the bound means: runs are compared by the ELBO") == 2
+    for likelihood in ("bernoulli", "continuous_bernoulli"):
+        elbos = {
+            row["run"]: float(row["validation_reconstruction"]) - float(row["validation_kl"])
+            for row in table(tmp_path / "x")
+            if row["likelihood"] == likelihood
+        }
+        best = max(elbos, key=elbos.__getitem__)
+        shown = f"{elbos[best]:.2f} nats per image, run {best}"
+        assert f"best validation ELBO (likelihood={likelihood}): {shown}" in out
+        assert f"best validation ELBO (likelihood={likelihood}) {elbos[best]:.2f} (" in out
+    assert "best validation iwae" not in out
+
+
+def test_a_sweep_draws_what_it_reached(scripts, tmp_path):
+    flags = (*SMALL, "--strategy=map", "--workdir=x", "--epochs=2", "--figures")
+    axes = ("--sweep=learning_rate=0.001,0.01", "--sweep=adam_b1=0.8,0.9")
+    code, out, err = scripts.call(tmp_path, "sweep", *flags, *axes)
+    assert (code, err) == (0, "")
+    drawn = {line.removeprefix("picture: x/figures/") for line in out.splitlines() if line.startswith("picture: ")}
+    assert drawn == {
+        "validation_against_learning_rate.png",
+        "validation_against_adam_b1.png",
+        "validation_over_learning_rate_and_adam_b1.png",
+        "learning_curves.png",
+    }
+    assert all(path.stat().st_size for path in (tmp_path / "x/figures").iterdir())

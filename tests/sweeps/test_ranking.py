@@ -1,0 +1,138 @@
+"""What may be ranked against what: one rule for a sweep's last lines, its live line, its pictures and a search."""
+
+import csv
+import itertools
+import math
+
+import pytest
+
+from experiments import sweep
+from experiments.command import searching
+from experiments.pictures import sweep_pictures
+from tests.run_samples import config
+from vae.runs.config import write_config
+from vae.runs.files import write_json
+from vae.runs.folder import CHECKPOINTS, METRICS
+from vae.sweeps import planning, ranking, results
+from vae.sweeps.sweep_file import SWEEP
+
+GREY = {"binarization": "none"}
+
+
+def ranked(*changes):
+    return ranking.rankings({str(i): config(**one) for i, one in enumerate(changes)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "changing"),
+    [
+        ([{}, {"objective": "beta"}], ["objective"]),
+        ([{"objective": "iwae", "num_samples": k} for k in (2, 50)], ["num_samples"]),
+        ([{"objective": "miwae", "num_samples": 2, "num_groups": m} for m in (1, 3)], ["num_groups"]),
+        ([{"objective": "beta", "beta": b} for b in (1.0, 4.0)], ["beta"]),
+        ([{"objective": "renyi", "num_samples": 2, "alpha": a} for a in (-2.0, 2.0)], ["alpha"]),
+        ([{"objective": "info", "mmd_kernel": name} for name in ("imq", "rbf")], ["mmd_kernel"]),
+        ([{"objective": "free_bits", "latent_dim": d} for d in (2, 4)], ["latent_dim"]),
+        ([{"objective": "dip_i", "batch_size": b} for b in (20, 50)], ["batch_size"]),
+    ],
+)
+def test_what_changes_the_meaning_of_the_bound_is_ranked_by_the_elbo(changes, changing):
+    (one,) = ranked(*changes)
+    assert (one.names, one.metric, one.changing, one.title) == (["0", "1"], "elbo", changing, "ELBO")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [{"learning_rate": 1e-3}, {"learning_rate": 1e-2}, {"seed": 4}],
+        [{"latent_dim": 2, "batch_size": 20}, {"latent_dim": 9}, {"posterior": "full"}, {"prior": "vamp"}],
+        [{"binarization": "dynamic"}, {"binarization": "fixed"}],
+        [{"beta": 1.0}, {"beta": 4.0}],  # which the ELBO does not read
+    ],
+)
+def test_runs_of_one_bound_are_ranked_by_it_whatever_else_differs(changes):
+    (one,) = ranked(*changes)
+    assert (one.metric, one.changing, one.title) == ("bound", [], "elbo")
+
+
+@pytest.mark.parametrize(
+    ("changes", "titles"),
+    [
+        ([GREY, {"likelihood": "normal", **GREY}], ["elbo (likelihood=bernoulli)", "elbo (likelihood=normal)"]),
+        ([{}, {"binarization": "threshold"}], ["elbo (binarization=fixed)", "elbo (binarization=threshold)"]),
+        ([{"validation": 50}, {"validation": 100}], ["elbo (validation=50)", "elbo (validation=100)"]),
+        ([{}, {"num_classes": 10}], ["elbo (num_classes=0)", "elbo (num_classes=10)"]),
+        (
+            [{}, {"objective": "iwae"}, {"num_classes": 10}],
+            ["ELBO (num_classes=0)", "elbo (num_classes=10)"],
+        ),
+    ],
+)
+def test_bounds_of_other_images_or_another_likelihood_are_not_ranked_against_each_other(changes, titles):
+    assert [one.title for one in ranked(*changes)] == titles
+
+
+def test_the_elbo_of_a_row_is_reconstruction_minus_kl_and_null_is_no_number():
+    row = {"iwae": -80.0, "reconstruction": -70.0, "kl": 15.0}
+    assert ranking.value("bound", "iwae", row) == -80
+    assert ranking.value("elbo", "iwae", row) == -85
+    assert math.isnan(ranking.value("elbo", "iwae", row | {"kl": None}))
+    assert math.isnan(ranking.value("bound", "iwae", row | {"iwae": None}))
+
+
+def test_a_search_takes_the_elbo_for_what_a_sweep_ranks_by_it(capsys):
+    """The same configs, as the ends of the axes of a search."""
+    runs = {str(k): config(objective="iwae", num_samples=k) for k in (2, 50)}
+    assert searching.metric_of(runs, None) == "elbo"
+    assert capsys.readouterr().out == "num_samples changes what the bound means: trials are compared by the ELBO\n"
+    with pytest.raises(searching.UsageError, match="num_samples changes what the bound means; use --metric=elbo"):
+        searching.metric_of(runs, "bound")
+    assert searching.metric_of({str(i): config(learning_rate=i) for i in (1e-3, 1e-2)}, None) == "bound"
+    assert searching.metric_of({str(i): config(learning_rate=i) for i in (1e-3, 1e-2)}, "elbo") == "elbo"
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A finished sweep of objective × seed, made by hand: the IWAE bounds are higher, the ELBOs lower."""
+    runs, values = {}, {}
+    for i, (objective, seed) in enumerate(itertools.product(("elbo", "iwae"), (0, 1))):
+        name = f"{i:03}"
+        runs[name] = config(objective=objective, num_samples=5, seed=seed)
+        values[name] = {"objective": objective, "seed": seed}
+        folder = tmp_path / planning.RUNS / name
+        (folder / CHECKPOINTS).mkdir(parents=True)
+        write_config(folder, runs[name])
+        elbo = -20.0 - 5 * (objective == "iwae") - seed
+        bound = elbo + 9 * (objective == "iwae")
+        rows = [
+            {"step": 25 * e, "epoch": float(e), "split": split, objective: bound, "reconstruction": elbo + 3, "kl": 3.0}
+            for e in (1, 2, 3)
+            for split in ("train", "validation", "test")
+        ]
+        rows[-1] |= {objective: None if (objective, seed) == ("elbo", 1) else bound}
+        (folder / METRICS).write_text("".join(run.json.dumps(row) + "\n" for row in rows))
+    write_json(tmp_path / SWEEP, {"runs": values, "sweep": ["objective=elbo,iwae", "seed=0:2"]})
+    return tmp_path, runs
+
+
+def test_the_best_run_of_a_sweep_over_objectives_is_the_one_with_the_highest_elbo(written, capsys):
+    workdir, runs = written
+    sweep.summarize(results.rows(workdir), runs)
+    assert capsys.readouterr().out.splitlines() == [
+        "objective changes what the bound means: runs are compared by the ELBO",
+        "best validation ELBO: -20.00 nats per image, run 000",
+        "test bound not finite: 1 of 4 runs (001)",
+    ]
+
+
+def test_pictures_of_a_sweep_over_objectives_are_one_set_by_the_elbo_with_the_objective_as_an_axis(written):
+    paths = sweep_pictures.draw(written[0])
+    assert sorted(path.name for path in paths) == ["learning_curves.png", "validation_against_objective.png"]
+    (one,) = results.ranked(results.rows(written[0]), written[1])
+    assert one.scores == {"000": -20.0, "001": -21.0, "002": -25.0, "003": -26.0}
+
+
+def test_a_test_bound_that_is_null_is_an_empty_cell(written):
+    with results.write(written[0]).open() as file:
+        cells = [row["test_elbo"] for row in csv.DictReader(file)]
+    assert cells == ["-20.0", "", "", ""]

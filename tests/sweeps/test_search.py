@@ -1,0 +1,356 @@
+"""search.py, study.py, storage.py: trials are the runs trained alone, counted exactly, and lost by no dead worker."""
+
+import fcntl
+import functools
+import math
+import os
+from pathlib import Path
+from typing import ClassVar
+from unittest import mock
+
+import jax
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from tests.run_samples import assert_close_result, compiled_once, config, digits, rows, state, train
+from tests.workers import join_at_once
+from vae.runs import checkpoint, tensorboard
+from vae.runs.config import read_config
+from vae.runs.files import RunError, write_json
+from vae.sweeps import planning, results, search, storage, study, sweep
+from vae.sweeps.sweep_file import SWEEP
+from vae.training import population
+from vae.training import step as training
+
+__all__ = ["compiled_once"]
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+EPOCHS = 4
+BASE = functools.partial(config, batch_size=400, epochs=EPOCHS)
+RATES = {"learning_rate": FloatDistribution(1e-4, 3e-1, log=True)}
+SPEC = study.Spec(RATES, "tpe", "none", "bound", population=4, epochs=EPOCHS, seeds=(0,))
+ASKED = {"--search": "tpe"}
+
+
+def member_of(workdir, opened=None, num_trials=8, identity="a", asked=ASKED):
+    """What experiments.sweep does before it searches."""
+    workdir.mkdir(exist_ok=True)
+    opened = opened or storage.open_storage(str(workdir / "study.journal"))
+    study.join(opened, "s", asked)
+    if not (workdir / SWEEP).exists():
+        write_json(workdir / SWEEP, {"search": "tpe", "runs": {}, "worker": identity})
+    worker = study.Worker(identity, str(workdir.absolute()), os.uname().nodename)
+    return study.Member(opened, "s", worker, asked, num_trials)
+
+
+def make(params, **changes):
+    return search.Run(params, BASE(**(params | changes)), {"flags": {}})
+
+
+ORIGINAL = search.Programs
+
+
+class Kept(search.Programs):
+    """Programs that are compiled once for all searches of this module."""
+
+    compiled: ClassVar = {}
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._compiled, self._most = self.compiled, 8
+
+
+def start(workdir, spec=SPEC, configure=make, member=None, programs=Kept, **options):
+    """What experiments.sweep does with a Spec; the trials."""
+    member = member or member_of(workdir, num_trials=options.pop("num_trials", 8))
+    load = lambda config: digits(config.validation)  # noqa: E731
+    with mock.patch.object(search, "Programs", programs):
+        search.search(workdir, member, spec, configure, load, devices=jax.devices()[:1], strategy="map", **options)
+    return member.trials()
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Grows by one whenever the training of a program is traced; how much memory it takes is not asked."""
+    found, original = [], training.train_steps
+    monkeypatch.setattr(training, "train_steps", lambda *args, **kw: found.append(1) or original(*args, **kw))
+    monkeypatch.setattr(population.Program, "bytes_on_a_device", lambda self, *args: 0)
+    return found
+
+
+@pytest.fixture
+def values_alone(monkeypatch):
+    """For tests of many trials that look at no checkpoint."""
+    monkeypatch.setattr(checkpoint, "save", lambda *args, **kw: None)
+    monkeypatch.setattr(tensorboard, "write_rows", lambda workdir, rows: None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, compiled_once):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "x"
+    start(workdir)
+    return workdir
+
+
+def validation(workdir, trial):
+    """The rows of a trial's run on the validation images."""
+    return [row for row in rows(workdir / planning.RUNS / f"{trial.number:03}") if row["split"] == "validation"]
+
+
+def trials_of(workdir):
+    return member_of(workdir).trials()
+
+
+def states(trials):
+    return [trial.state.name for trial in trials]
+
+
+def test_each_trial_is_the_run_trained_alone_and_its_value_the_last_validation_bound(tmp_path, undisturbed):
+    trials = trials_of(undisturbed)
+    assert states(trials) == ["COMPLETE"] * 8
+    for trial in trials:
+        written = [
+            r["elbo"] for r in rows(undisturbed / planning.RUNS / f"{trial.number:03}") if r["split"] == "validation"
+        ]
+        assert trial.value == written[-1]
+        assert list(trial.intermediate_values.values()) == written
+        assert list(trial.intermediate_values) == [1, 2, 3, 4]
+    train(tmp_path / "alone", BASE(**trials[5].params))
+    assert_close_result(tmp_path / "alone", undisturbed / planning.RUNS / "005")
+
+
+def test_the_same_search_asks_for_the_same_trials(tmp_path, undisturbed):
+    again = start(tmp_path / "x")
+    assert [trial.params for trial in again] == [trial.params for trial in trials_of(undisturbed)]
+    other = start(tmp_path / "y", SPEC._replace(seeds=(1,)), num_trials=4)
+    assert not {t.params["learning_rate"] for t in other} & {t.params["learning_rate"] for t in again}
+
+
+@pytest.mark.parametrize(("num_trials", "size", "rounds"), [(7, 3, [3, 3, 1]), (2, 16, [2])])
+@pytest.mark.usefixtures("values_alone")
+def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces, num_trials, size, rounds):
+    sizes = []
+    report = lambda p: sizes.append(p.training) if p.epoch == EPOCHS else None  # noqa: E731
+    trials = start(
+        tmp_path / "x", SPEC._replace(population=size), num_trials=num_trials, report=report, programs=ORIGINAL
+    )
+    assert states(trials) == ["COMPLETE"] * num_trials
+    assert sizes == rounds
+    assert len(traces) == 1
+    assert sorted(path.name for path in (tmp_path / "x" / planning.RUNS).iterdir()) == [
+        f"{i:03}" for i in range(num_trials)
+    ]
+    assert not list((tmp_path / "x").glob("population/*"))
+
+
+@pytest.mark.usefixtures("values_alone")
+def test_trials_of_several_programs_compile_each_once(tmp_path, traces):
+    space = {"latent_dim": IntDistribution(2, 3), **RATES}
+    trials = start(tmp_path / "x", SPEC._replace(space=space), num_trials=16, programs=ORIGINAL)
+    sizes = {sum(trial.params["latent_dim"] == 2 for trial in trials[first:][:4]) for first in range(0, 16, 4)}
+    assert len(sizes) > 1  # groups of several sizes, of two programs in four rounds
+    assert len(traces) <= 4
+    assert states(trials) == ["COMPLETE"] * 16
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_pruned_trials_are_frozen_worse_than_the_others_and_can_be_gone_on_with(tmp_path, pruner):
+    spec = SPEC._replace(sampler="random", pruner=pruner, population=6)
+    trials = start(tmp_path / "x", spec, num_trials=12)
+    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert pruned
+    assert finished
+    for trial in pruned:
+        folder = tmp_path / "x" / planning.RUNS / f"{trial.number:03}"
+        assert trial.last_step < EPOCHS
+        assert rows(folder)[-1]["epoch"] == trial.last_step
+        assert trial.value == trial.intermediate_values[trial.last_step]
+        assert int(state(folder).step) == trial.last_step * 3
+    for trial in pruned if pruner == "median" else ():
+        epoch = trial.last_step
+        before = [other.intermediate_values[epoch] for other in finished if other.number < trial.number // 6 * 6]
+        assert max(trial.intermediate_values.values()) < np.median(before)
+    statuses = {row["run"]: row["status"] for row in results.rows(tmp_path / "x")}
+    assert statuses == {f"{t.number:03}": "pruned" if t in pruned else "finished" for t in trials}
+    folder = tmp_path / "x" / planning.RUNS / f"{pruned[0].number:03}"
+    before = rows(folder)
+    train(folder, read_config(folder))
+    assert rows(folder)[: len(before)] == before
+    train(tmp_path / "alone", read_config(folder))
+    assert_close_result(tmp_path / "alone", folder)
+
+
+@pytest.mark.usefixtures("values_alone")
+def test_a_diverged_trial_is_told_the_lowest_value_and_a_sampler_learns_from_it(tmp_path):
+    space = {"learning_rate": FloatDistribution(1e-4, 1e37, log=True)}
+    trials = start(tmp_path / "x", SPEC._replace(space=space, population=8), num_trials=24)
+    diverged = [trial for trial in trials if trial.user_attrs.get(study.DIVERGED)]
+    assert {trial.state for trial in diverged} == {TrialState.PRUNED}
+    assert {trial.value for trial in diverged} == {-math.inf}
+    folders = {f"{trial.number:03}" for trial in diverged}
+    assert folders == {row["run"] for row in results.rows(tmp_path / "x") if row["status"] == "diverged"}
+    early, late = (sum(trial in diverged for trial in part) for part in (trials[:8], trials[16:]))
+    assert early >= 3
+    assert late < early
+
+
+@pytest.mark.usefixtures("values_alone")
+def test_a_sampler_comes_closer_to_the_best_learning_rate_than_chance(tmp_path):
+    """From 1e-6 to 1e0 a VAE of few epochs learns next to nothing below 1e-4."""
+    space = {"learning_rate": FloatDistribution(1e-6, 1.0, log=True)}
+    medians = {}
+    for name in ("random", "tpe", "cmaes"):
+        spec = SPEC._replace(space=space, sampler=name, population=8, epochs=2)
+        trials = start(tmp_path / name, spec, functools.partial(make, epochs=2), num_trials=24)
+        medians[name] = np.median([trial.value for trial in trials[8:]])
+    assert medians["tpe"] > medians["random"]
+    assert medians["cmaes"] > medians["random"]
+
+
+@pytest.mark.usefixtures("values_alone")
+def test_the_elbo_is_compared_where_it_is_asked_for(tmp_path):
+    space = {"beta": FloatDistribution(0.5, 4.0)}
+    spec = SPEC._replace(space=space, metric="elbo")
+    trials = start(
+        tmp_path / "x", spec, lambda params: make(params, objective="beta", learning_rate=1e-2), num_trials=3
+    )
+    for trial in trials:
+        last = [r for r in rows(tmp_path / "x" / planning.RUNS / f"{trial.number:03}") if r["split"] == "validation"][
+            -1
+        ]
+        assert trial.value == last["reconstruction"] - last["kl"]
+        assert trial.value != last["beta"]
+
+
+@pytest.mark.usefixtures("values_alone")
+def test_lists_are_categories_of_their_texts(tmp_path):
+    space = {"activation": CategoricalDistribution(["relu", "tanh"])}
+    trials = start(tmp_path / "x", SPEC._replace(space=space, sampler="random"), num_trials=4)
+    assert {trial.params["activation"] for trial in trials} == {"relu", "tanh"}
+
+
+@pytest.mark.parametrize("stop_at", [3, 6])
+def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, undisturbed, stop_at):
+    seen = []
+    stop = lambda: len(seen) >= stop_at  # noqa: E731
+    trials = start(tmp_path / "x", report=lambda p: seen.append(p.epoch) if p.epoch_ended else None, should_stop=stop)
+    assert states(trials).count("RUNNING") == 4
+    trials = start(tmp_path / "x")
+    assert [(t.params, t.value) for t in trials] == [(t.params, t.value) for t in trials_of(undisturbed)]
+    assert results.write(tmp_path / "x").read_bytes() == results.write(undisturbed).read_bytes()
+
+
+class Killed(BaseException):
+    """As if the process had ended here."""
+
+
+@pytest.mark.parametrize("moment", ["asked", "pruned", "told"])
+def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_goes_on(tmp_path, monkeypatch, moment):
+    spec = SPEC._replace(sampler="random", pruner="median", population=5)
+    whole = start(tmp_path / "whole", spec, num_trials=10)
+    original = {"asked": search.Rounds._store, "pruned": sweep.Crew._leave, "told": search.Teller.ended}[moment]
+    calls = []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if moment == "asked":
+            raise Killed
+        if moment == "pruned" and not args[0]:
+            return original(self, *args)
+        if moment == "told":
+            original(self, *args)
+        raise Killed
+
+    owner = {"asked": search.Rounds, "pruned": sweep.Crew, "told": search.Teller}[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, original.__name__, interrupted)
+        with pytest.raises(Killed):
+            start(tmp_path / "x", spec, num_trials=10, save_every=0.0)
+    trials = start(tmp_path / "x", spec, num_trials=10)
+    kept = [trial for trial in trials if trial.state != TrialState.FAIL]
+    assert not any(trial.state == TrialState.RUNNING for trial in trials)
+    assert len(kept) == 10
+    if moment == "asked":
+        assert states(trials)[:5] == ["FAIL"] * 5
+    else:
+        assert [(t.params, t.value, t.state) for t in trials] == [(t.params, t.value, t.state) for t in whole]
+        assert results.write(tmp_path / "x").read_bytes() == results.write(tmp_path / "whole").read_bytes()
+
+
+def other_worker(tmp_path, member, locked):
+    """A worker that has asked for two trials and either lives or does not."""
+    folder = tmp_path / "other"
+    other = member_of(folder, member.storage, num_trials=member.num_trials, identity="b")
+    (folder / ".lock").touch()
+    file = (folder / ".lock").open()
+    if locked:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    numbers = other.ask(2, RATES, lambda number: study.sampler(SPEC, number), study.pruner("none", EPOCHS))
+    return other, list(numbers), file
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_trials_of_a_dead_worker_are_made_up_for_and_those_of_a_live_one_are_not(tmp_path, locked):
+    member = member_of(tmp_path / "x", num_trials=4)
+    _, numbers, file = other_worker(tmp_path, member, locked)
+    with file:
+        trials = start(tmp_path / "x", member=member)
+    assert numbers == [0, 1]
+    assert states(trials[:2]) == (["RUNNING"] * 2 if locked else ["FAIL"] * 2)
+    assert states(trials).count("COMPLETE") == (2 if locked else 4)
+    assert len(trials) == (4 if locked else 6)
+
+
+def test_a_worker_of_another_host_or_folder_of_the_same_name_is_not_taken_for_dead(tmp_path):
+    member = member_of(tmp_path / "x")
+    (tmp_path / "x" / ".lock").touch()
+    assert study.is_dead(member.worker)
+    assert not study.is_dead(member.worker._replace(host="elsewhere", id="other"))
+    assert study.is_dead(member.worker._replace(id="other"))  # its folder was here, and is gone
+    assert study.is_dead(member.worker._replace(host="elsewhere"))  # its folder is here, and nobody holds it
+
+
+def test_a_trial_that_others_failed_while_it_trained_is_dropped_and_made_up_for(tmp_path):
+    member = member_of(tmp_path / "x", num_trials=4)
+    seen = []
+
+    def report(progress):
+        if progress.epoch_ended and not seen:
+            seen.append(member.fail(member.trials()[1]._trial_id, "as if stale"))
+
+    trials = start(tmp_path / "x", member=member, report=report)
+    assert states(trials) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert rows(tmp_path / "x" / planning.RUNS / "001")[-1]["epoch"] < EPOCHS
+    status = {row["run"]: row["status"] for row in results.rows(tmp_path / "x")}
+    assert status["001"] == "waiting"
+
+
+def test_eight_processes_make_one_study_in_a_journal_at_once(tmp_path):
+    found = join_at_once(str(tmp_path / "journal"), 8, [ASKED])
+    assert sorted(found) == [f"study 0, trial {number}" for number in range(8)]
+
+
+def test_what_workers_disagree_about_is_refused_with_each_difference(tmp_path):
+    member_of(tmp_path / "x", asked={"--search": "tpe", "--latent_dim": 2, "--beta": 1.0})
+    with pytest.raises(RunError, match=r"--beta is 1\.0, not 2\.0; --latent_dim is 2, not None; ask for the same"):
+        member_of(tmp_path / "x", asked={"--search": "tpe", "--beta": 2.0})
+    opened = storage.open_storage(str(tmp_path / "x" / "study.journal"))
+    optuna.create_study(storage=opened, study_name="small")
+    with pytest.raises(RunError, match="minimises its value"):
+        study.join(opened, "small", ASKED)
+    optuna.create_study(storage=opened, study_name="other", direction="maximize").ask()
+    with pytest.raises(RunError, match="not made by this program"):
+        study.join(opened, "other", ASKED)
+
+
+@pytest.mark.parametrize("content", [b"a text\n", b"{}", b'{"op_code":0'])
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path, content):
+    path = Path(tmp_path / "file")
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="is no journal of Optuna"):
+        storage.open_storage(str(path))
+    assert path.read_bytes() == content

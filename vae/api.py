@@ -1,0 +1,29 @@
+"""The library's own way in: what the scripts do, as functions of values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from vae.models import model as models
+from vae.settings import Settings
+from vae.training import fit
+
+
+class LoadedRun(NamedTuple):
+    """model, params and settings of a trained run; `params` are the averaged ones where the run averages."""
+
+    model: Any
+    params: Any
+    settings: Settings
+
+
+def load_run(workdir: str | Path, checkpoint: str | int = "last") -> LoadedRun:
+    """The run in `workdir` at its last or best checkpoint, or at a step; raises RunError or CheckpointError.
+
+    "best" is the checkpoint with the highest validation bound.
+    """
+    config, state = fit.saved_state(Path(workdir).expanduser(), checkpoint)
+    return LoadedRun(models.build(config.settings), jax.device_put(state.evaluated_params), config.settings)

@@ -1,0 +1,67 @@
+"""From stored images to what a model sees: values in [0, 1], binarised or not."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, Num
+
+from vae.datasets import Dataset, Split
+
+FIXED_KEY = 20140124  # of the fixed binarisation: the same images for every run, whatever its seed
+
+
+def flatten_image(x: Num[Array, "..."]) -> Num[Array, "..."]:
+    """[..., H, W, C] -> [..., H·W·C]; a parameter that all pixels share, with fewer axes, stays as it is."""
+    return x if x.ndim < 3 else x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
+
+
+def to_unit_interval(images: Num[Array, "..."]) -> Float[Array, "..."]:
+    """uint8 0..255 divided by 255; floats are in [0, 1] already."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def seen_in_training(key: Key[Array, ""], images: Num[Array, "B H W C"], binarization: str) -> Float[Array, "B H W C"]:
+    """The x of a training step: a fresh Bernoulli sample where `binarization` is dynamic (spends `key`)."""
+    x = to_unit_interval(flatten_image(images))
+    if binarization == "dynamic":
+        x = jax.random.bernoulli(key, x).astype(x.dtype)
+    return x.reshape(images.shape)
+
+
+def stored(dataset: Dataset, split: str, binarization: str, *, training: bool) -> Split:
+    """The images of `split` (train, validation or test) as they are trained on or evaluated.
+
+    dynamic in training: as they are, and `seen_in_training` draws a sample at each visit. fixed, and dynamic
+    elsewhere: one Bernoulli sample of each image, from a key of its own, a function of the image's position in the
+    data set alone. threshold: above one half. none: as they are. Binarised images are uint8, 0 or 255.
+    """
+    images, labels = getattr(dataset, split)
+    if binarization == "none" or len(images) == 0 or (training and binarization == "dynamic"):
+        return Split(images, labels)
+    if binarization == "threshold":
+        return Split((images > (127 if images.dtype == np.uint8 else 0.5)).astype(np.uint8) * 255, labels)
+    # Validation images were the last ones of the training set: they count on from it.
+    first_index = len(dataset.train.images) if split == "validation" else 0
+    return Split(np.asarray(_binarize_fixed(images, first_index, split == "test")), labels)
+
+
+@jax.jit
+def _binarize_fixed(images, first_index, is_test):
+    key = jax.random.fold_in(jax.random.key(FIXED_KEY), is_test)
+
+    def sample(pair):
+        index, image = pair
+        x = to_unit_interval(flatten_image(image))
+        return jax.random.bernoulli(jax.random.fold_in(key, index), x).reshape(image.shape)
+
+    indices = first_index + jnp.arange(len(images))
+    return jax.lax.map(sample, (indices, images), batch_size=500).astype(jnp.uint8) * 255
+
+
+def mean_image(images: np.ndarray) -> np.ndarray:
+    """The mean of [N, H, W, C] stored images, in [0, 1]: float32 [H, W, C]."""
+    return (images.mean(0, dtype=np.float64) / (255 if images.dtype == np.uint8 else 1)).astype(np.float32)

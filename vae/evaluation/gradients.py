@@ -1,0 +1,247 @@
+"""Estimators of one bound's gradient at fixed parameters and one fixed batch: mean, bias, variance, signal to noise.
+
+A draw is one independent estimate of the gradient of the batch's mean bound, which is climbed. Gradients are compared
+by group: the subtrees of the parameters (encoder, decoder, prior). Shapes: R draws, P parameters of a group, J blocks.
+Draws are summed up as they come, so that memory does not grow with R.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from scipy.special import stdtr
+
+from vae.models.model import Batch, Model
+from vae.objectives import Objective
+from vae.settings import Hyperparameters
+from vae.streams import Stream, stream
+
+NUM_BLOCKS = 10  # J: independent parts of the draws, for standard errors and the test of the whole gradient
+LEAST_DRAWS = 2 * NUM_BLOCKS
+
+
+class Moments(NamedTuple):
+    """Of `count` draws: their mean and the sum of squared deviations from it. A pytree, or vectors [P]."""
+
+    count: Any
+    mean: Any
+    m2: Any
+
+
+def draw_gradient(
+    key, params: Any, batch: Batch, hyperparameters: Hyperparameters, step, *, model: Model, objective: Objective
+) -> Any:
+    """One draw: ∂surrogate/∂params, in the direction in which the bound grows; spends `key`."""
+    return jax.grad(lambda params: objective.apply(key, params, model.in_training, batch, hyperparameters, step)[0])(
+        params
+    )
+
+
+@partial(jax.jit, static_argnames=("model", "objective"))
+def draw_moments(
+    key,
+    params: Any,
+    batch: Batch,
+    hyperparameters: Hyperparameters,
+    step,
+    first,
+    stop,
+    *,
+    model: Model,
+    objective: Objective,
+) -> Moments:
+    """Moments of draws `first` to `stop` − 1 (Welford 1962); draw r is made with fold_in(key, r)."""
+
+    def add(r, moments):
+        key_draw = jax.random.fold_in(key, r)
+        draw = draw_gradient(key_draw, params, batch, hyperparameters, step, model=model, objective=objective)
+        count = moments.count + 1
+        mean = jax.tree.map(lambda m, g: m + (g - m) / count.astype(g.dtype), moments.mean, draw)
+        m2 = jax.tree.map(lambda s, g, old, new: s + (g - old) * (g - new), moments.m2, draw, moments.mean, mean)
+        return Moments(count, mean, m2)
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return lax.fori_loop(first, stop, add, Moments(jnp.zeros((), jnp.int32), zeros, zeros))
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Moments of the draws of both, from those of vectors (Chan et al. 1979)."""
+    count = a.count + b.count
+    delta = b.mean - a.mean
+    return Moments(count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta**2 * (a.count * b.count / count))
+
+
+def measure(
+    root,
+    params: Any,
+    batch: Batch,
+    num_draws: int,
+    *,
+    model: Model,
+    objective: Objective,
+    num_samples: int,
+    hyperparameters: Hyperparameters,
+    step: int = 0,
+    reference: bool = False,
+    on_progress: Callable[[int], None] = lambda draws: None,
+) -> dict[str, list[Moments]]:
+    """group → the Moments, float64 vectors [P], of J consecutive blocks of `num_draws` draws.
+
+    The noise is a function of `root`, `num_samples`, `reference` and the draw: estimators see the same samples, a
+    reference sees others. `on_progress` gets the number of draws of each finished block. Raises ValueError for fewer
+    than 2J draws, and FloatingPointError where a gradient is not finite.
+    """
+    if num_draws < LEAST_DRAWS:
+        raise ValueError(f"{num_draws} draws are too few: {NUM_BLOCKS} blocks need {LEAST_DRAWS} or more")
+    key = stream(root, Stream.GRADIENTS, num_samples, int(reference))
+    edges = [block * num_draws // NUM_BLOCKS for block in range(NUM_BLOCKS + 1)]
+    groups = [name for name in sorted(params, key=reading_order) if jax.tree.leaves(params[name])]
+    blocks = {name: [] for name in groups}
+    for first, stop in pairwise(edges):
+        drawn = draw_moments(key, params, batch, hyperparameters, step, first, stop, model=model, objective=objective)
+        count, mean, m2 = jax.device_get(drawn)
+        for name in groups:
+            block = Moments(int(count), vector(mean[name]), vector(m2[name]))
+            if not np.isfinite(block.m2).all():
+                raise FloatingPointError(f"the gradient of the {name} is not finite")
+            blocks[name].append(block)
+        on_progress(stop - first)
+    return blocks
+
+
+def reading_order(group: str) -> int:
+    """Encoder, decoder, prior, then what an objective trains of its own."""
+    return {"encoder": 0, "decoder": 1, "prior": 2}.get(group, 3)
+
+
+def vector(tree: Any) -> np.ndarray:
+    """The leaves of a pytree end to end, [P] float64."""
+    return np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)])
+
+
+class Signal(NamedTuple):
+    """What the draws of one group say of its estimator. Nats per example, per unit of a parameter."""
+
+    num_parameters: int
+    num_zero: int  # parameters whose gradient was zero in every draw, as of a pixel that is always black
+    num_constant: int  # of which every draw was the same other number; with the former they have no ratio
+    mean_norm: float  # ‖mean‖, without what noise adds to it in expectation
+    variance: float  # trace of the covariance of one draw
+    snr: float  # mean over the other parameters of |mean|/std, which noise alone lifts to `noise_floor`
+    snr_error: float  # standard error of `snr`, by leaving out one block after the other
+    snr_of_norms: float  # mean_norm / √variance
+    noise_floor: float
+
+
+def signal(blocks: Sequence[Moments]) -> Signal:
+    """The mean gradient of a group and its noise.
+
+    The signal-to-noise ratio |E g_i|/√Var g_i is that of each parameter (Rainforth et al. 2018); `snr` is its plain
+    estimate, averaged over parameters. Of R draws of pure noise that is √(2/πR), the `noise_floor`: a value near it
+    says only that the true one is no higher. `mean_norm` and `snr_of_norms` have E‖mean‖² = ‖E g‖² + variance/R
+    corrected for, and are 0 where nothing is left.
+    """
+    whole = reduce(merge, blocks)
+    draws = whole.count
+    variance = float(whole.m2.sum() / (draws - 1))
+    squared_norm = float(whole.mean @ whole.mean) - variance / draws
+    mean_norm = math.sqrt(max(squared_norm, 0.0))
+    constant = whole.m2 == 0
+    zero = constant & (whole.mean == 0)
+    before = [None, *accumulate(blocks, merge)]
+    after = [*list(accumulate(blocks[::-1], merge))[::-1], None]
+    without_one = [
+        ratio(merge(a, b) if a and b else a or b) for a, b in zip(before[:-1], after[1:], strict=True)
+    ]  # fmt: skip
+    num_blocks = len(blocks)
+    return Signal(
+        num_parameters=whole.mean.size,
+        num_zero=int(zero.sum()),
+        num_constant=int(constant.sum() - zero.sum()),
+        mean_norm=mean_norm,
+        variance=variance,
+        snr=ratio(whole),
+        snr_error=math.sqrt((num_blocks - 1) * np.var(without_one)),
+        snr_of_norms=mean_norm / math.sqrt(variance) if variance > 0 else math.nan,
+        noise_floor=noise_floor(draws),
+    )
+
+
+def ratio(moments: Moments) -> float:
+    """Mean of |mean|/std over the parameters whose gradient varies; NaN where none does."""
+    varies = moments.m2 > 0
+    if not varies.any():
+        return math.nan
+    return float(np.mean(np.abs(moments.mean[varies]) / np.sqrt(moments.m2[varies] / (moments.count - 1))))
+
+
+def noise_floor(num_draws: int) -> float:
+    """√(2/πR), what |mean|/std of R draws is in expectation where the true mean is zero."""
+    return math.sqrt(2 / (math.pi * num_draws))
+
+
+class Bias(NamedTuple):
+    """Two estimators' difference in mean, and how much of it is chance: two tests, and what they are made of."""
+
+    relative_bias: float  # ‖difference‖ / ‖reference‖, without what noise adds to either; 0 where nothing is left
+    difference_norm: float  # ‖difference of the means‖
+    expected_norm: float  # its root mean square without a bias
+    p_norm: float  # of `difference_norm`, by flipping the signs of blocks; no less than 2^(1 − J)
+    max_t: float  # the largest |t| of any parameter
+    p_max_t: float  # of the smallest p-value of any parameter, with Šidák's correction for their number
+    share_below_5_percent: float  # share of the parameters with a p-value below .05; .05 expected without a bias
+
+
+def bias(blocks: Sequence[Moments], reference: Sequence[Moments]) -> Bias:
+    """Test whether an estimator has the mean of a reference, both in J independent blocks.
+
+    `p_max_t` finds a bias in a few parameters: Welch's t-test of each one whose gradient varies, corrected for their
+    number (conservative where they are correlated). `p_norm` finds a small bias in many: without one, the block-wise
+    differences d_j have symmetric signs, and ‖Σ_j d_j‖ is as large as seen only by chance.
+    """
+    a, b = reduce(merge, blocks), reduce(merge, reference)
+    difference = a.mean - b.mean
+    parts = [m.m2 / (m.count - 1) / m.count for m in (a, b)]  # squared standard errors of the means
+    squared_error = parts[0] + parts[1]
+    varies = squared_error > 0
+    max_t = p_max_t = share = math.nan
+    if varies.any():
+        t = np.abs(difference[varies]) / np.sqrt(squared_error[varies])
+        freedom = 1 / sum(
+            (part[varies] / squared_error[varies]) ** 2 / (m.count - 1) for part, m in zip(parts, (a, b), strict=True)
+        )
+        p = 2 * stdtr(freedom, -t)
+        smallest = float(p.min())
+        max_t, share = float(t.max()), float((p < 0.05).mean())
+        p_max_t = 1.0 if smallest == 1 else -math.expm1(len(p) * math.log1p(-smallest))
+    expected = float(squared_error.sum())
+    squared = float(difference @ difference)
+    squared_reference = float(b.mean @ b.mean - parts[1].sum())
+    return Bias(
+        relative_bias=math.sqrt(max(squared - expected, 0) / squared_reference) if squared_reference > 0 else math.nan,
+        difference_norm=math.sqrt(squared),
+        expected_norm=math.sqrt(expected),
+        p_norm=sign_flip_test(np.stack([x.mean - y.mean for x, y in zip(blocks, reference, strict=True)])),
+        max_t=max_t,
+        p_max_t=p_max_t,
+        share_below_5_percent=share,
+    )
+
+
+def sign_flip_test(differences: np.ndarray) -> float:
+    """p-value of ‖Σ_j d_j‖ of J differences [J, P] among all changes of their signs: whether they have a mean."""
+    num_blocks = len(differences)
+    flips = (np.arange(2 ** (num_blocks - 1))[:, None] >> np.arange(num_blocks)) & 1  # the last sign stays
+    signs = 1 - 2.0 * flips
+    gram = differences @ differences.T
+    squared_norms = np.einsum("si,ij,sj->s", signs, gram, signs)
+    rounding = 1e-9 * np.abs(gram).sum()
+    return float((squared_norms >= squared_norms[0] - rounding).mean())

@@ -1,0 +1,282 @@
+"""The one yardstick for every run: importance-weighted log-likelihood, ELBO, KL, active units and their diagnostics.
+
+The device computes log-weights, the host their statistics in float64. Shapes: N examples, K samples, D latent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vae.datasets.images import to_unit_interval
+from vae.evaluation.weights import (
+    effective_sample_size,
+    grouped_log_likelihood,
+    log_mean_exp,
+    pareto_k,
+    pareto_k_threshold,
+)
+from vae.models.model import Batch, Model, weigh
+from vae.streams import Stream, stream
+
+SAMPLES_PER_KEY = 100  # a block of samples that one key draws
+SAMPLES_PER_TILE = 1000  # samples that are decoded at once, always of one example
+ACTIVE_VARIANCE = 0.01  # a unit is active where Var_x(E[z|x]) exceeds this (Burda et al. 2016)
+
+
+class Weights(NamedTuple):
+    """What is computed of each example on the device. Nats."""
+
+    log_w: Any  # [N, K]
+    log_p_x_given_z: Any  # [N, K]
+    log_q_over_p: Any  # log q − log p of each stochastic layer, one [N, K] for each
+    posterior_mean: Any  # [N, D], or None
+    kl_per_dimension: Any  # [N, D], or None where there is no closed form
+    log_w_of_masses: Any = None  # [N, K], of the model of values k/255; None where x or p(x|z) is not of them
+
+
+def weigh_example(root, params, image, y, index, *, model: Model, num_samples: int) -> Weights:
+    """`num_samples` log-weights of one example [H, W, C], uint8 or in [0, 1], at position `index` of its data set.
+
+    Every product has the same shape whatever else is evaluated, and block j of the samples is drawn with
+    fold_in(fold_in(evaluate, index), j): an example's weights do not depend on its batch, bit for bit.
+    """
+    batch = Batch(to_unit_interval(image)[None], None if y is None else y[None], index[None])
+    q = model.posterior(params, batch)
+    block_size = min(num_samples, SAMPLES_PER_KEY)
+    num_blocks = -(-num_samples // block_size)
+    blocks_per_tile = min(num_blocks, SAMPLES_PER_TILE // SAMPLES_PER_KEY)
+    num_tiles = -(-num_blocks // blocks_per_tile)
+
+    def weigh_tile(tile):
+        blocks = tile * blocks_per_tile + jnp.arange(blocks_per_tile)
+        keys = jax.vmap(lambda block: stream(root, Stream.EVALUATE, index, block))(blocks)
+        weighted = weigh(keys, params, model, _Blocks(q), batch, block_size, masses=image.dtype == jnp.uint8)
+        scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p, weighted.log_w_of_masses
+        return jax.tree.map(lambda a: a[:, 0], scores)
+
+    scores = lax.map(weigh_tile, jnp.arange(num_tiles))
+    log_w, log_p_x_given_z, log_q_over_p, log_w_of_masses = jax.tree.map(lambda a: a.reshape(-1)[:num_samples], scores)
+    return Weights(
+        log_w=log_w,
+        log_p_x_given_z=log_p_x_given_z,
+        log_q_over_p=log_q_over_p,
+        posterior_mean=_of_example(q.mean),
+        kl_per_dimension=_of_example(q.kl_per_dimension and q.kl_per_dimension(model.prior(params, batch.y))),
+        log_w_of_masses=log_w_of_masses,
+    )
+
+
+def _of_example(per_dimension):
+    """The one row of [1, D_l] of each stochastic layer, end to end; None where there is none."""
+    layers = jax.tree.leaves(per_dimension)
+    return jnp.concatenate([layer[0] for layer in layers], axis=-1) if layers else None
+
+
+class _Blocks(NamedTuple):
+    """A posterior that draws one block of samples with each of several keys and lays them end to end."""
+
+    q: Any
+
+    def sample_and_log_prob(self, keys, num_samples):
+        samples = jax.vmap(lambda key: self.q.sample_and_log_prob(key, num_samples))(keys)
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), samples)
+
+
+def weigh_examples(root, params, images, labels, index, *, model: Model, num_samples: int, num_devices: int = 1):
+    """`weigh_example` over [N, …], N a multiple of `num_devices`, one example after the other on each device."""
+
+    def on_one_device(images, labels, index):
+        def one(example):
+            image, label, position = example
+            return weigh_example(root, params, image, label, position, model=model, num_samples=num_samples)
+
+        return lax.map(one, (images, labels, index))
+
+    split = jax.tree.map(lambda a: a.reshape(num_devices, -1, *a.shape[1:]), (images, labels, index))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.vmap(on_one_device)(*split))
+
+
+class Evaluation(NamedTuple):
+    """The yardstick, per example; nats, float64 on the host."""
+
+    log_likelihood: dict[int, np.ndarray]  # by k: log p̂(x) from k samples, [N]; the largest k is the headline
+    elbo: np.ndarray  # [N]
+    reconstruction: np.ndarray  # [N]
+    effective_sample_size: np.ndarray  # [N]
+    pareto_k: np.ndarray  # [N]
+    kl_per_layer: np.ndarray  # [N, L], from the samples
+    posterior_mean: np.ndarray | None  # [N, D]
+    kl_per_dimension: np.ndarray | None  # [N, D]
+    log_likelihood_of_masses: np.ndarray | None = None  # [N], as the headline, of the model of the 256 values k/255
+
+
+def evaluate(
+    root: jax.Array,
+    params: Any,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    index: np.ndarray | None = None,
+    *,
+    model: Model,
+    num_samples: int = 5000,
+    devices: Sequence[Any] | None = None,
+    batch_size: int | None = None,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
+    """Evaluate `images` [N, H, W, C] (uint8 or in [0, 1]) at positions `index` of their data set.
+
+    Examples are spread over `devices` (default: the first). `batch_size` examples are in flight at once; it changes
+    memory and the steps of progress, never a bit of the result. `on_progress` gets the number of finished examples.
+    """
+    if len(images) == 0:
+        raise ValueError("there is no example to evaluate: the split is empty")
+    devices = list(devices or jax.devices()[:1])
+    index = np.arange(len(images)) if index is None else np.asarray(index)
+    split, whole = shardings(devices)
+    weigh_batch = jax.jit(
+        partial(weigh_examples, model=model, num_samples=num_samples, num_devices=len(devices)), out_shardings=split
+    )
+    root, params = jax.device_put((root, params), whole)
+    results, done = [], 0
+    for batch, count in batches((images, labels, index), batch_size or max(1, 2**18 // num_samples), devices):
+        weights = jax.tree.map(np.asarray, weigh_batch(root, params, *batch))
+        results.append(statistics(jax.tree.map(lambda a: a[:count], weights)))  # noqa: B023
+        done += count
+        on_progress(done)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
+    """How arrays lie on `devices`: the first axis split over them, and whole on each."""
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
+    return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+
+
+def batches(arrays: Any, batch_size: int, devices: Sequence[Any]) -> Iterator[tuple[Any, int]]:
+    """Batches of `arrays`, a pytree of [N, …], split over `devices`, each with the number of examples it holds.
+
+    All are of one size; the last is filled up with its last example.
+    """
+    split, _ = shardings(devices)
+    num_examples = len(jax.tree.leaves(arrays)[0])
+    batch_size = -(-min(batch_size, num_examples) // len(devices)) * len(devices)
+    for first in range(0, num_examples, batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), num_examples - 1)
+        yield jax.device_put(jax.tree.map(lambda a: a[rows], arrays), split), min(batch_size, num_examples - first)  # noqa: B023
+
+
+def statistics(weights: Weights) -> Evaluation:
+    """What the log-weights of each example say, in float64."""
+    log_w = weights.log_w.astype(np.float64)
+    num_samples = log_w.shape[1]
+    return Evaluation(
+        log_likelihood={k: grouped_log_likelihood(log_w, k) for k in sample_counts(num_samples)},
+        elbo=log_w.mean(1),
+        reconstruction=weights.log_p_x_given_z.astype(np.float64).mean(1),
+        effective_sample_size=effective_sample_size(log_w),
+        pareto_k=pareto_k(log_w),
+        kl_per_layer=np.stack([layer.astype(np.float64).mean(1) for layer in jax.tree.leaves(weights.log_q_over_p)], 1),
+        posterior_mean=weights.posterior_mean,
+        kl_per_dimension=weights.kl_per_dimension,
+        log_likelihood_of_masses=None
+        if weights.log_w_of_masses is None
+        else log_mean_exp(weights.log_w_of_masses.astype(np.float64)),
+    )
+
+
+def sample_counts(num_samples: int) -> list[int]:
+    """The k at which the log-likelihood is reported: 100 and 1000 where they divide `num_samples`, and that itself."""
+    return [k for k in (100, 1000) if k < num_samples and num_samples % k == 0] + [num_samples]
+
+
+def summarize(evaluation: Evaluation) -> dict[str, Any]:
+    """Means over examples, as evaluation.json holds them: nats per example, standard errors over examples.
+
+    `elbo` = `reconstruction` − `kl` from the same samples, and `kl` is the sum of `kl_per_layer`, E[log q − log p] of
+    each stochastic layer in the order of z. `kl_per_dimension` is the closed form, all layers end to end. `pareto_k` is
+    the median over examples, `pareto_k_above_threshold` the share whose estimate is unreliable: it exceeds
+    `pareto_k_threshold` (see importance.py). `num_not_finite` examples have a log-likelihood or an ELBO that is not
+    finite; then neither are the means, and there is no standard error. What does not exist is None.
+    """
+    headline = max(evaluation.log_likelihood)
+    log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])
+    elbo, elbo_se = mean_and_error(evaluation.elbo)
+    threshold = pareto_k_threshold(headline)
+    worst_if_unknown = np.nan_to_num(evaluation.pareto_k, nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    median_pareto_k = float(np.median(worst_if_unknown))
+    finite = np.isfinite(evaluation.log_likelihood[headline]) & np.isfinite(evaluation.elbo)
+    means, kl = evaluation.posterior_mean, evaluation.kl_per_dimension
+    return {
+        "num_examples": len(evaluation.elbo),
+        "num_samples": headline,
+        "num_not_finite": int((~finite).sum()),
+        "elbo": elbo,
+        "elbo_se": elbo_se,
+        "reconstruction": float(evaluation.reconstruction.mean()),
+        "kl": float(kl_of_samples(evaluation).mean()),
+        "kl_per_layer": [float(value) for value in evaluation.kl_per_layer.mean(0)],
+        "kl_per_dimension": None if kl is None else [float(value) for value in kl.mean(0)],
+        "log_likelihood": log_likelihood,
+        "log_likelihood_se": log_likelihood_se,
+        "log_likelihood_by_num_samples": {
+            str(k): mean_and_error(values) for k, values in sorted(evaluation.log_likelihood.items())
+        },
+        "active_units": None if means is None else int((means.var(0) > ACTIVE_VARIANCE).sum()),
+        "effective_sample_size": float(evaluation.effective_sample_size.mean()),
+        "pareto_k": median_pareto_k if math.isfinite(median_pareto_k) else None,
+        "pareto_k_threshold": threshold,
+        "pareto_k_above_threshold": None if threshold is None else float((worst_if_unknown > threshold).mean()),
+    }
+
+
+def kl_of_samples(evaluation: Evaluation) -> np.ndarray:
+    """reconstruction − ELBO, [N]; NaN where neither is finite."""
+    with np.errstate(invalid="ignore"):
+        return evaluation.reconstruction - evaluation.elbo
+
+
+def upgrade(summary: dict[str, Any]) -> dict[str, Any]:
+    """A stored summary with the keys of `summarize`, whatever version wrote it."""
+    if "pareto_k_above_0.7" not in summary:
+        return summary
+    summary = dict(summary)
+    share = summary.pop("pareto_k_above_0.7")
+    exists = summary["num_samples"] >= 25  # with fewer there was no k̂, and a share of 0 was written
+    return {
+        **summary,
+        "pareto_k_threshold": 0.7 if exists else None,
+        "pareto_k_above_threshold": share if exists else None,
+    }
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+    """The mean of [N] and its standard error, None for N = 1 and where a value is not finite."""
+    if len(values) > 1 and np.isfinite(values).all():
+        return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    with np.errstate(invalid="ignore"):
+        return float(values.mean()), None
+
+
+def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """Each mean under its name, and its standard error under `<name>_se`."""
+    summary: dict[str, float | None] = {}
+    for name, array in values.items():
+        summary[name], summary[f"{name}_se"] = mean_and_error(array)
+    return summary
+
+
+def bits_per_dimension(log_likelihood_of_masses: float, num_values: int) -> float:
+    """Bits per value of images of `num_values` values: −log₂ of their probability, a code length; 8 if all are equal.
+
+    Of a density, log p(x) is no such logarithm: p(x) may be larger than one.
+    """
+    return -log_likelihood_of_masses / num_values / math.log(2)

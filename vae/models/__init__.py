@@ -1,0 +1,1 @@
+"""What are p and q? Densities, networks, flows, and the model that they make."""

@@ -1,0 +1,257 @@
+"""What q(z|x) can be: pytrees that can be sampled and scored. Shapes: K samples, B batch, D latent.
+
+Every leaf is an array, the weights of the networks inside q among them: `lax.stop_gradient(q)` holds all of q, and only
+q. To add one: the pytree, a function of the settings as `diagonal` below, a row in `POSTERIORS`, its name in
+settings.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Key
+
+from vae.models.distributions import LOG_2PI, Normal, bounded, normal_kl_divergence
+from vae.models.flows import Flow, ForwardFlow, Planar, autoregressive_steps, coupling_steps
+from vae.models.networks import MLP
+from vae.settings import Settings
+
+
+class DiagonalNormal(NamedTuple):
+    """N(loc, diag(exp(log_scale))²) with one stochastic layer; also the standard-normal prior, with B = 1."""
+
+    loc: Float[Array, "B D"]
+    log_scale: Float[Array, "B D"]
+
+    @property
+    def mean(self) -> Float[Array, "B D"]:
+        return self.loc
+
+    @property
+    def covariance(self) -> Float[Array, "B D D"]:
+        return jax.vmap(jnp.diag)(jnp.exp(2 * self.log_scale))
+
+    def sample_and_log_prob(
+        self, key: Key[Array, ""], num_samples: int
+    ) -> tuple[Float[Array, "K B D"], Float[Array, "K B"]]:
+        """Reparameterised samples z = loc + scale·ε and log q(z) in nats; spends `key`."""
+        noise = jax.random.normal(key, (num_samples, *self.loc.shape), self.loc.dtype)
+        z = self.loc[None] + jnp.exp(self.log_scale)[None] * noise
+        return z, self.log_prob(z)
+
+    def log_prob_per_dimension(self, z: Float[Array, "K #B D"]) -> Float[Array, "K _ D"]:
+        return Normal(self.loc[None], self.log_scale[None]).log_prob(z)
+
+    def log_prob(self, z: Float[Array, "K #B D"]) -> Float[Array, "K _"]:
+        return self.log_prob_per_dimension(z).sum(-1)
+
+    def kl_per_dimension(self, prior) -> Float[Array, "B D"] | None:
+        """KL(q ‖ prior) of each dimension in nats; None where there is no closed form."""
+        if not isinstance(prior, DiagonalNormal):
+            return None
+        return normal_kl_divergence(Normal(*self), Normal(*prior))
+
+
+class FullNormal(NamedTuple):
+    """N(loc, LLᵀ) with L = diag(exp(log_scale))·`unit`, `unit` lower triangular with ones on its diagonal.
+
+    Nothing but the strict lower triangle of `unit` is read: any numbers elsewhere are the same distribution.
+    """
+
+    loc: Float[Array, "B D"]
+    log_scale: Float[Array, "B D"]
+    unit: Float[Array, "B D D"]
+
+    @property
+    def mean(self) -> Float[Array, "B D"]:
+        return self.loc
+
+    @property
+    def scale_tril(self) -> Float[Array, "B D D"]:
+        unit = jnp.tril(self.unit, -1) + jnp.eye(self.unit.shape[-1], dtype=self.unit.dtype)[None]
+        return jnp.exp(self.log_scale)[:, :, None] * unit
+
+    @property
+    def covariance(self) -> Float[Array, "B D D"]:
+        return self.scale_tril @ self.scale_tril.mT
+
+    def sample_and_log_prob(
+        self, key: Key[Array, ""], num_samples: int
+    ) -> tuple[Float[Array, "K B D"], Float[Array, "K B"]]:
+        """Reparameterised samples z = loc + Lε and log q(z) in nats; spends `key`."""
+        noise = jax.random.normal(key, (num_samples, *self.loc.shape), self.loc.dtype)
+        z = self.loc[None] + jnp.einsum("bij,kbj->kbi", self.scale_tril, noise)
+        return z, self._log_prob_of_noise(noise)
+
+    def log_prob(self, z: Float[Array, "K #B D"]) -> Float[Array, "K _"]:
+        standardized = (z - self.loc[None]) * jnp.exp(-self.log_scale)[None]
+        columns = solve_triangular(self.unit, jnp.moveaxis(standardized, 0, -1), lower=True, unit_diagonal=True)
+        return self._log_prob_of_noise(jnp.moveaxis(columns, -1, 0))
+
+    def _log_prob_of_noise(self, noise):
+        return (-0.5 * (noise**2 + LOG_2PI) - self.log_scale[None]).sum(-1)
+
+    def log_prob_per_dimension(self, z) -> None:
+        """None: the dimensions depend on each other."""
+        del z
+
+    def kl_per_dimension(self, prior) -> Float[Array, "B D"] | None:
+        """The terms of the chain rule, which add up to KL(q ‖ prior), in nats; None without a closed form.
+
+        Of dimension j, the mean over q(z_<j) of KL(q(z_j|z_<j) ‖ p(z_j)): it depends on the order of the dimensions.
+        """
+        if not isinstance(prior, DiagonalNormal):
+            return None
+        alone = normal_kl_divergence(Normal(self.loc, self.log_scale), Normal(*prior))
+        from_others = (jnp.tril(self.scale_tril, -1) ** 2).sum(-1)
+        return alone + 0.5 * from_others * jnp.exp(-2 * prior.log_scale)
+
+
+class TwoLayers(NamedTuple):
+    """q(z1|x) q(z2|z1), the two-layer recognition model of Burda et al. (2016); z is the pair (z1, z2).
+
+    `upper(z1)` gives means and unbounded log-scales of z2, [K, B, 2·D2]. `mean` and `covariance` are those of z1.
+    """
+
+    lower: DiagonalNormal
+    upper: Callable[..., Any]
+
+    @property
+    def mean(self) -> Float[Array, "B D"]:
+        return self.lower.mean
+
+    @property
+    def covariance(self) -> Float[Array, "B D D"]:
+        return self.lower.covariance
+
+    def sample_and_log_prob(self, key: Key[Array, ""], num_samples: int):
+        """((z1, z2), (log q(z1|x), log q(z2|z1))): [K, B, D1] and [K, B, D2], twice [K, B] in nats; spends `key`."""
+        key_lower, key_upper = jax.random.split(key)
+        z1, _ = self.lower.sample_and_log_prob(key_lower, num_samples)
+        z = z1, normal(self.upper(z1)).sample(key_upper)
+        return z, self.log_prob(z)
+
+    def log_prob(self, z):
+        z1, z2 = z
+        return self.lower.log_prob(z1), normal(self.upper(z1)).log_prob(z2).sum(-1)
+
+    def log_prob_per_dimension(self, z) -> None:
+        del z
+
+    def kl_per_dimension(self, prior) -> None:
+        """None: p(z1) has no closed form."""
+        del prior
+
+
+def normal(outputs: Float[Array, "*K B N"]) -> Normal:
+    """From a network's N = 2D outputs: the means, then unbounded log-scales."""
+    loc, raw_log_scale = jnp.split(outputs, 2, axis=-1)
+    return Normal(loc, bounded(raw_log_scale))
+
+
+def standard_normal(latent_dim: int) -> DiagonalNormal:
+    """The prior N(0, I), with B = 1."""
+    return DiagonalNormal(jnp.zeros((1, latent_dim)), jnp.zeros((1, latent_dim)))
+
+
+def diagonal_normal(outputs: Float[Array, "B N"]) -> DiagonalNormal:
+    """The posterior from the encoder's N = 2D outputs: the means, then unbounded log-scales."""
+    return DiagonalNormal(*normal(outputs))
+
+
+class Posterior(NamedTuple):
+    """How the encoder's outputs become q(z|x).
+
+    `init(key)` gives the parameters of the networks inside q, which stand beside the encoder's layers in
+    params["encoder"]; `distribution(params, outputs)` takes outputs [B, num_outputs].
+    """
+
+    num_outputs: int
+    init: Callable[[Any], dict[str, Any]]
+    distribution: Callable[[dict[str, Any], Float[Array, "B N"]], Any]
+
+
+def diagonal(settings: Settings) -> Posterior:
+    """Independent normals (Kingma & Welling 2014)."""
+    return Posterior(2 * settings.latent_dim, no_networks, lambda params, outputs: diagonal_normal(outputs))
+
+
+def full(settings: Settings) -> Posterior:
+    """A normal with full covariance; D(D − 1)/2 more outputs are the strict lower triangle of `unit`, bounded."""
+    dim = settings.latent_dim
+    rows, columns = jnp.tril_indices(dim, -1)
+
+    def distribution(params, outputs):
+        del params
+        base = diagonal_normal(outputs[:, : 2 * dim])
+        unit = jnp.broadcast_to(jnp.eye(dim, dtype=outputs.dtype), (len(outputs), dim, dim))
+        return FullNormal(*base, unit.at[:, rows, columns].set(bounded(outputs[:, 2 * dim :])))
+
+    return Posterior(2 * dim + dim * (dim - 1) // 2, no_networks, distribution)
+
+
+def planar(settings: Settings) -> Posterior:
+    """Planar flows whose u, w and b are outputs of the encoder, as in Rezende & Mohamed (2015)."""
+    dim, shape = settings.latent_dim, (settings.num_flows, 2 * settings.latent_dim + 1)
+
+    def distribution(params, outputs):
+        del params
+        raw = outputs[:, 2 * dim :].reshape(-1, *shape)
+        steps = tuple(Planar(raw[:, f, :dim], raw[:, f, dim:-1], raw[:, f, -1]) for f in range(shape[0]))
+        return ForwardFlow(diagonal_normal(outputs[:, : 2 * dim]), steps)
+
+    return Posterior(2 * dim + math.prod(shape), no_networks, distribution)
+
+
+def iaf(settings: Settings) -> Posterior:
+    """Inverse autoregressive flow, given `flow_hidden_size` outputs of the encoder (Kingma et al. 2016)."""
+    return _with_context(settings, autoregressive_steps(settings))
+
+
+def realnvp(settings: Settings) -> Posterior:
+    """Affine couplings (Dinh et al. 2017), given `flow_hidden_size` outputs of the encoder."""
+    return _with_context(settings, coupling_steps(settings, with_context=True))
+
+
+def _with_context(settings, steps):
+    dim = settings.latent_dim
+
+    def distribution(params, outputs):
+        return Flow(diagonal_normal(outputs[:, : 2 * dim]), steps.build(params, outputs[:, 2 * dim :]))
+
+    return Posterior(2 * dim + settings.flow_hidden_size, steps.init, distribution)
+
+
+def two_layers(settings: Settings) -> Posterior:
+    """Two stochastic layers: `upper_hidden_sizes` lead from z1, of `latent_dim`, to z2, of `upper_latent_dim`."""
+    network = MLP(settings, settings.upper_hidden_sizes, 2 * settings.upper_latent_dim)
+
+    def init(key):
+        return {"upper": network.init(key, jnp.zeros((1, settings.latent_dim)))["params"]}
+
+    def distribution(params, outputs):
+        return TwoLayers(diagonal_normal(outputs), Partial(network.apply, {"params": params["upper"]}))
+
+    return Posterior(2 * settings.latent_dim, init, distribution)
+
+
+def no_networks(key) -> dict[str, Any]:
+    """The `init` of a posterior without networks of its own."""
+    del key
+    return {}
+
+
+POSTERIORS: dict[str, Callable[[Settings], Posterior]] = {
+    "diagonal": diagonal,
+    "full": full,
+    "planar": planar,
+    "iaf": iaf,
+    "realnvp": realnvp,
+}
+CANNOT_SCORE = ("planar",)  # their q.log_prob is None

@@ -1,0 +1,110 @@
+"""Gradient estimators, orthogonal to the bounds. Shapes: S samples (K, or M·K), B batch.
+
+Each takes the posterior q, samples z of it with their log q(z|x), and a bound F, and gives a surrogate whose derivative
+estimates the gradient of the mean over b of F(log_w[:, b]); none changes the value that is reported. With c = ∇F and
+H = ∇²F of each example:
+
+    reparameterized  F(log_w), through the samples and through q's density (Kingma & Welling 2014)
+    stl              the same with q's density held: sticking the landing (Roeder et al. 2017); needs c alone
+    dreg             decoder and prior weighted by c_k, the samples' own path by c_k − H_kk, q's density held. For
+                     F = IWAE these are w̃_k and w̃_k² (Tucker et al. 2018); it holds for every smooth F
+    score            REINFORCE with VIMCO's control variates (Mnih & Rezende 2016), nothing through the samples
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vae.models.model import Batch, Model, Weighted, score_samples
+
+Bound = Callable[[Float[Array, "S B"]], Float[Array, "B"]]
+
+
+def reparameterized(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+    """(surrogate [], Weighted): the bound itself."""
+    del q
+    weighted = score_samples(params, model, batch, z, log_q)
+    return bound(weighted.log_w).mean(), weighted
+
+
+def stl(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+    """(surrogate [], Weighted): the bound with q held while it scores (Roeder et al. 2017).
+
+    What is left out, −Σ_k c_k ∂log q(z_k|x)/∂φ, has the mean 0 if the c_k are constants: for a bound that is linear in
+    log w (`elbo_mc`; `miwae`, and the encoder of `piwae`, with K = 1; `ciwae` with β = 1; `renyi` with α = 1; one
+    sample). For all others, `vr_max` among them, it is biased, unless q is the posterior.
+    """
+    del log_q
+    weighted = score_samples(params, model, batch, z, lax.stop_gradient(q).log_prob(z))
+    return bound(weighted.log_w).mean(), weighted
+
+
+def dreg(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+    """(surrogate [], Weighted): doubly reparameterised, unbiased for every smooth bound."""
+    del log_q
+    held = lax.stop_gradient(q)
+
+    def log_weights(z):
+        return score_samples(params, model, batch, z, held.log_prob(z))
+
+    # The same products as below, so the compiler computes them once.
+    log_w = lax.stop_gradient(log_weights(z).log_w)
+    c = jax.grad(lambda log_w: bound(log_w).sum())(log_w)
+    ratio = jnp.where(c == 0, 0, (c - diagonal_of_hessian(bound, log_w)) / jnp.where(c == 0, 1, c))
+    weighted = log_weights(jax.tree.map(lambda leaf: scale_gradient(leaf, ratio), z))
+    return (c * weighted.log_w).sum(0).mean(), weighted
+
+
+def score(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+    """(surrogate [], Weighted): the score-function estimator, for K ≥ 2.
+
+    The baseline of sample k is the bound with log w_k replaced by the mean of the others (Mnih & Rezende 2016).
+    """
+    del log_q
+    z = lax.stop_gradient(z)
+    weighted = score_samples(params, model, batch, z, q.log_prob(z))
+    log_w = lax.stop_gradient(weighted.log_w)
+    num_samples = log_w.shape[0]
+    others = (log_w.sum(0)[None] - log_w) / (num_samples - 1)
+    itself = jnp.eye(num_samples, dtype=bool)[:, :, None]
+    baseline = jax.vmap(bound)(jnp.where(itself, others[:, None], log_w[None]))
+    signal = bound(log_w)[None] - baseline
+    surrogate = bound(weighted.log_w) + (signal * weighted.log_q_z_given_x).sum(0)
+    return surrogate.mean(), weighted
+
+
+ESTIMATORS: dict[str, Callable[..., tuple[Float[Array, ""], Weighted]]] = {
+    "reparameterized": reparameterized,
+    "stl": stl,
+    "dreg": dreg,
+    "score": score,
+}
+
+
+def diagonal_of_hessian(bound: Bound, log_w: Float[Array, "S B"]) -> Float[Array, "S B"]:
+    """∂²F/∂log w_k² of each example, by forward over reverse mode."""
+    gradient = jax.grad(lambda log_w: bound(log_w).sum())
+
+    def second_derivative(direction, k):
+        tangent = jnp.broadcast_to(direction[:, None], log_w.shape)
+        return jax.jvp(gradient, (log_w,), (tangent,))[1][k]
+
+    num_samples = log_w.shape[0]
+    return jax.vmap(second_derivative)(jnp.eye(num_samples, dtype=log_w.dtype), jnp.arange(num_samples))
+
+
+@jax.custom_vjp
+def scale_gradient(z: Float[Array, "S B D"], scale: Float[Array, "S B"]) -> Float[Array, "S B D"]:
+    """z, whose gradient arrives multiplied by `scale`."""
+    del scale
+    return z
+
+
+scale_gradient.defvjp(
+    lambda z, scale: (z, scale), lambda scale, gradient: (gradient * scale[..., None], jnp.zeros_like(scale))
+)

@@ -1,0 +1,1 @@
+"""What stays on disk? The run folder: config.json, metrics.jsonl, checkpoints and the lock."""

@@ -1,0 +1,93 @@
+"""config.json: all that a run is a function of besides its data, and what it was made with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vae import settings
+from vae.runs.files import RunError, read_json, write_json
+from vae.runs.folder import CONFIG
+from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
+
+ABOUT = ("flags", "argv", "devices", "versions", "git")  # what config.json tells of a run beside its Config
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that a run is a function of, besides its data."""
+
+    dataset: str
+    settings: Settings
+    hyperparameters: Hyperparameters
+    epochs: int
+    seed: int = 0
+    validation: int | None = None  # images held out of the training set; None: the data set's own rule
+    image_size: int | None = None  # of a folder of pictures
+    init_from: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+            "settings": self.settings.to_dict(),
+            "hyperparameters": self.hyperparameters._asdict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], file_format: int = FORMAT) -> Config:
+        """The inverse of `to_dict`, also through JSON, and of files of older formats; raises SettingsError."""
+        fields = settings.read(values, [field.name for field in dataclasses.fields(cls)], file_format)
+        own = settings.read(fields.pop("settings"), [field.name for field in dataclasses.fields(Settings)], file_format)
+        numbers = settings.read(fields.pop("hyperparameters"), Hyperparameters._fields, file_format)
+        if own["schedule"] == "stages" and not len(numbers["stage_steps"]) == len(numbers["stage_factors"]) > 0:
+            raise SettingsError("its stage_steps and stage_factors are not one of each for every stage")
+        return cls(settings=Settings(**own), hyperparameters=Hyperparameters(**numbers), **fields)
+
+
+def changed_settings(stored: Config, asked: Config) -> list[str]:
+    """Each setting in which `asked` differs from `stored`, but for the number of epochs, which may change."""
+
+    def flat(config):
+        values = config.to_dict()
+        return {**values.pop("settings"), **values.pop("hyperparameters"), **values} | {"epochs": None}
+
+    old, new = flat(stored), flat(asked)
+    return [f"{name} is {old[name]}, not {new[name]}" for name in old if old[name] != new[name]]
+
+
+def write_config(workdir: Path, config: Config, **about: Any) -> None:
+    """config.json: the run's Config, `about` (argv, devices, …), the versions of the packages and the git revision."""
+    write_json(workdir / CONFIG, {"format": FORMAT, **config.to_dict(), **about, **provenance()})
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """The versions of the packages and the git revision."""
+    return {"versions": {name: metadata.version(name) for name in PACKAGES}, "git": git_revision()}
+
+
+def read_config(workdir: Path) -> Config:
+    """The Config of the run in `workdir`; raises RunError if there is none, or one that cannot be a run's."""
+    path = workdir / CONFIG
+    values = read_json(path)
+    try:
+        file_format = values.pop("format", 1)
+        if file_format not in range(1, FORMAT + 1):
+            raise SettingsError(f"its format is {file_format!r}, and this code reads 1 to {FORMAT}; use newer code")
+        return Config.from_dict({name: v for name, v in values.items() if name not in ABOUT}, file_format)
+    except SettingsError as error:
+        raise RunError(f"{path} is not the config of a run: {error}") from error
+
+
+def git_revision() -> str | None:
+    """The revision of the code, with + where it was changed since; None outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

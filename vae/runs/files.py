@@ -1,0 +1,58 @@
+"""Files of a run folder: each is written in one step, and read as a stranger's."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vae import hosts, untrusted
+
+
+@hosts.shared
+class RunError(ValueError):
+    """A run folder that cannot be used as asked; one line for the user."""
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON in one step: a reader sees the old file or the new one. A number that is not finite becomes null."""
+    if not hosts.is_first():
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(finite_or_null(values), indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an .npz file in one step."""
+    import numpy as np
+
+    partial = path.with_name(f".{path.name}.partial.npz")
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
+    os.replace(partial, path)
+
+
+def finite_or_null(values: Any) -> Any:
+    """`values` with NaN and infinity, which JSON has no words for, as None."""
+    if isinstance(values, dict):
+        return {key: finite_or_null(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite_or_null(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; raises RunError where the file is absent, no file, or no JSON object."""
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe never ends
+            raise RunError(f"{path} is no file; replace it, or choose another folder")
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path.parent} holds no run: {path} cannot be read ({error.strerror})") from error
+    try:
+        return untrusted.parse_object(content)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: it is not valid JSON ({error})") from error

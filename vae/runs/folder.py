@@ -1,0 +1,67 @@
+"""The run folder: the names of what is in it, and the lock that one process holds."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from vae import hosts
+from vae.runs.files import RunError
+
+CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
+    "config.json",
+    "metrics.jsonl",
+    "evaluation.json",  # beside it the values of each image, evaluation.npz
+    "checkpoints",
+    "figures",
+)
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Hold the folder, made if need be, for this process; raises RunError at once where another process holds it.
+
+    Of processes that were joined the first one holds it for all.
+    """
+    with contextlib.ExitStack() as held:
+
+        def acquire() -> None:
+            held.enter_context(_lock_of_one(workdir))
+
+        hosts.agreed(acquire)
+        yield
+
+
+@contextlib.contextmanager
+def _lock_of_one(workdir: Path) -> Iterator[None]:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        opened = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise RunError(f"{workdir} cannot be a run folder: {error.strerror}; choose another --workdir") from error
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise RunError(f"{workdir} is in use by {owner}; wait for it, or choose another --workdir") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+def is_locked(workdir: Path) -> bool:
+    """Whether a process holds the folder."""
+    try:
+        with (workdir / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

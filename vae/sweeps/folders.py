@@ -1,0 +1,69 @@
+"""The run folders of a sweep, a search or a comparison: each is taken for a run only if its config.json says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vae.runs.config import Config, changed_settings, read_config
+from vae.runs.files import RunError
+from vae.runs.folder import CHECKPOINTS, CONFIG, METRICS
+from vae.sweeps.planning import RUNS
+from vae.sweeps.sweep_file import SWEEP
+from vae.training.record import FAILURE
+
+
+def configs(workdir: Path) -> dict[str, Config]:
+    """The Config of every run folder below `workdir`, by the folder's name; of a lost config.json see `check`."""
+    return {name: read_config(path) for name, path in _folders(workdir) if (path / CONFIG).exists()}
+
+
+def was_trained(folder: Path) -> bool:
+    """Whether training has begun in it."""
+    return any((folder / name).exists() for name in (CHECKPOINTS, METRICS, FAILURE))
+
+
+def check(workdir: Path, wanted: Mapping[str, Config], *, recorded: bool, may_be_longer: bool = False) -> None:
+    """Raises RunError where a run folder below `workdir` is not the run that is `wanted` under its name.
+
+    recorded: sweep.json or plan.json says what the folders are, and others beside them are none of ours. Where it was
+        lost, nothing says which of them would be overwritten or passed over: each must be wanted.
+    may_be_longer: a run may have been trained for more epochs since.
+    """
+    stored = configs(workdir)
+    why = "" if recorded else f" (what says what the runs in {workdir / RUNS} are is lost)"
+    for name, path in _folders(workdir):
+        if name in wanted and name in stored:
+            differing = changed_settings(stored[name], wanted[name])
+            if not may_be_longer and stored[name].epochs != wanted[name].epochs:
+                differing.append(f"epochs is {stored[name].epochs}, not {wanted[name].epochs}")
+            if differing:
+                raise RunError(f"{path} holds another run: {'; '.join(differing)}; choose another --workdir{why}")
+        elif name in wanted and was_trained(path):
+            raise RunError(
+                f"{path} holds a trained run but no {CONFIG}, which says what it is; put it back, or choose "
+                "another --workdir"
+            )
+        elif name not in wanted and not recorded and (name in stored or was_trained(path)):
+            raise RunError(
+                f"{path} holds a run that is not asked for here; choose another --workdir, or ask for what was asked "
+                f"before{why}"
+            )
+
+
+def check_listed(workdir: Path, listed: Mapping[str, object]) -> None:
+    """Raises RunError where a run was trained below `workdir` that is not `listed` in its sweep.json.
+
+    Of a search: its trials cannot be asked for again, so a lost sweep.json is not made anew from the folders.
+    """
+    for name, path in _folders(workdir):
+        if name not in listed and was_trained(path):
+            raise RunError(
+                f"{path} holds a run that {workdir / SWEEP} does not name; put back the {SWEEP} that does, or "
+                "choose another --workdir"
+            )
+
+
+def _folders(workdir: Path) -> list[tuple[str, Path]]:
+    runs = workdir / RUNS
+    return [(path.name, path) for path in sorted(runs.iterdir()) if path.is_dir()] if runs.is_dir() else []

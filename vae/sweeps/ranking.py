@@ -1,0 +1,87 @@
+"""Which runs may be ranked against each other, and by what: the one rule of a sweep, its pictures and a search.
+
+A held-out bound says which run is better only where all are about the same quantity. Runs on other images, or under
+another p(x|z), do not compare at all. Runs that climb other bounds on the same log p(x) compare by the ELBO, which is
+below log p(x) whatever was climbed. Nats per example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vae.objectives import reads
+from vae.runs.config import Config
+
+# Fields of a Config and its Settings that say which images a held-out bound is of, and the likelihood of what.
+IMAGES = ("dataset", "image_size", "image_shape", "validation", "binarization", "likelihood", "num_classes")
+# Their bounds are sums over latent dimensions, or statistics of a batch.
+OF_SIZES = ("free_bits", "beta_tcvae", "dip_i", "dip_ii", "info", "factor")
+SIZES = ("batch_size", "latent_dim", "upper_latent_dim")
+
+
+def of_bound(objective: str) -> list[str]:
+    """The fields that change what the bound of `objective` means."""
+    own = ["objective", "num_samples", "num_groups", *reads(objective)]
+    return [*own, *SIZES] if objective in OF_SIZES else own
+
+
+def as_held_out(name: str, value: Any) -> Any:
+    """The value of a field of IMAGES as held-out images know it: those of dynamic binarization are binarised once."""
+    return "fixed" if (name, value) == ("binarization", "dynamic") else value
+
+
+class Ranking(NamedTuple):
+    """Runs that compare, by `metric`: "bound", their objective's own, or "elbo" where their bounds do not compare."""
+
+    names: list[str]
+    metric: str
+    objective: str | None  # None: several
+    changing: list[str]  # what changes the meaning of the bound among them
+    images: dict[str, Any]  # what tells their images and likelihood from those of the other rankings
+
+    @property
+    def title(self) -> str:
+        """As it is shown: elbo, or ELBO of several bounds, with what tells it from the other rankings."""
+        about = ", ".join(f"{name}={value}" for name, value in self.images.items())
+        return (self.objective or "ELBO" if self.metric == "bound" else "ELBO") + (f" ({about})" if about else "")
+
+
+def rankings(configs: Mapping[str, Config]) -> list[Ranking]:
+    """The runs that compare with each other, in the order of their first; each run is in one."""
+    flat = {name: _flat(config) for name, config in configs.items()}
+    by_images: dict[Any, list[str]] = {}
+    for name, fields in flat.items():
+        by_images.setdefault(tuple(as_held_out(field, fields[field]) for field in IMAGES), []).append(name)
+    differing = [i for i in range(len(IMAGES)) if len({key[i] for key in by_images}) > 1]
+    differing = [i for i in differing if IMAGES[i] != "image_shape"] or differing  # it follows from the others
+    found = []
+    for key, names in by_images.items():
+        objectives = list(dict.fromkeys(flat[name]["objective"] for name in names))
+        fields = list(dict.fromkeys(field for objective in objectives for field in of_bound(objective)))
+        changing = [field for field in fields if len({flat[name][field] for name in names}) > 1]
+        about = {IMAGES[i]: key[i] for i in differing}
+        one = objectives[0] if len(objectives) == 1 else None
+        found.append(Ranking(names, "elbo" if changing else "bound", one, changing, about))
+    return found
+
+
+def reason(changing: Sequence[str]) -> str:
+    """Why bounds do not compare, in words."""
+    return f"{' and '.join(changing)} {'changes' if len(changing) == 1 else 'change'} what the bound means"
+
+
+def value(metric: str, objective: str, row: Mapping[str, Any]) -> float:
+    """What a row of held-out metrics, with the bound under `objective`, says a run is worth; NaN where it is null."""
+
+    def number(name: str) -> float:
+        found = row.get(name)
+        return math.nan if found is None else float(found)
+
+    return number(objective) if metric == "bound" else number("reconstruction") - number("kl")
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    fields = {**config.settings.to_dict(), **config.hyperparameters._asdict()}
+    return fields | {name: getattr(config, name) for name in ("dataset", "image_size", "validation")}

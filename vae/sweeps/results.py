@@ -1,0 +1,104 @@
+"""The table of a sweep, one row for each run, from the folders that it left."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae.runs.config import Config, read_config
+from vae.runs.folder import CHECKPOINTS
+from vae.runs.metrics import read_metrics
+from vae.sweeps import ranking
+from vae.sweeps.planning import RUNS
+from vae.sweeps.sweep_file import read_sweep
+from vae.training.record import FAILURE
+
+RESULTS = "results.csv"
+FINISHED, DIVERGED, PRUNED, WAITING = "finished", "diverged", "pruned", "waiting"
+
+
+def rows(workdir: Path) -> list[dict[str, Any]]:
+    """For each run of the sweep in `workdir`: name, the values of the axes, status, epoch, and its last metrics.
+
+    A metric's column is `<split>_<metric>`: that of a bound is named after it, so that no column holds two of them.
+    """
+    found = []
+    about = read_sweep(workdir)
+    for name, values in about["runs"].items():
+        folder = workdir / RUNS / name
+        metrics = read_metrics(folder)
+        finished = (folder / CHECKPOINTS).exists()
+        status = DIVERGED if (folder / FAILURE).exists() else FINISHED if finished else WAITING
+        if "search" in about and status == FINISHED and metrics[-1]["epoch"] < read_config(folder).epochs:
+            status = PRUNED
+        row = {"run": name, **values, "status": status, "epoch": metrics[-1]["epoch"] if metrics else 0.0}
+        for last in metrics:
+            numbers = {key: value for key, value in last.items() if key not in ("step", "epoch", "split", "seconds")}
+            numbers.pop("learning_rate", None)
+            row |= {f"{last['split']}_{key}": value for key, value in numbers.items()}
+        found.append(row)
+    return found
+
+
+class Ranked(NamedTuple):
+    """A ranking of a sweep, and what each of its runs reached on `split`; NaN unless it finished and is finite."""
+
+    ranking: ranking.Ranking
+    split: str
+    scores: dict[str, float]
+
+
+def ranked(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) -> list[Ranked]:
+    """The runs of `rows` that compare, with the last held-out value of each."""
+    by_name = {row["run"]: row for row in table}
+    found = []
+    for one in ranking.rankings(configs):
+        bounds = {name: configs[name].settings.objective for name in one.names}
+        is_held_out = any(f"validation_{bound}" in by_name[name] for name, bound in bounds.items())
+        split = "validation" if is_held_out else "test"
+        scores = {
+            # The last bound of a run that diverged says nothing.
+            name: ranking.value(one.metric, bound, _of_split(by_name[name], split))
+            if by_name[name]["status"] == FINISHED
+            else math.nan
+            for name, bound in bounds.items()
+        }
+        found.append(Ranked(one, split, {n: s if math.isfinite(s) else math.nan for n, s in scores.items()}))
+    return found
+
+
+def not_tested(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) -> list[str]:
+    """The runs that finished, of which the test bound is not finite."""
+    return [
+        row["run"]
+        for row in table
+        if row["status"] == FINISHED and row.get(f"test_{configs[row['run']].settings.objective}", 0.0) is None
+    ]
+
+
+def _of_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{split}_"): value for name, value in row.items() if name.startswith(f"{split}_")}
+
+
+def write(workdir: Path) -> Path:
+    """results.csv; a metric that is absent or not finite is empty."""
+    table = rows(workdir)
+    columns = list(dict.fromkeys(column for row in table for column in row))
+    path = workdir / RESULTS
+    partial = path.with_name(f".{RESULTS}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row.get(column)) for column in columns] for row in table)
+    os.replace(partial, path)
+    return path
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,93 @@
+"""How far a sweep is, for the one who watches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae.sweeps import planning, ranking
+from vae.training import fit
+from vae.training.record import FAILURE
+
+
+class Progress(NamedTuple):
+    """What a watcher of a sweep sees. Values are nats per example."""
+
+    num_runs: int
+    finished: int
+    diverged: int
+    training: int  # runs of the population at work
+    epoch: float  # of that population
+    num_epochs: int
+    held_out_split: str
+    best: dict[str, tuple[str, float]]  # of each ranking, as `validation elbo`: the run with the highest last value
+    epoch_ended: bool
+    steps_per_second: float  # summed over runs
+    seconds_left: float
+
+
+class Scoreboard:
+    """What all runs of a sweep have reached, for the one who watches."""
+
+    def __init__(self, workdir: Path, grouped: Sequence[planning.Group], report: Callable[[Progress], None]):
+        self._report = report
+        self._records = {name: group.record(workdir, name) for group in grouped for name in group.configs}
+        self._rankings = ranking.rankings({name: record.config for name, record in self._records.items()})
+        self._metric = {name: one.metric for one in self._rankings for name in one.names}
+        self._held_out = {name: fit.held_out_split(group.dataset) for group in grouped for name in group.configs}
+        self._left: dict[str, int] = {}  # steps
+        self._values: dict[str, float] = {}
+        self._ended: dict[str, bool] = {}  # whether it diverged
+        for number, group in enumerate(grouped):
+            plan = planning.stored(workdir).get(str(number), {"done": 0, "chunk_size": 0})
+            done = plan["done"] * plan["chunk_size"]
+            for position, name in enumerate(group.configs):
+                record = self._records[name]
+                self._left[name] = record.num_steps
+                if position < done:
+                    self.saw(name, record.last_row(self._held_out[name]), record.config.settings.objective)
+                    self.chunk_ended([name])
+
+    def saw(self, name: str, row: Mapping[str, Any], bound: str = "bound") -> None:
+        """The held-out metrics of a run at the end of an epoch, its bound under the name `bound`."""
+        self._values[name] = ranking.value(self._metric[name], bound, row)
+
+    def chunk_ended(self, names: list[str]) -> None:
+        for name in names:
+            self._left[name], self._ended[name] = 0, (self._records[name].workdir / FAILURE).exists()
+
+    def best(self) -> dict[str, tuple[str, float]]:
+        """Of each of `ranking.rankings`, since runs of different ones do not compare."""
+        found = {}
+        for one in self._rankings:
+            scored = [name for name in one.names if math.isfinite(self._values.get(name, math.nan))]
+            if scored:
+                name = max(scored, key=self._values.__getitem__)
+                found[f"{self._held_out[name]} {one.title}"] = name, self._values[name]
+        return found
+
+    def update(
+        self, names: list[str], held_out: str, step: int, going: int, seconds_per_step: float, epoch_ended: bool
+    ) -> None:
+        """The population of the runs `names` is at `step`, and `going` of them go on."""
+        record = self._records[names[0]]
+        others = sum(left for name, left in self._left.items() if name not in set(names))
+        rate = going / seconds_per_step if going else float("nan")
+        left = others + going * (record.num_steps - step)
+        self._report(
+            Progress(
+                num_runs=len(self._records),
+                finished=len(self._ended) - sum(self._ended.values()),
+                diverged=sum(self._ended.values()) + len(names) - going,
+                training=going,
+                epoch=step / record.steps_per_epoch,
+                num_epochs=record.config.epochs,
+                held_out_split=held_out,
+                best=self.best(),
+                epoch_ended=epoch_ended,
+                steps_per_second=rate,
+                seconds_left=left / rate,
+            )
+        )

@@ -1,0 +1,302 @@
+"""Search: rounds of trials that a sampler asks for, each trained as populations, pruned while they train, and told.
+
+<workdir>/sweep.json                      what was asked for, the worker's id, the trials, and the round in training
+          runs/<trial>/                   the folder of a trial's run, as of one that was trained alone
+          population/<trial>-<chunk>/     checkpoints of the population in training
+
+With one worker the trials are a function of the seed and of what is asked for. Workers that share a storage also draw
+on their own entropy, without which all would ask for the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from vae.datasets import Dataset, Split, images
+from vae.runs.config import Config, read_config, write_config
+from vae.runs.files import RunError, read_json, write_json
+from vae.runs.metrics import read_metrics
+from vae.sweeps import folders, planning, ranking, study, sweep
+from vae.sweeps.planning import RUNS, Group
+from vae.sweeps.scoreboard import Progress, Scoreboard
+from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
+from vae.training import population
+from vae.training.record import FAILURE
+
+
+class Run(NamedTuple):
+    """A trial as a run: the values of the axes, its Config, and what else its config.json holds."""
+
+    values: dict[str, Any]
+    config: Config
+    about: dict[str, Any]
+
+
+class Programs:
+    """Compiled programs by their Settings, a few sizes of each up to a whole round; smaller groups are filled up."""
+
+    def __init__(self, workdir: Path, devices: Sequence[Any], strategy: str, most: int):
+        self._workdir, self._devices, self._strategy, self._most = workdir, devices, strategy, most
+        self._compiled: dict[Any, dict[int, population.Program]] = {}
+        self._chosen: dict[Any, str] = {}
+
+    def of(self, group: Group, data: Split) -> population.Program:
+        """A program for the group, for half of it, or for as many of its runs as fit in memory; RunError as
+        planning.choose."""
+        settings, num_runs = group.config.settings, len(group.configs)
+        compiled = self._compiled.setdefault(settings, {})
+        if fitting := [size for size in compiled if 2 * size >= num_runs]:
+            return compiled[min(fitting, key=lambda size: (size < num_runs, size))]
+        wanted = min(self._most, 1 << (num_runs - 1).bit_length())
+        names, configs = list(group.configs), list(group.configs.values())
+        configs += configs[-1:] * (wanted - len(configs))
+        names += [f"{names[-1]}+{i}" for i in range(wanted - len(names))]
+        filled = Group(dict(zip(names, configs, strict=True)), group.dataset)
+        strategy = self._chosen.get(settings, self._strategy)
+        compiled[wanted] = planning.choose(self._workdir, filled, data, self._devices, strategy).program
+        if wanted > 1:
+            self._chosen[settings] = compiled[wanted].strategy
+        return compiled[wanted]
+
+    def again(self, group: Group, plan: dict[str, Any]) -> population.Program:
+        """The program of a round that was stopped."""
+        settings, size = group.config.settings, plan["num_runs"]
+        compiled = self._compiled.setdefault(settings, {})
+        if size not in compiled:
+            compiled[size] = population.Program(settings, self._devices, size, plan["strategy"])
+        return compiled[size]
+
+
+def search(
+    workdir: Path,
+    member: study.Member,
+    spec: study.Spec,
+    configure: Callable[[dict[str, Any]], Run],
+    load: Callable[[Config], Dataset],
+    *,
+    devices: Sequence[Any],
+    strategy: str = "auto",
+    save_every: float = 30.0,
+    report: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Ask, train and tell until the study's trials are told or in training elsewhere; False where asked to stop.
+
+    `configure` makes a run of a trial's parameters. The round that was in training when the process ended goes on from
+    its last checkpoint, without the trials that others have failed since. The caller holds the folder's lock, and has
+    written `worker` and `runs` into sweep.json. Raises RunError as planning.choose, study.check_asked and `configure`.
+    """
+    programs = Programs(workdir, devices, strategy, spec.population)
+    rounds = Rounds(workdir, member, spec, programs)
+    with member.beating():
+        rounds.give_back()
+        while not should_stop():
+            if not stored(workdir) and not rounds.begin(configure):
+                return True
+            if not rounds.train(load, save_every, report, should_stop):
+                return False
+    return False
+
+
+def stored(workdir: Path) -> dict[str, Any]:
+    """The round in training: its `trials`, and by the first trial of each group, how it is trained."""
+    return read_sweep(workdir).get(ROUND, {})
+
+
+def worth(metric: str, objective: str, row: dict[str, Any]) -> float:
+    """What a trial is told to be worth: that of `ranking.value`, the lowest of all where it is not finite."""
+    value = ranking.value(metric, objective, row)
+    return value if math.isfinite(value) else -math.inf
+
+
+class Rounds:
+    """The rounds of one worker: which trials they are, how each is trained, and what the study is told of it."""
+
+    def __init__(self, workdir: Path, member: study.Member, spec: study.Spec, programs: Programs):
+        self._workdir, self._member, self._spec, self._programs = workdir, member, spec, programs
+        self._pruner = study.pruner(spec.pruner, spec.epochs)
+        self._width = max(3, len(str(member.num_trials - 1)))
+
+    def give_back(self) -> None:
+        """Fail the trials that this worker had asked for when it was killed, and had not begun to train."""
+        begun = stored(self._workdir).get("trials", [])
+        for trial in self._member.trials():
+            of = study.worker_of(trial)
+            own = of is not None and of.id == self._member.worker.id
+            if own and trial.state == TrialState.RUNNING and trial.number not in begun:
+                self._member.fail(trial._trial_id, "its worker was killed before it trained")
+
+    def begin(self, configure: Callable[[dict[str, Any]], Run]) -> bool:
+        """Ask for the trials of a round and write their folders; whether there were any to ask for."""
+        member, spec = self._member, self._spec
+        member.free_the_dead(spec.space)
+        wanted = min(spec.population, member.num_left())
+        asked = member.ask(wanted, spec.space, lambda number: study.sampler(spec, number), self._pruner)
+        try:
+            runs = {f"{number:0{self._width}}": configure(params) for number, params in asked.items()}
+            self._check_new(list(runs))
+        except Exception:
+            self.give_back()
+            raise
+        for name, one in runs.items():
+            folder = self._workdir / RUNS / name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_config(folder, one.config, **one.about)
+        if asked:
+            known = read_sweep(self._workdir)["runs"]
+            values = {name: one.values for name, one in runs.items()}
+            self._store({"runs": known | values, ROUND: {"trials": list(asked), "names": list(runs), "plans": {}}})
+        return bool(asked)
+
+    def _check_new(self, names: list[str]) -> None:
+        """Raises RunError where the folder of a new trial holds a run: the study has forgotten the trials before."""
+        for path in (self._workdir / RUNS / name for name in names):
+            if folders.was_trained(path):
+                raise RunError(
+                    f"{path} holds a run of another study than {self._member.name}; choose another --workdir"
+                )
+
+    def train(
+        self,
+        load: Callable[[Config], Dataset],
+        save_every: float,
+        report: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Train the stored round and tell its trials; False where asked to stop."""
+        about, member = stored(self._workdir), self._member
+        names = dict(zip(about["names"], about["trials"], strict=True))
+        trials = member.study(pruner=self._pruner)
+        handles = {name: member.trial(trials, number) for name, number in names.items()}
+        for trial in member.trials():
+            if trial.number in about["trials"] and trial.state == TrialState.RUNNING:
+                member.begin(trial._trial_id)
+        grouped = planning.grouped({name: read_config(self._workdir / RUNS / name) for name in names}, load)
+        board = Scoreboard(self._workdir, grouped, report)
+        for group in grouped:
+            settings = group.config.settings
+            splits = {
+                name: images.stored(group.dataset, name, settings.binarization, training=name == "train")
+                for name in ("train", "validation", "test")
+            }
+            of_group, first = list(group.configs), next(iter(group.configs))
+            plan = stored(self._workdir)["plans"].get(first)
+            if plan is None:
+                program = self._programs.of(group, splits["train"])
+                plan = {"strategy": program.strategy, "num_runs": program.num_runs, "done": 0}
+                self._plan(first, plan)
+            else:
+                program = self._programs.again(group, plan)
+            data = {name: program.layout.share(split) for name, split in splits.items()}
+            size = plan["num_runs"]
+            for chunk in range(plan["done"], -(-len(of_group) // size)):
+                members = of_group[chunk * size :][:size]
+                folder = self._workdir / sweep.POPULATION / f"{first}-{chunk}"
+                crew = sweep.Crew(self._workdir, folder, group, members, program, data)
+                teller = Teller(member, trials, {name: handles[name] for name in members}, crew, self._spec)
+                if not crew.train(save_every, board, should_stop, teller.epoch_ended):
+                    return False
+                teller.ended()
+                self._plan(first, plan | {"done": chunk + 1})
+                shutil.rmtree(folder, ignore_errors=True)
+                board.chunk_ended(members)
+        self._store({ROUND: {}})
+        return True
+
+    def _plan(self, first: str, plan: dict[str, Any]) -> None:
+        about = stored(self._workdir)
+        self._store({ROUND: about | {"plans": about["plans"] | {first: plan}}})
+
+    def _store(self, changes: dict[str, Any]) -> None:
+        write_json(self._workdir / SWEEP, read_sweep(self._workdir) | changes)
+
+
+class Teller:
+    """Tells the study of the trials of one population, and the population of those that are to end."""
+
+    def __init__(
+        self,
+        member: study.Member,
+        trials: optuna.Study,
+        handles: dict[str, optuna.trial.Trial],
+        crew: sweep.Crew,
+        spec: study.Spec,
+    ):
+        self._member, self._study, self._handles, self._crew, self._spec = member, trials, handles, crew, spec
+        self._crew.drop({name for name, trial in self._now().items() if trial.state == TrialState.FAIL})
+
+    def epoch_ended(self, epoch: int, values: dict[str, dict[str, float]]) -> set[str]:
+        """Report the value of each run, and name those that end here: pruned now, or before the process was killed."""
+        now, reported, ending, lost = self._now(), [], set(), set()
+        for name, row in values.items():
+            trial = now[name]
+            if trial.state == TrialState.FAIL:
+                lost.add(name)
+            elif trial.state == TrialState.PRUNED and epoch >= (trial.last_step or 0):
+                ending.add(name)
+            elif trial.state == TrialState.RUNNING and epoch not in trial.intermediate_values:
+                with _lost_to(lost, name):
+                    self._handles[name].report(worth(self._spec.metric, "bound", row), epoch)
+                    reported.append(name)
+        for name in reported if epoch < self._spec.epochs else ():
+            with _lost_to(lost, name):
+                if self._handles[name].should_prune():
+                    self._tell(name, TrialState.PRUNED)
+                    ending.add(name)
+        self._tell_diverged(now)
+        self._crew.drop(lost)
+        return ending
+
+    def ended(self) -> None:
+        """Tell the trials that were in training until the end."""
+        now, crew = self._now(), self._crew
+        self._tell_diverged(now)
+        for r, (name, trial) in enumerate(now.items()):
+            if trial.state == TrialState.RUNNING and not self._failure(name).exists():
+                rows = read_metrics(crew.records[r].workdir)
+                last = [row for row in rows if row["split"] == crew.held_out][-1]
+                objective = crew.records[r].config.settings.objective
+                if crew.going[r]:
+                    self._handles[name].set_user_attr(study.RUN, name)
+                    self._tell(name, TrialState.COMPLETE, worth(self._spec.metric, objective, last))
+                else:
+                    self._tell(name, TrialState.PRUNED)
+
+    def _tell_diverged(self, now: dict[str, FrozenTrial]) -> None:
+        """A run that diverged is pruned with the lowest of all values, from which a sampler learns."""
+        for r, (name, trial) in enumerate(now.items()):
+            if trial.state == TrialState.RUNNING and self._failure(name).exists():
+                epoch = read_json(self._failure(name))["step"] // self._crew.records[r].steps_per_epoch + 1
+                with _lost_to(set(), name):
+                    self._handles[name].set_user_attr(study.DIVERGED, True)
+                    self._handles[name].report(-math.inf, epoch)
+                    self._tell(name, TrialState.PRUNED)
+
+    def _tell(self, name: str, state: TrialState, value: float | None = None) -> None:
+        with _lost_to(set(), name):
+            self._study.tell(self._handles[name].number, value, state, skip_if_finished=True)
+        self._member.told(self._handles[name].number)
+
+    def _now(self) -> dict[str, FrozenTrial]:
+        by_number = {trial.number: trial for trial in self._member.trials()}
+        return {name: by_number[self._handles[name].number] for name in self._crew.names}
+
+    def _failure(self, name: str) -> Path:
+        return self._crew.records[self._crew.names.index(name)].workdir / FAILURE
+
+
+@contextlib.contextmanager
+def _lost_to(lost: set[str], name: str) -> Iterator[None]:
+    """Where another worker has failed the trial meanwhile, it is lost."""
+    try:
+        yield
+    except optuna.exceptions.UpdateFinishedTrialError:
+        lost.add(name)

@@ -1,0 +1,166 @@
+"""Where a study of Optuna is kept: a journal file, or a database that workers on several machines reach."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import random
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+from sqlalchemy import create_engine, exc
+from sqlalchemy.engine import make_url
+
+from vae.runs.files import RunError
+from vae.sweeps import passwords
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
+WRITE = "write postgresql://user@host/database, or a file; in a password @ is %40, / %2F, : %3A, ? %3F, # %23 and % %25"
+ATTEMPTS = 20  # at creating what others create at the same time
+DATABASES = {"postgresql": "psycopg", "mysql": None, "mariadb": None}  # and the driver that is meant without one
+
+
+def open_storage(text: str) -> optuna.storages.BaseStorage:
+    """A journal file, made if need be, or the database of an SQLAlchemy URL, with its tables.
+
+    Any number of processes may do so at once. Raises RunError where it cannot be used; the line names no password.
+    """
+    if "://" in text:
+        return _open_database(text)
+    path = Path(text).expanduser().absolute()
+    if passwords.passwords_in([text]) and not path.exists():
+        raise RunError(f"--storage={without_password(text)} is neither a URL nor a file; {WRITE}")
+    return _open_journal(path)
+
+
+def without_password(text: str) -> str:
+    """`text` with *** for passwords; a URL in the form that SQLAlchemy gives it."""
+    shown = passwords.without_password(text)
+    try:
+        # It quotes the asterisks of a query.
+        return make_url(shown).render_as_string().replace("%2A%2A%2A", passwords.HIDDEN) if "://" in text else shown
+    except (exc.ArgumentError, ValueError):
+        return shown
+
+
+class _FileLock(BaseJournalFileLock):
+    """Released by the system when its holder is killed; Optuna's own locks stay for half a minute then."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def acquire(self) -> bool:
+        self._file = self._path.open("a")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def _open_journal(path: Path) -> optuna.storages.BaseStorage:
+    if not path.parent.is_dir():
+        raise RunError(f"--storage={path}: there is no folder {path.parent}; make it, or choose another file")
+    if path.exists() and not _is_journal(path):
+        raise RunError(f"--storage={path} is no journal of Optuna; choose another file")
+    lock = _FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except (ValueError, LookupError, TypeError, AssertionError, RecursionError) as error:
+        raise RunError(f"--storage={path} is damaged ({_reason(error)}); choose another file") from error
+
+
+def _is_journal(path: Path) -> bool:
+    with path.open("rb") as file:
+        first = file.readline()
+    return first == b"" or (first.startswith(b'{"op_code":') and first.endswith(b"\n"))
+
+
+def _open_database(text: str) -> optuna.storages.BaseStorage:
+    shown = without_password(text)
+    try:
+        url = make_url(text)
+    except (exc.ArgumentError, ValueError) as error:
+        raise RunError(f"--storage={shown} is no URL; {WRITE}") from error
+    if "@" in (url.host or "") or "@" in (url.database or ""):
+        raise RunError(f"--storage={shown} has several @; {WRITE}")
+    kind, _, driver = url.drivername.partition("+")
+    if kind == "sqlite":
+        raise RunError(
+            f"--storage={shown}: SQLite does not bear several writers; use a journal file, --storage=/folder/x.journal"
+        )
+    if kind not in DATABASES:
+        raise RunError(f"--storage={shown}: unknown database {kind!r}; one of {', '.join(DATABASES)}, or a file")
+    if not driver and (default := DATABASES[kind]):
+        url = url.set(drivername=f"{kind}+{default}")
+    options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    try:
+        engine = create_engine(url, **options)
+        engine.connect().close()
+        engine.dispose()
+    except ImportError as error:
+        named = driver or DATABASES[kind] or error.name
+        package = "psycopg[binary]" if named == "psycopg" else named
+        raise RunError(
+            f"--storage={shown} needs the driver {named}, which is not installed: pip install '{package}'"
+        ) from error
+    except (exc.SQLAlchemyError, ValueError) as error:
+        raise RunError(f"--storage={shown} cannot be reached: {_reason(error, text)}") from error
+    # Optuna fills in what stands in braces.
+    exact = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+
+    def create():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the heartbeat
+            backend = optuna.storages.RDBStorage(
+                exact, options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+            )
+            return optuna.storages.get_storage(backend)
+
+    return whoever_comes_first(create, text)
+
+
+def beat(storage: optuna.storages.BaseStorage, trial_id: int) -> None:
+    """Tell a database that the trial is in training."""
+    if isinstance(storage, BaseHeartbeat):
+        storage.record_heartbeat(trial_id)
+
+
+def whoever_comes_first(create, text: str) -> Any:
+    """What `create` makes in the storage `text`, tried again where another process makes the same at this moment."""
+    shown = without_password(text)
+    for attempt in range(ATTEMPTS):
+        try:
+            return create()
+        except (exc.SQLAlchemyError, optuna.exceptions.OptunaError, AssertionError) as error:
+            if attempt + 1 == ATTEMPTS:
+                raise RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
+            time.sleep(random.random() * 0.1 * (attempt + 1))
+        except RuntimeError as error:  # tables of another version of Optuna
+            raise RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
+
+
+def _reason(error: BaseException, text: str = "") -> str:
+    """Why a storage failed, in a line, without the password of the URL `text`, which drivers quote."""
+    reason = passwords.hide(
+        passwords.passwords_in([text]), " ".join(str(getattr(error, "orig", None) or error.__cause__ or error).split())
+    )
+    return reason[:200]
+
+
+@contextlib.contextmanager
+def failures_in_a_line(text: str = "") -> Iterator[None]:
+    """If the database of the URL `text` goes away, this raises RunError."""
+    try:
+        yield
+    except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise RunError(
+            f"the study's storage failed ({_reason(error, text)}); the same command with this --workdir goes on"
+        ) from error

@@ -1,0 +1,290 @@
+"""A study of Optuna that several workers share: who is at work on what, and how many trials are left.
+
+A worker is a process with a work folder whose lock it holds (run.lock). Each trial names its worker, so that a trial in
+training whose worker is dead is known: on the same file system by the free lock, in a database by its heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from vae.runs.files import RunError, read_json
+from vae.runs.folder import is_locked
+from vae.sweeps.storage import HEARTBEAT_SECONDS, beat, whoever_comes_first
+from vae.sweeps.sweep_file import SWEEP
+
+WORKER, RUN, DIVERGED, WHY = "worker", "run", "diverged", "why"  # user attributes of a trial
+ASKED = "asked"  # of a study
+# What the pickled state of CMA-ES is made of; numpy before 2 called its package numpy.core.
+PICKLED = {("cmaes._cma", "CMA"), ("numpy", "dtype"), ("numpy", "ndarray")} | {
+    (f"numpy.{core}.{module}", name)
+    for core in ("core", "_core")
+    for module, name in (("multiarray", "scalar"), ("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
+}
+Space = dict[str, BaseDistribution]
+
+
+class Worker(NamedTuple):
+    """`id` is in the run.SWEEP of `workdir`, so that a folder of that name elsewhere is not taken for it."""
+
+    id: str
+    workdir: str
+    host: str
+
+
+class Spec(NamedTuple):
+    """What is searched, and how."""
+
+    space: Space
+    sampler: str
+    pruner: str
+    metric: str  # bound: of the objective; elbo: reconstruction − KL
+    population: int  # trials in a round
+    epochs: int
+    seeds: tuple[int, ...]  # of the sampler
+
+
+def sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
+    """TPE (Bergstra et al. 2011), CMA-ES (Hansen 2016) or uniform draws, for the round that begins with trial `number`.
+
+    A generation of CMA-ES is a population, pruned runs included with their last value; each bracket of Hyperband is
+    searched by itself, in Optuna's smaller generations.
+    """
+    seed = int(np.random.SeedSequence((*spec.seeds, number)).generate_state(1)[0])
+    if spec.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if spec.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed)
+    size = None if spec.pruner == "hyperband" else max(4, spec.population)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return CmaEs(seed=seed, popsize=size, consider_pruned_trials=True, warn_independent_sampling=False)
+
+
+class CmaEs(optuna.samplers.CmaEsSampler):
+    """Keeps its state in the study as Optuna's own does; a state that holds anything but numbers is not read."""
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        key = self._attr_key_optimizer
+        for trial in reversed(completed_trials):
+            if parts := {name: text for name, text in trial.system_attrs.items() if name.startswith(key)}:
+                try:
+                    state = _Numbers(io.BytesIO(bytes.fromhex(self._concat_optimizer_attrs(parts)))).load()
+                    if type(state).__name__ != "CMA":
+                        raise ValueError(f"it is a {type(state).__name__}")
+                    return state
+                except Exception as error:  # a pickle may raise any
+                    reason = " ".join(str(error).split())[:200]
+                    raise RunError(
+                        f"what the study keeps of CMA-ES in its trial {trial.number} cannot be read ({reason}); use "
+                        "another --study, or --search=tpe"
+                    ) from error
+        return None
+
+
+class _Numbers(pickle.Unpickler):
+    """Loads the state of CMA-ES: a pickle of other classes could run anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in PICKLED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}")
+
+
+def pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
+    """The median rule (Golovin et al. 2017) after a tenth of the epochs, Hyperband (Li et al. 2018), or none."""
+    if kind == "median":
+        return optuna.pruners.MedianPruner(n_warmup_steps=epochs // 10)
+    if kind == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
+    return optuna.pruners.NopPruner()
+
+
+def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any]) -> None:
+    """Make the study `name` for what is `asked` (JSON), or see that it is for the same; RunError with the differences.
+
+    The value of a trial is maximised. Any number of processes may join at once.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        study = whoever_comes_first(
+            lambda: optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True),
+            name,
+        )
+    if study.direction != optuna.study.StudyDirection.MAXIMIZE:
+        raise RunError(f"the study {name} minimises its value, and a bound is maximised; use another --study")
+    if ASKED not in study.user_attrs:
+        if study.get_trials(deepcopy=False):
+            raise RunError(f"the study {name} was not made by this program; use another --study")
+        study.set_user_attr(ASKED, asked)
+    check_asked(study, asked)
+
+
+def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
+    """Raises RunError with each difference between what a worker and what the study asks for."""
+    stored = study.user_attrs[ASKED]
+    if not isinstance(stored, dict):
+        raise RunError(f"the study {study.study_name} was not made by this program; use another --study")
+    differing = [
+        f"{name} is {_shown(stored.get(name))}, not {_shown(asked.get(name))}"
+        for name in sorted({*stored, *asked})
+        if stored.get(name) != asked.get(name)
+    ]
+    if differing:
+        raise RunError(
+            f"the study {study.study_name} is for something else: {'; '.join(differing)}; ask for the same, or use "
+            "another --study"
+        )
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Member:
+    """A worker's place in a study that is for `num_trials` trials over all workers."""
+
+    def __init__(
+        self, storage: optuna.storages.BaseStorage, name: str, worker: Worker, asked: dict[str, Any], num_trials: int
+    ):
+        self.storage, self.name, self.worker, self.num_trials = storage, name, worker, num_trials
+        self._asked, self._study_id = asked, storage.get_study_id_from_name(name)
+        self._in_training: set[int] = set()  # trial ids
+        self._half_asked: set[int] = set()
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials of the study, as they are now; not to be changed."""
+        return self.storage.get_all_trials(self._study_id, deepcopy=False)
+
+    def num_left(self) -> int:
+        """How many trials are neither told nor in training; those that failed do not count."""
+        check_asked(optuna.load_study(study_name=self.name, storage=self.storage), self._asked)
+        return self.num_trials - sum(counts(trial) for trial in self.trials())
+
+    def study(
+        self, sampler: optuna.samplers.BaseSampler | None = None, pruner: optuna.pruners.BasePruner | None = None
+    ) -> optuna.Study:
+        return optuna.load_study(study_name=self.name, storage=self.storage, sampler=sampler, pruner=pruner)
+
+    def ask(self, wanted: int, space: Space, sampler_from: Any, pruner: optuna.pruners.BasePruner) -> dict[int, Any]:
+        """The parameters of up to `wanted` new trials by number; `sampler_from` is given the first number.
+
+        Fewer where other workers have asked for the last ones.
+        """
+        study, asked = None, {}
+        for _ in range(wanted):
+            # Not study.ask: at no time is there a trial in training without its worker's name.
+            template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.worker._asdict()})
+            trial_id = self.storage.create_new_trial(self._study_id, template)
+            self.begin(trial_id)
+            number = self.storage.get_trial(trial_id).number
+            if sum(counts(other) for other in self.trials() if other.number < number) >= self.num_trials:
+                self.fail(trial_id, "others had asked for the last trials")
+                break
+            study = study or self.study(sampler_from(number), pruner)
+            trial = Trial(study, trial_id)
+            asked[number] = {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+        return asked
+
+    def trial(self, study: optuna.Study, number: int) -> Trial:
+        return Trial(study, self._id_of(number))
+
+    def told(self, number: int) -> None:
+        self._in_training.discard(self._id_of(number))
+
+    def begin(self, trial_id: int) -> None:
+        """From now on the trial is known to be in training, until it is told or failed."""
+        self._in_training.add(trial_id)
+        beat(self.storage, trial_id)
+
+    def fail(self, trial_id: int, why: str) -> None:
+        """The trial does not count any more; nothing happens where it was told."""
+        self._in_training.discard(trial_id)
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.storage.set_trial_user_attr(trial_id, WHY, why)
+            self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def free_the_dead(self, space: Space) -> None:
+        """Fail the trials in training whose worker is dead."""
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING and (of := worker_of(trial)):
+                if of.id != self.worker.id and is_dead(of):
+                    self.fail(trial._trial_id, "its worker died")
+                elif len(trial.params) < len(space) and trial._trial_id not in self._half_asked:
+                    # Its worker may have died before the first heartbeat, without which no trial goes stale.
+                    self._half_asked.add(trial._trial_id)
+                    beat(self.storage, trial._trial_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self.study())
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """While this lasts a database hears every HEARTBEAT_SECONDS that the trials in training are."""
+        ended = threading.Event()
+
+        def keep_beating():
+            while not ended.wait(HEARTBEAT_SECONDS):
+                with contextlib.suppress(Exception):  # those who train will see it
+                    for trial_id in list(self._in_training):
+                        beat(self.storage, trial_id)
+
+        thread = threading.Thread(target=keep_beating, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _id_of(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for: told, or in training."""
+    return trial.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def worker_of(trial: FrozenTrial) -> Worker | None:
+    """Who trains or has trained it, where it says so; RunError where that is no worker of this program."""
+    of = trial.user_attrs.get(WORKER)
+    if of is None:
+        return None
+    if not isinstance(of, dict) or set(of) != set(Worker._fields) or not all(isinstance(v, str) for v in of.values()):
+        raise RunError(f"trial {trial.number} of the study was not made by this program; use another --study")
+    return Worker(**of)
+
+
+def is_dead(worker: Worker) -> bool:
+    """Whether a worker is known to have ended, from its folder; of another host's folder nothing is known."""
+    folder = Path(worker.workdir)
+    try:
+        found = read_json(folder / SWEEP).get("worker") == worker.id
+    except RunError:
+        found = False
+    return not is_locked(folder) if found else worker.host == os.uname().nodename
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, optuna.distributions.IntDistribution):
+        low, high = distribution.low, distribution.high
+        return trial.suggest_int(name, low, high, step=distribution.step, log=distribution.log)
+    assert isinstance(distribution, optuna.distributions.FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)

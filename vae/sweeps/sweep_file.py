@@ -1,0 +1,45 @@
+"""sweep.json: what a sweep, a search or a comparison was asked for, and how far it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vae import untrusted
+from vae.runs.files import RunError, read_json
+
+SWEEP = "sweep.json"  # of a folder of runs
+ROUND = "round"  # of it: the trials of a search that are in training
+ROUND_DEFAULTS: dict[str, Any] = {"names": [], "trials": [], "plans": {}}
+SWEEP_KINDS = {"runs": dict, "groups": dict, ROUND: dict, "flags": dict, "sweep": list}
+PLAN = "plan.json"  # of a comparison
+
+
+def read_sweep(workdir: Path) -> dict[str, Any]:
+    """sweep.json of a folder of runs; RunError as read_json, and where a run in it has no plain name."""
+    path = workdir / SWEEP
+    about = read_json(path)
+    try:
+        for name, kind in SWEEP_KINDS.items():
+            _check(isinstance(about.get(name, kind()), kind), f"its {name!r} is of another type")
+        runs, groups, of_round = (about.get(name, {}) for name in ("runs", "groups", ROUND))
+        names, trials, plans = (of_round.get(name, default) for name, default in ROUND_DEFAULTS.items())
+        for name in [*runs, *names, *plans]:
+            untrusted.plain_name(name)
+        _check(all(isinstance(values, dict) for values in runs.values()), "one of its 'runs' is no object")
+        _check(len(names) == len(trials) and all(map(_is_count, trials)), f"its {ROUND!r} does not fit its trials")
+        for plan in [*groups.values(), *plans.values()]:
+            whole = _is_count(plan.get("done")) and _is_count(plan.get("chunk_size", plan.get("num_runs")), least=1)
+            _check(whole and isinstance(plan.get("strategy"), str), "it says of a group what cannot be")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {error}; put the file back, or choose another --workdir") from error
+    return about
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least

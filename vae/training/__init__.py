@@ -1,0 +1,1 @@
+"""How does it learn? One step, many runs as one program, and a run from its first step to its last."""

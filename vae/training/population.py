@@ -1,0 +1,218 @@
+"""Many runs as one program: the functions of training.py over R runs that differ in arrays alone.
+
+The arrays of a population have the runs along their leading axis. Devices form a mesh ("run", "data"): the runs are
+shared out over `run` and never wait for each other; the batches of a run are shared over `data`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from vae import hosts, objectives
+from vae.models import model as models
+from vae.settings import Hyperparameters, Settings
+from vae.streams import Stream, stream
+from vae.training import step as training
+
+STRATEGIES = ("vmap", "map", "loop")
+
+
+class Members(NamedTuple):
+    """What tells runs of the same Settings apart; every leaf has the leading axis R."""
+
+    seed: Int[Array, "R"] | Any
+    hyperparameters: Hyperparameters
+
+
+def members(seeds: Sequence[int], hyperparameters: Sequence[Hyperparameters]) -> Members:
+    """The runs of `seeds`, each with its hyperparameters."""
+    stacked = jax.tree.map(lambda *values: np.stack([jnp.asarray(v) for v in values]), *hyperparameters)
+    return Members(np.asarray(seeds, np.int32), stacked)
+
+
+def mesh(devices: Sequence[Any], num_runs: int, batch_size: int) -> Mesh:
+    """As many devices as there are runs share them out; of what is left, as many as divide the batch share each one.
+
+    Devices may stay idle, processes not: where one had no device, all devices share out runs, some of them copies.
+    """
+    across = min(len(devices), num_runs)
+    within = max(n for n in range(1, len(devices) // across + 1) if batch_size % n == 0)
+    used = devices[: across * within]
+    if {device.process_index for device in used} != {device.process_index for device in devices}:
+        used, across = devices, len(devices)
+    grid = np.asarray(used).reshape(across, -1)
+    return Mesh(grid, ("run", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+class Together:
+    """One program for all runs: each device takes its share of them at once (vmap) or in turn (map)."""
+
+    def __init__(self, mesh: Mesh, num_runs: int, strategy: str):
+        self._mesh, self._num_runs, self._strategy = mesh, num_runs, strategy
+
+    def put(self, tree: Any) -> Any:
+        """Arrays [R, …] on the devices, filled up with copies of the last run until each has the same share."""
+        filling = -self._num_runs % self._mesh.shape["run"]
+        filled = jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], filling, 0)]) if filling else a, tree)
+        return hosts.place(filled, NamedSharding(self._mesh, PartitionSpec("run")))
+
+    def get(self, tree: Any) -> Any:
+        """The inverse of `put`, as numpy arrays."""
+        return jax.tree.map(lambda a: a[: self._num_runs], hosts.gather(tree))
+
+    def share(self, tree: Any) -> Any:
+        """Arrays that all runs read, once on each device."""
+        return hosts.place(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+    def compile(self, function: Callable, donate: int | None = None) -> Callable:
+        """`function(shared, *of_one_run)` as a program (shared, *of_all_runs) -> outputs [R, …]."""
+
+        def on_one_device(shared, *of_its_runs):
+            def one(of_one_run):
+                return function(shared, *of_one_run)
+
+            return jax.vmap(one)(of_its_runs) if self._strategy == "vmap" else lax.map(one, of_its_runs)
+
+        def over_runs(shared, *of_all_runs):
+            # Not jit alone: all devices would agree at every step on whether any run of theirs goes on.
+            mapped = jax.shard_map(
+                on_one_device,
+                mesh=self._mesh,
+                in_specs=(PartitionSpec(), *(PartitionSpec("run") for _ in of_all_runs)),
+                out_specs=PartitionSpec("run"),
+                axis_names={"run"},
+                check_vma=False,
+            )
+            return mapped(shared, *of_all_runs)
+
+        return jax.jit(over_runs, donate_argnums=() if donate is None else donate)
+
+
+class InTurn:
+    """The program of a single run, called for each of them; a population is a list, one tree for each run."""
+
+    def __init__(self, mesh: Mesh, num_runs: int):
+        self._num_runs = num_runs
+        # A batch is not shared, so that a run has the very bits of a run alone.
+        self._places = list(mesh.devices[:, 0])
+
+    def put(self, tree: Any) -> list[Any]:
+        """Arrays [R, …], each run's on one device."""
+        each = (jax.tree.map(lambda a, r=r: a[r], tree) for r in range(self._num_runs))
+        return [jax.device_put(one, self._places[r % len(self._places)]) for r, one in enumerate(each)]
+
+    def get(self, trees: list[Any]) -> Any:
+        """The inverse of `put`, as numpy arrays."""
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(trees))
+
+    def share(self, tree: Any) -> list[Any]:
+        """Arrays that all runs read, once on each device."""
+        return [jax.device_put(tree, place) for place in self._places]
+
+    def compile(self, function: Callable, donate: int | None = None) -> Callable:
+        """As of `Together`."""
+        compiled = jax.jit(function, donate_argnums=() if donate is None else donate)
+
+        def over_runs(shared, *of_all_runs):
+            return [
+                compiled(shared[r % len(self._places)], *of_one_run)
+                for r, of_one_run in enumerate(zip(*of_all_runs, strict=True))
+            ]
+
+        return over_runs
+
+
+class Program:
+    """The functions of training.py for `num_runs` runs of the same Settings, on `devices`; compiled once.
+
+    The arrays of a population, `members` and `states`, are what `layout.put` makes of arrays [R, …]; those that all
+    runs read are what `layout.share` makes of them.
+    """
+
+    def __init__(self, settings: Settings, devices: Sequence[Any], num_runs: int, strategy: str):
+        self.mesh, self.num_runs, self.strategy = mesh(devices, num_runs, settings.batch_size), num_runs, strategy
+        one_by_one = strategy == "loop"
+        self.layout = InTurn(self.mesh, num_runs) if one_by_one else Together(self.mesh, num_runs, strategy)
+        parts = {"model": models.build(settings), "objective": objectives.build(settings), "settings": settings}
+        self._parts = parts
+        shared_batch = self.mesh.shape["data"] > 1 and not one_by_one
+
+        def initialize(mean_image, members):
+            root, numbers = jax.random.key(members.seed), members.hyperparameters
+            return training.initialize(root, **parts, hyperparameters=numbers, mean_image=mean_image)
+
+        def train_steps(data, state, members, stop):
+            root, numbers = jax.random.key(members.seed), members.hyperparameters
+            here = jax.sharding.get_abstract_mesh()
+            sharding = NamedSharding(here, PartitionSpec("data")) if shared_batch else None
+            state = training.train_steps(root, state, data, stop, numbers, **parts, sharding=sharding)
+            return state, without_parameters(state)
+
+        def validate(data, state, members):
+            key, numbers = stream(jax.random.key(members.seed), Stream.EVALUATE), members.hyperparameters
+            return training.validate(key, state.evaluated_params, data, numbers, **parts)
+
+        def fit_scale(data, state, members):
+            root = jax.random.key(members.seed)
+            return training.fit_scale(root, state, data, model=parts["model"], settings=settings)
+
+        refits = parts["model"].likelihood_in_training is not None
+        self._fit_scale = self.layout.compile(fit_scale, donate=1) if refits else None
+        self._initialize = self.layout.compile(initialize)
+        self._train_steps = self.layout.compile(train_steps, donate=1)
+        self._validate = self.layout.compile(validate)
+
+    def initialize(self, members: Any, mean_image: Any) -> Any:
+        """The states before step 0; `mean_image` [H, W, C] is shared."""
+        return self._initialize(mean_image, members)
+
+    def train_steps(self, members: Any, states: Any, data: Any, stops: Int[np.ndarray, "R"]) -> tuple[Any, Any]:
+        """Train each run until its step of `stops`, as training.train_steps; the `states` passed in are spent.
+
+        Also returns what the host looks at, as numpy arrays: the states without parameters.
+        """
+        outputs = self._train_steps(data, states, members, self.layout.put(stops.astype(np.int32)))
+        if isinstance(outputs, list):
+            outputs = [list(column) for column in zip(*outputs, strict=True)]
+        states, seen = outputs
+        return states, self.layout.get(seen)
+
+    def fit_scale(self, members: Any, states: Any, data: Any) -> Any:
+        """The states with what p(x|z) is given outside of training, where that differs; those passed in are spent."""
+        return states if self._fit_scale is None else self._fit_scale(data, states, members)
+
+    def validate(self, members: Any, states: Any, data: Any) -> dict[str, Float[np.ndarray, "R"]]:
+        """Each run's bound and metrics averaged over `data`, with the same noise at every call."""
+        return self.layout.get(self._validate(data, states, members))
+
+    def bytes_on_a_device(self, members: Any, mean_image: Any, data: Any) -> int:
+        """What training needs on each device at once; in turn, without what a single run needs to compute."""
+        if isinstance(self.layout, InTurn):
+            state = training.abstract_state(**self._parts, hyperparameters=members[0].hyperparameters)
+            return _bytes(data[0]) + _bytes(state) * -(-self.num_runs // self.mesh.shape["run"])
+        place = NamedSharding(self.mesh, PartitionSpec("run"))
+        states, stops = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            (jax.eval_shape(self._initialize, mean_image, members), members.seed),
+        )
+        analysis = self._train_steps.lower(data, states, members, stops).compile().memory_analysis()
+        arguments, outputs = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
+        return arguments + outputs - analysis.alias_size_in_bytes + analysis.temp_size_in_bytes
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def without_parameters(state: training.TrainState) -> training.TrainState:
+    """What a host looks at between calls: step, sums and recent."""
+    return state._replace(params=None, optimizer_state=None, average=None)

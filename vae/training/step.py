@@ -1,0 +1,266 @@
+"""One training step, and any number of them as one program. Shapes: N images, B batch, H W C image.
+
+Everything random at step t is a function of (seed, t): see streams.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from vae.datasets import Split
+from vae.datasets.images import flatten_image, seen_in_training, to_unit_interval
+from vae.models.distributions import optimal_log_scale
+from vae.models.model import Batch, Model
+from vae.objectives import Objective
+from vae.settings import Hyperparameters, Settings
+from vae.streams import Stream, stream
+
+END = 2**31 - 1  # a step after every schedule
+NUM_RECENT = 100  # steps whose bound, gradient norm and learning rate are kept, to explain a loss that is not finite
+
+
+class Recent(NamedTuple):
+    """The last `NUM_RECENT` steps, at position step % NUM_RECENT; NaN where there was none yet."""
+
+    bound: Float[Array, "T"]
+    gradient_norm: Float[Array, "T"]
+    learning_rate: Float[Array, "T"]
+
+
+class TrainState(NamedTuple):
+    """All that training changes; together with the seed it determines the rest of the run."""
+
+    step: Int[Array, ""]
+    params: Any
+    optimizer_state: Any
+    average: Any  # exponential moving average of params, or None where settings.average_weights is off
+    sums: dict[str, Float[Array, ""]]  # of the batch means of `bound` and the metrics, since the epoch began
+    recent: Recent
+
+    @property
+    def evaluated_params(self) -> Any:
+        """The parameters that are evaluated and used: the average where there is one."""
+        return self.params if self.average is None else self.average
+
+
+def learning_rate(schedule: str, hyperparameters: Hyperparameters, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The learning rate of `step` (from 0). Stage s lasts stage_steps[s] steps, and the last one goes on for ever."""
+    base = jnp.asarray(hyperparameters.learning_rate, jnp.float32)
+    if schedule == "cosine":
+        return base * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / hyperparameters.decay_steps, 1.0)))
+    if schedule == "stages":
+        milestones = jnp.cumsum(jnp.asarray(hyperparameters.stage_steps))
+        stage = jnp.minimum((step >= milestones).sum(), len(milestones) - 1)
+        return base * jnp.asarray(hyperparameters.stage_factors)[stage]
+    return base
+
+
+def optimizer(settings: Settings, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015), after clipping the gradient's norm if asked; the step applies the learning rate.
+
+    A discriminator has an Adam of its own (Kim & Mnih 2018), whose learning rate follows the same schedule, and whose
+    gradient is not clipped.
+    """
+    h = hyperparameters
+    adam = optax.scale_by_adam(h.adam_b1, h.adam_b2, h.adam_epsilon)
+    of_model = optax.chain(optax.clip_by_global_norm(h.max_gradient_norm), adam) if settings.clip_gradients else adam
+    if settings.objective != "factor" or settings.discriminator_optimizer == "shared":
+        return of_model
+    of_discriminator = optax.chain(
+        optax.scale_by_adam(h.discriminator_b1, h.discriminator_b2, h.adam_epsilon),
+        optax.scale(h.discriminator_learning_rate / h.learning_rate),
+    )
+    return optax.partition(
+        {"model": of_model, "discriminator": of_discriminator},
+        lambda params: {name: "discriminator" if name == "objective" else "model" for name in params},
+    )
+
+
+def initialize(
+    root: Key[Array, ""],
+    model: Model,
+    objective: Objective,
+    settings: Settings,
+    hyperparameters: Hyperparameters,
+    mean_image: Float[Array, "H W C"],
+) -> TrainState:
+    """The state before step 0 of the run whose root key is `root`; `mean_image` sets the decoder's output bias."""
+    key_model, key_objective = jax.random.split(stream(root, Stream.INIT))
+    params = model.init(key_model, Batch(mean_image[None]))
+    extra = objective.init(key_objective, model)
+    if extra:
+        params["objective"] = extra
+    batch = Batch(jnp.zeros((settings.batch_size, *settings.image_shape)))
+    _, _, metrics = jax.eval_shape(
+        lambda key, params: objective.apply(key, params, model, batch, hyperparameters, 0), key_model, params
+    )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer_state=optimizer(settings, hyperparameters).init(params),
+        average=jax.tree.map(jnp.copy, params) if settings.average_weights else None,
+        sums={name: jnp.zeros(()) for name in ("bound", *metrics)},
+        recent=Recent(*(jnp.full(NUM_RECENT, jnp.nan) for _ in Recent._fields)),
+    )
+
+
+def abstract_state(model: Model, objective: Objective, settings: Settings, hyperparameters: Hyperparameters):
+    """The shapes and dtypes of a TrainState, without computing one."""
+
+    def first_state():
+        mean_image = jnp.zeros(settings.image_shape)
+        return initialize(jax.random.key(0), model, objective, settings, hyperparameters, mean_image)
+
+    return jax.eval_shape(first_state)
+
+
+def epoch_order(root: Key[Array, ""], epoch: Int[Array, ""], num_images: int) -> Int[Array, "N"]:
+    """The permutation of the training images that an epoch goes through; step t takes the (t mod N // B)-th batch."""
+    return jax.random.permutation(stream(root, Stream.SHUFFLE, epoch), num_images)
+
+
+def train_step(
+    key: Key[Array, ""],
+    state: TrainState,
+    batch: Batch,
+    model: Model,
+    objective: Objective,
+    settings: Settings,
+    hyperparameters: Hyperparameters,
+) -> TrainState:
+    """One step of gradient ascent on the mean of the bound over `batch`; spends `key`."""
+
+    def loss(params):
+        surrogate, bound, metrics = objective.apply(key, params, model.in_training, batch, hyperparameters, state.step)
+        return -surrogate, {"bound": bound, **metrics}
+
+    gradient, values = jax.grad(loss, has_aux=True)(state.params)
+    update, optimizer_state = optimizer(settings, hyperparameters).update(gradient, state.optimizer_state)
+    rate = learning_rate(settings.schedule, hyperparameters, state.step)
+    params = jax.tree.map(lambda p, u: p - rate.astype(p.dtype) * u, state.params, update)
+    average = state.average
+    if settings.average_weights:
+        # A short memory at first, so that the average does not dwell on the initial parameters.
+        decay = jnp.minimum(hyperparameters.ema_decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda a, p: a + (1 - decay).astype(p.dtype) * (p - a), average, params)
+    means = {name: value.mean() for name, value in values.items()}
+    now = Recent(means["bound"], optax.tree.norm(gradient), rate)
+    return TrainState(
+        step=state.step + 1,
+        params=params,
+        optimizer_state=optimizer_state,
+        average=average,
+        sums=jax.tree.map(jnp.add, state.sums, means),
+        recent=jax.tree.map(lambda old, new: old.at[state.step % NUM_RECENT].set(new), state.recent, now),
+    )
+
+
+def last_step_was_finite(state: TrainState) -> Bool[Array, ""]:
+    """Whether the bound and the gradient's norm were finite in the step before `state.step`; true of a new state."""
+    last = (state.step - 1) % NUM_RECENT
+    return jnp.isfinite(state.recent.bound[last] + state.recent.gradient_norm[last]) | (state.step == 0)
+
+
+def train_steps(
+    root: Key[Array, ""],
+    state: TrainState,
+    data: Split,
+    stop: Int[Array, ""],
+    hyperparameters: Hyperparameters,
+    *,
+    model: Model,
+    objective: Objective,
+    settings: Settings,
+    sharding: jax.sharding.Sharding | None = None,
+) -> TrainState:
+    """Train until step `stop`, which must lie in the epoch of `state.step`, or until a step is not finite.
+
+    An epoch is N // B steps over a fresh permutation. `sharding` is that of a batch's leading axis. How a run is cut
+    into calls changes no bit of it.
+    """
+    num_images, batch_size = len(data.images), settings.batch_size
+    steps_per_epoch = num_images // batch_size
+    order = epoch_order(root, state.step // steps_per_epoch, num_images)
+
+    def one_step(state):
+        first = (state.step % steps_per_epoch) * batch_size
+        index = lax.dynamic_slice_in_dim(order, first, batch_size)
+        x = seen_in_training(stream(root, Stream.BINARIZE, state.step), data.images[index], settings.binarization)
+        if sharding is not None:
+            x = lax.with_sharding_constraint(x, sharding)
+        batch = Batch(x, None if data.labels is None else data.labels[index], index, num_images)
+        state = state._replace(sums=jax.tree.map(lambda total: jnp.where(first == 0, 0, total), state.sums))
+        key = stream(root, Stream.NOISE, state.step)
+        return train_step(key, state, batch, model, objective, settings, hyperparameters)
+
+    return lax.while_loop(lambda state: (state.step < stop) & last_step_was_finite(state), one_step, state)
+
+
+def validate(
+    key: Key[Array, ""],
+    params: Any,
+    data: Split,
+    hyperparameters: Hyperparameters,
+    *,
+    model: Model,
+    objective: Objective,
+    settings: Settings,
+) -> dict[str, Float[Array, ""]]:
+    """Means over a held-out split of the bound being trained (`bound`) and of its metrics; spends `key`.
+
+    Every image counts once, whatever the batch size: the last batch is filled up with the first images, masked. No
+    image is twice in a batch, where a term that compares images would take it for two: of a split that is smaller than
+    `settings.batch_size`, a batch is the whole split. A term of a whole batch is thus of as many images in every batch,
+    and its mean is over the images that each batch is for.
+    An objective with a schedule is taken at its end, so that the bounds of different epochs compare.
+    """
+    num_images = len(data.images)
+    batch_size = min(settings.batch_size, num_images)
+    num_batches = -(-num_images // batch_size)
+
+    def batch_sums(number):
+        position = number * batch_size + jnp.arange(batch_size)
+        index = jnp.mod(position, num_images)
+        labels = None if data.labels is None else data.labels[index]
+        batch = Batch(to_unit_interval(data.images[index]), labels, index, num_images)
+        _, bound, metrics = objective.apply(jax.random.fold_in(key, number), params, model, batch, hyperparameters, END)
+        counted = position < num_images
+        return {name: jnp.where(counted, value, 0).sum() for name, value in {"bound": bound, **metrics}.items()}
+
+    sums = lax.map(batch_sums, jnp.arange(num_batches))
+    return {name: value.sum() / num_images for name, value in sums.items()}
+
+
+def fit_scale(root: Key[Array, ""], state: TrainState, data: Split, *, model: Model, settings: Settings) -> TrainState:
+    """`state` with the log_scale of a normal likelihood at its optimum over `data`, as evaluated (Rybkin et al. 2021).
+
+    That is ½ log of the mean squared error of all values, with one z of q(z|x) for each image, whose noise is a
+    function of (seed, step). The average of the weights, where there is one, is what is evaluated, and gets it too.
+    """
+    num_images, batch_size = len(data.images), settings.batch_size
+    params = state.evaluated_params
+
+    def squared_error(number):
+        position = number * batch_size + jnp.arange(batch_size)
+        index = jnp.minimum(position, num_images - 1)
+        batch = Batch(to_unit_interval(data.images[index]), None if data.labels is None else data.labels[index], index)
+        key = stream(root, Stream.SCALE, state.step, number)
+        z, _ = model.posterior(params, batch).sample_and_log_prob(key, 1)
+        error = flatten_image(model.likelihood(params, z, batch.y).mean[0] - batch.x) ** 2
+        return jnp.where(position < num_images, error.mean(-1), 0).sum()
+
+    total = lax.map(squared_error, jnp.arange(-(-num_images // batch_size))).sum()
+    log_scale = optimal_log_scale(total / num_images)
+
+    def with_log_scale(params):
+        output = params["decoder"]["output"] | {"log_scale": log_scale}
+        return params | {"decoder": params["decoder"] | {"output": output}}
+
+    average = None if state.average is None else with_log_scale(state.average)
+    return state._replace(params=with_log_scale(state.params), average=average)
