@@ -215,20 +215,52 @@ def test_other_compressions_are_read_and_their_damage_is_one_line(tmp_path):
         load(tmp_path / "own.npz")
 
 
-def claimed_png(path, side):
-    """A grey PNG that claims to be of side × side and holds one line."""
+def claimed_png(side, padding=0):
+    """A grey PNG that claims to be of side × side and holds one line, and as many bytes that say nothing."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    content = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(side + 1))) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    chunks = {b"IHDR": head, b"tEXt": b"x\0" + b"x" * padding, b"IDAT": zlib.compress(bytes(side + 1)), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in chunks.items())
+
+
+def test_a_png_that_claims_more_than_its_bytes_can_hold_is_refused_by_its_head(tmp_path):
+    """Pillow would fill it up, and 120 of 100 bytes each take 20 GB."""
+    (tmp_path / "0.png").write_bytes(claimed_png(13_000))
+    message = r"0.png claims 13000×13000 pixels, more than its \d+ bytes can hold; .*: replace or remove it"
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, image_size=8, progress=False)
+
+
+def test_a_blank_picture_is_not_taken_for_one(tmp_path):
+    """The highest compression that there is: of one bit a pixel."""
+    for i in range(12):
+        Image.new("1", (3000, 3000)).save(tmp_path / f"{i}.png", compress_level=9)
+    assert load(tmp_path, image_size=8, progress=False).train.images.max() == 0
+
+
+def test_pictures_in_a_prepared_data_set_are_checked_before_any_is_decoded(tmp_path, monkeypatch):
+    content = [claimed_png(13_000)]
+    monkeypatch.setattr("tests.datasets.test_datasets_prepared.png", lambda pixels: io.BytesIO(content[-1]))
+    folder = own_tfds(tmp_path, monkeypatch, train={"image": pictures(12, 8)[..., None]})
+    with pytest.raises(DataError, match=r"train is damaged: claims 13000×13000 pixels, more than its \d+ bytes can"):
+        load(folder, progress=False)
+    shutil.rmtree(folder)
+    content.append(claimed_png(13_000, 30_000))
+    folder = own_tfds(tmp_path, monkeypatch, train={"image": pictures(12, 8)[..., None]})
+    monkeypatch.setattr(untrusted, "available_memory", lambda: 10**9)
+    message = r"train: 12 pictures, one of them of 13000×13000, take 4.225 GB, but there are 1 GB of free memory; pass"
+    with pytest.raises(DataError, match=message):
+        load(folder, progress=False)
+    with pytest.raises(DataError, match=r"take 1.521 GB, .*; use a smaller --image_size"):
+        load(folder, image_size=8, progress=False)
 
 
 def test_pictures_that_claim_more_than_the_memory_are_refused_before_any_is_decoded(tmp_path, monkeypatch, recwarn):
     for i in range(120):
-        claimed_png(tmp_path / f"{i:03}.png", 13_000)
+        (tmp_path / f"{i:03}.png").write_bytes(claimed_png(13_000, 30_000))
     monkeypatch.setattr(untrusted, "available_memory", lambda: 10**10)
     message = r"120 pictures of 13000×13000 in .*, take 21.12 GB, but there are 10 GB of free memory; pass --image_size"
     with pytest.raises(DataError, match=message):
@@ -236,7 +268,7 @@ def test_pictures_that_claim_more_than_the_memory_are_refused_before_any_is_deco
     monkeypatch.setattr(untrusted, "available_memory", lambda: 10**9)  # of one picture, copied and averaged: 2.2
     with pytest.raises(DataError, match=r"120 pictures of 28×28 in .* 13000×13000, take 2.197 GB, but there are 1 GB"):
         load(tmp_path, image_size=28, progress=False)
-    claimed_png(tmp_path / "000.png", 20_000)
+    (tmp_path / "000.png").write_bytes(claimed_png(20_000))
     with pytest.raises(DataError, match=r"000.png claims more pixels than Pillow decodes \(Image size \(400000000"):
         load(tmp_path, progress=False)
     assert not recwarn.list

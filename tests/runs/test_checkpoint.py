@@ -238,3 +238,63 @@ def test_the_best_is_the_latest_of_equals_and_absent_without_scores(tmp_path):
     write_fake(tmp_path, 20, -5.0)
     write_fake(tmp_path, 30, -5.0)
     assert checkpoint.best_step(tmp_path) == 30
+
+
+def sign(path, **changes):
+    """Make the manifest fit what is there, as a stranger can, with other values in it."""
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    del manifest["sha256_of_this"]
+    there = [file for file in files(path) if file.name != checkpoint.MANIFEST]
+    manifest["sha256"] = {str(file.relative_to(path)): checkpoint._sha256(file) for file in there}
+    manifest |= changes
+    manifest["sha256_of_this"] = checkpoint._sha256_of_manifest(manifest)
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sha256": 3},
+        {"sha256": {"../3/manifest.json": ""}},
+        {"sha256": {"/dev/zero": ""}},
+        {"sha256": {"state": None}},
+        {"arrays": ["x"]},
+        {"arrays": {"x": {}}},
+        {"score": "best"},
+        {"score": True},
+    ],
+    ids=str,
+)
+def test_a_signed_manifest_of_other_kinds_or_with_names_elsewhere_is_damaged(folder, changes):
+    sign(folder / "7", **changes)
+    assert "manifest.json is damaged" in refusal(folder)
+    with pytest.raises(checkpoint.CheckpointError, match="is damaged"):
+        checkpoint.best_step(folder)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", "null", ""])
+def test_what_orbax_cannot_read_is_one_line_though_its_checksums_agree(folder, content):
+    for path in (folder / "7" / checkpoint.STATE).rglob("_METADATA"):
+        path.write_text(content)
+    sign(folder / "7")
+    assert "7 cannot be read, though its checksums agree: " in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts", "message"),
+    [
+        ([200_000, 300_000], [1000, 1000], r"its array index is uint8[200000, 300000], not uint8[4]"),
+        ([4], [10**13], "its array index is stored in parts larger than itself"),
+    ],
+)
+def test_an_array_whose_head_claims_more_than_the_manifest_says_is_not_read(folder, shape, parts, message):
+    """240 GB would end the process, with no line of ours."""
+    import tensorstore
+
+    array = {"driver": "file", "path": f"{folder}/7/state/state/"}
+    spec = {"driver": "zarr3", "kvstore": {"driver": "ocdbt", "base": array, "path": "index/"}}
+    grid = {"name": "regular", "configuration": {"chunk_shape": parts}}
+    spec["metadata"] = {"chunk_grid": grid, "codecs": [{"name": "bytes"}]}
+    tensorstore.open(spec, create=True, delete_existing=True, dtype="uint8", shape=shape).result()
+    sign(folder / "7")
+    assert message in refusal(folder)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vae import untrusted
 from vae.datasets.dataset import DataError, Split
+from vae.datasets.npz import MOST_DEFLATED
 from vae.datasets.progress import bar
 from vae.datasets.resize import resize
 
@@ -128,16 +129,24 @@ def _open(path: Path):
     try:
         return open_picture(path)
     except Exception as error:
-        what = "is not a picture that can be read"
+        what = str(error) if str(error).startswith("claims ") else "is not a picture that can be read"
         if type(error).__name__ == "DecompressionBombError":
             what = f"claims more pixels than Pillow decodes ({error})"
         raise DataError(f"{path} {what}; {', '.join(FORMATS)} are read: replace or remove it") from error
 
 
 def open_picture(file: Path | BytesIO):
-    """A Pillow image of one of `FORMATS`, of any size that Pillow takes: who decodes it has checked the memory."""
+    """A Pillow image of one of `FORMATS`, of any size that Pillow takes: who decodes it has checked the memory.
+
+    Raises ValueError where a PNG claims more than its bytes can hold: Pillow fills up what is not there.
+    """
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file, formats=FORMATS)
+        picture = Image.open(file, formats=FORMATS)
+    size = file.getbuffer().nbytes if isinstance(file, BytesIO) else file.stat().st_size
+    if picture.format == "PNG" and picture.width * picture.height > 8 * MOST_DEFLATED * size:  # 8 pixels in a byte
+        picture.close()
+        raise ValueError(f"claims {picture.width}×{picture.height} pixels, more than its {size} bytes can hold")
+    return picture

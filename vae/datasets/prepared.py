@@ -1,7 +1,8 @@
 """Any TFDS data set that is already prepared in array_record format."""
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from vae import untrusted
 from vae.datasets.arrays import as_images, as_labels
 from vae.datasets.dataset import DataError, Split
+from vae.datasets.pictures import open_picture
 from vae.datasets.progress import bar
 from vae.datasets.resize import resize
 
@@ -55,7 +57,8 @@ def load_prepared(folder: Path, image_size: int | None, progress: bool) -> dict[
         for split in ("train", "validation", "test"):
             if split in builder.info.splits:
                 where = f"{folder} {split}"
-                images[where], labels[split] = _stack(_blocks(builder, split, where, progress), where, image_size)
+                blocks = _blocks(builder, split, where, image_size, progress)
+                images[where], labels[split] = _stack(blocks, where)
     return {
         split: Split(checked, as_labels(numbers, len(checked), f"{folder} {split} label") if len(numbers) else None)
         for (split, numbers), checked in zip(labels.items(), as_images(images), strict=True)
@@ -121,49 +124,81 @@ def _version(folder: Path) -> tuple[int, ...]:
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
-def _blocks(builder: Any, split: str, where: str, progress: bool) -> Iterator[list[dict]]:
+def _blocks(builder: Any, split: str, where: str, image_size: int | None, progress: bool) -> Iterator[list[dict]]:
     """Image and label of the examples, by blocks, as reading them one by one is five times slower."""
     from vae.datasets.builder import tfds
 
-    every = builder.info.features
-    # What is not read is not decoded.
-    features = tfds.features.FeaturesDict({name: every[name] for name in ("image", "label") if name in every})
     try:
         source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        decode = _decoder(builder.info.features, len(source), where, image_size)
         with bar(f"{builder.name} {split}", len(source), "images", progress) as progress_bar:
             for start in range(0, len(source), 1024):
                 records = source.__getitems__(range(start, min(start + 1024, len(source))))
-                block = [_decode(features, record) for record in records]
+                block = [decode(record) for record in records]
                 if any(example["image"] is None for example in block):  # how the reader gives what was cut off
                     raise EOFError("images are missing")
                 progress_bar.update(len(block))
                 yield block
+    except DataError:
+        raise
     except Exception as error:  # the reader's errors are of many types
         raise DataError(f"{where} is damaged: {_first_line(error)}; delete the folder and prepare it again") from error
 
 
-def _decode(features: Any, record: bytes) -> dict[str, Any]:
-    """The arrays of an example; ValueError where its picture is neither PNG nor JPEG."""
+def _decoder(every: Any, num_examples: int, where: str, image_size: int | None) -> Callable[[bytes], dict[str, Any]]:
+    """Makes a record the arrays of an example, with `every` tfds.features; heads of pictures are checked first."""
     from vae.datasets.builder import tfds
 
-    image = features["image"]
-    if not isinstance(image, tfds.features.Image):
-        return features.deserialize_example_np(record)
-    example = features.deserialize_example_np(record, decoders={"image": tfds.decode.SkipDecoding()})
-    if (content := example["image"]) is not None:
-        if not bytes(content).startswith(HEADS):
-            raise ValueError("a picture in it is neither PNG nor JPEG")
-        example["image"] = image.decode_example_np(content)
-    return example
+    # What is not read is not decoded.
+    features = tfds.features.FeaturesDict({name: every[name] for name in ("image", "label") if name in every})
+    are_pictures = isinstance(features["image"], tfds.features.Image)
+    decoders = {"image": tfds.decode.SkipDecoding()} if are_pictures else None
+    checked: set[tuple[int, ...]] = set()
+
+    def decode(record: bytes) -> dict[str, Any]:
+        example = features.deserialize_example_np(record, decoders=decoders)
+        image = example["image"]
+        if image is not None and are_pictures:
+            if (shape := _claimed_shape(image)) not in checked:
+                _check_memory(num_examples, shape, where, image_size)
+                checked.add(shape)
+            image = features["image"].decode_example_np(image)
+        if image is not None and image_size and np.ndim(image) == 3:
+            image = resize(np.asarray(image)[None], image_size)[0]
+        return example | {"image": image}
+
+    return decode
 
 
-def _stack(blocks: Iterator[list[dict]], where: str, image_size: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _claimed_shape(content: bytes) -> tuple[int, int, int]:
+    """Height, width and channels in the head of a picture; ValueError where it is neither PNG nor JPEG."""
+    if not bytes(content[: len(HEADS[0])]).startswith(HEADS):
+        raise ValueError("a picture in it is neither PNG nor JPEG")
+    with open_picture(io.BytesIO(content)) as picture:
+        return picture.height, picture.width, len(picture.getbands())
+
+
+def _check_memory(num_pictures: int, shape: tuple[int, int, int], where: str, image_size: int | None) -> None:
+    """Raises DataError where so many pictures are too large to decode or to keep."""
+    height, width, channels = shape
+    kept = (image_size or height) * (image_size or width) * channels
+    # As a list and as one array; one of them is decoded, and averaged as float64.
+    try:
+        untrusted.check_memory(2 * num_pictures * kept + height * width * channels * (9 if image_size else 1))
+    except ValueError as error:
+        raise DataError(
+            f"{where}: {num_pictures} pictures, one of them of {width}×{height}, take {error}; "
+            + ("use a smaller --image_size" if image_size else "pass --image_size=N to crop and resize all to N×N")
+        ) from error
+
+
+def _stack(blocks: Iterator[list[dict]], where: str) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, H, W, C], and labels [N], or [0] where there are none."""
     images, labels = [], []
     for block in blocks:
         for example in block:
             image = np.asarray(example["image"])
-            images.append(resize(image[None], image_size)[0] if image_size and image.ndim == 3 else image)
+            images.append(image)
             if images[0].shape != images[-1].shape:
                 raise DataError(
                     f"{where} has images of {images[0].shape} and {images[-1].shape}; "

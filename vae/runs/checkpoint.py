@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -108,11 +109,34 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     ]
     if differences:
         raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
-    template = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like)
     alone, here = ocp.Context(), ocp.multihost.process_index()  # reading waits for no other process
     alone.multiprocessing.primary_host, alone.multiprocessing.active_processes = here, {here}
-    with alone:
-        return ocp.load(str((path / STATE).absolute()), template)
+    state = str((path / STATE).absolute())
+    try:
+        with alone:
+            # A manifest may be a stranger's, too: an array takes the memory that its own head claims.
+            _check_heads(ocp.metadata(state).metadata, like)
+            return ocp.load(state, jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like))
+    except Exception as error:  # orbax and tensorstore each have their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read, though its checksums agree: {reason}{_instead(path)}"
+        ) from error
+
+
+def _check_heads(heads: Any, like: Any) -> None:
+    """Raises ValueError where the heads of arrays claim others than those of `like`, or parts larger than the whole."""
+    # orbax gives tuples with names as dictionaries.
+    found, wanted = (
+        {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (heads, like))
+    )
+    for name, leaf in wanted.items():
+        if name not in found or (found[name].shape, found[name].dtype) != (leaf.shape, leaf.dtype):
+            claimed = f"{found[name].dtype}{list(found[name].shape)}" if name in found else "absent"
+            raise ValueError(f"its array {name} is {claimed}, not {leaf.dtype}{list(leaf.shape)}")
+        if math.prod(found[name].storage_metadata.chunk_shape) > max(1, math.prod(leaf.shape)):
+            raise ValueError(f"its array {name} is stored in parts larger than itself")
 
 
 def prune(folder: Path, keep_last: int, keep_best: int) -> None:
@@ -141,7 +165,7 @@ def clean(folder: Path) -> None:
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = untrusted.parse_object((path / MANIFEST).read_bytes())
-        if manifest.pop("sha256_of_this") == _sha256_of_manifest(manifest):
+        if manifest.pop("sha256_of_this") == _sha256_of_manifest(manifest) and _is_manifest(manifest):
             return manifest
         what = "damaged"
     except FileNotFoundError:
@@ -151,11 +175,22 @@ def _manifest(path: Path) -> dict[str, Any]:
     raise _untrusted(path, MANIFEST, what)
 
 
+def _is_manifest(manifest: dict[str, Any]) -> bool:
+    """Whether all that is read of it is of its kind, and names files of this checkpoint alone."""
+    score, texts = manifest["score"], [*manifest["arrays"].values(), *manifest["sha256"].values()]
+    for name in manifest["sha256"]:
+        for part in name.split("/"):
+            untrusted.plain_name(part)
+    return type(score) in (int, float, type(None)) and all(isinstance(text, str) for text in texts)
+
+
 def _untrusted(path: Path, name: str, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"checkpoint {path} cannot be trusted: its file {name} is {what}; delete the folder {path} to go on from "
-        f"another checkpoint{_others(path.parent, int(path.name))}"
-    )
+    return CheckpointError(f"checkpoint {path} cannot be trusted: its file {name} is {what}{_instead(path)}")
+
+
+def _instead(path: Path) -> str:
+    others = _others(path.parent, int(path.name))
+    return f"; delete the folder {path} to go on from another checkpoint{others}"
 
 
 def _sha256_of_manifest(manifest: dict[str, Any]) -> str:
