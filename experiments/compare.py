@@ -137,7 +137,22 @@ def stored_comparison(workdir: Path | None) -> dict[str, Any]:
         if workdir is not None and ((workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()):
             raise UsageError(f"{workdir} holds a single run; choose another --workdir")
         return {}
-    return read_json(workdir / PLAN)
+    return read_plan(workdir / PLAN)
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """plan.json, of which each value is of its kind; raises RunError."""
+    from vae.runs.files import RunError, read_json
+
+    plan = read_json(path)
+    lists = [plan.get(name, []) for name in ("seconds_per_step", "epochs")]
+    kinds = [isinstance(plan.get(name), dict) for name in ("asked", "flags")]
+    kinds += [isinstance(plan.get("command", ""), str), all(isinstance(one, list) for one in lists)]
+    if not all(kinds) or not all(type(value) in (int, float) and value > 0 for one in lists for value in one):
+        raise RunError(
+            f"{path} is damaged: it is not the plan of a comparison; put it back, or choose another --workdir"
+        )
+    return plan | {"asked": configuration.stored_own(path, plan["asked"], ASKED)}
 
 
 def what_is_asked(stored: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +205,10 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
     found = [f"--{name} is {before[name]}, not {asked[name]}" for name in ASKED if before[name] != asked[name]]
     if asked["seeds"] > before["seeds"]:
         found = [text for text in found if not text.startswith("--seeds ")]
-    flags_before = stored["flags"]
-    found += [f"--{n} is {flags_before[n]}, not {FLAGS[n].value}" for n in given if flags_before[n] != FLAGS[n].value]
+    flags_before = configuration.since_then() | stored["flags"]
+    found += [
+        f"--{n} is {flags_before.get(n)}, not {FLAGS[n].value}" for n in given if flags_before.get(n) != FLAGS[n].value
+    ]
     if found:
         raise RunError(f"{workdir} holds another comparison: {'; '.join(found)}; choose another --workdir")
 

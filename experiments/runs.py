@@ -3,14 +3,18 @@
     python -m experiments.runs            # those under runs/
     python -m experiments.runs --folder=/data/sweep --sort=log_likelihood
 
-Scores are nats per image: the last validation bound, and evaluation.json's log-likelihood where there is one.
+Scores are nats per image: the last validation bound, and evaluation.json's log-likelihood where there is one. Sorted by
+a score, runs that do not compare (vae/sweeps/ranking.py) are sorted apart, and runs of several bounds by their ELBO.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -18,11 +22,12 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments.command import script
-from experiments.flags import options
+from experiments.flags import naming, options
 from experiments.flags.parsing import UsageError, choice
 
 FLAGS = options.FLAGS
-SCORES = ("epoch", "validation", "test", "log_likelihood")
+BOUNDS = ("validation", "test")
+SCORES = ("epoch", *BOUNDS, "log_likelihood")
 
 
 def define_flags() -> None:
@@ -49,7 +54,7 @@ def main() -> int:
         print(f"no runs under {folder}", file=sys.stderr)
         return 0
     if FLAGS.sort != "run":
-        found.sort(key=lambda row: -float("inf") if row[FLAGS.sort] is None else row[FLAGS.sort], reverse=True)
+        found = sorted_by(FLAGS.sort, found)
     if FLAGS.json:
         for row in found:
             print(json.dumps(row))
@@ -58,7 +63,8 @@ def main() -> int:
     for row in found:
         settings = dict(row["settings"])
         settings["num_validation"] = settings.pop("validation")  # beside the score of that name
-        flat.append({"run": row["run"], **settings, **{name: row[name] for name in SCORES}})
+        settings = {name: None if value is None else naming.text(value) for name, value in settings.items()}
+        flat.append({"run": row["run"], **settings, **{name: row[name] for name in shown_scores(found)}})
     names = list(dict.fromkeys(name for row in flat for name in row))
     # Only what distinguishes the runs: a column in which all agree says nothing of them.
     always = {"run", "dataset", "objective", *SCORES}
@@ -70,12 +76,43 @@ def main() -> int:
     return 0
 
 
+def sorted_by(score: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows from high to low, unknown scores last; those that do not compare with the first ones after them all."""
+    from vae.runs.config import read_config
+    from vae.sweeps import ranking
+
+    by_run = {row["run"]: row for row in rows}
+    configs = {name: read_config(Path(name)) for name in by_run}
+    if score != "validation":  # test images are the same however many of the others were held out
+        configs = {name: dataclasses.replace(config, validation=None) for name, config in configs.items()}
+    groups = ranking.rankings(configs) if score != "epoch" else []
+    if len(groups) > 1:
+        print(f"runs of {len(groups)} kinds do not compare ({'; '.join(g.title for g in groups)})", file=sys.stderr)
+    found = []
+    for one in groups:
+        key = f"{score}_elbo" if score in BOUNDS and one.metric == "elbo" else score
+        if key != score:
+            print(f"{ranking.reason(one.changing)}: sorted by the ELBO", file=sys.stderr)
+        found += _descending(key, [by_run[name] for name in one.names])
+    return found if groups else _descending(score, rows)
+
+
+def _descending(key: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: -math.inf if row[key] is None else row[key], reverse=True)
+
+
+def shown_scores(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns of scores: the ELBO beside the bound if the runs are of several objectives."""
+    several = len({row["settings"]["objective"] for row in rows}) > 1
+    elbos = [f"{split}_elbo" for split in BOUNDS] if several else []
+    return [*SCORES[:-1], *elbos, SCORES[-1]]
+
+
 def _cell(value) -> str:
-    if value is None:
-        return "-"
+    """A score, rounded; settings are texts, of which different ones look different."""
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def main() -> int:
     searching.check_absent()
     given = configuration.settle(stored.get("flags", {}))
     asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
-    asked |= {name: stored[name] for name in ASKED if name in stored and not FLAGS[name].present}
+    if workdir is not None and stored:
+        kept = configuration.stored_own(workdir / "sweep.json", stored, ASKED)
+        asked |= {name: value for name, value in kept.items() if not FLAGS[name].present}
     if not asked["sweep"]:
         raise UsageError("nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8")
     points = axes.points(axes.parse(asked["sweep"]), zipped=asked["zip"], subset=asked["random"])
@@ -95,7 +97,9 @@ def main() -> int:
     from vae.runs.folder import lock
     from vae.sweeps import planning, sweep
 
-    num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
+    num_devices = FLAGS.devices
+    if "devices" in stored and not FLAGS["devices"].present:
+        num_devices = configuration.stored_value("devices", stored["devices"])
     available = devices.start(num_devices, one_per_core=True, distributed=FLAGS.distributed)
     planning.check_strategy(asked["strategy"])
     load = loader()
@@ -205,8 +209,8 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
     if stored:
         differing = [f"--{name} is {stored[name]}, not {asked[name]}" for name in ASKED if stored[name] != asked[name]]
         same_runs = not differing
-        if FLAGS.epochs != stored["flags"]["epochs"]:  # not a run's own: it may have been trained for longer
-            differing.append(f"--epochs is {stored['flags']['epochs']}, not {FLAGS.epochs}")
+        if FLAGS.epochs != (before := stored.get("flags", {}).get("epochs")):  # a run may have been trained for longer
+            differing.append(f"--epochs is {before}, not {FLAGS.epochs}")
         for name, one in runs.items() if same_runs else ():
             folder = workdir / planning.RUNS / name
             if (folder / CONFIG).exists() and (found := changed_settings(read_config(folder), one.config)):

@@ -29,7 +29,7 @@ from vae.runs.config import Config, changed_settings, provenance, write_config
 from vae.runs.files import RunError, write_json
 from vae.runs.folder import CHECKPOINTS, CONFIG
 from vae.sweeps import folders, planning, sweep
-from vae.sweeps.sweep_file import SWEEP, read_sweep
+from vae.sweeps.sweep_file import PLAN, SWEEP, read_sweep
 from vae.training import fit, record
 from vae.training import step as training
 
@@ -146,9 +146,12 @@ def make_plan(
     measured = stored.get("seconds_per_step")
     if measured is None:
         measured = paces([candidate.config for candidate in found])
+    epochs = stored.get("epochs")
+    if any(values is not None and len(values) != len(found) for values in (measured, epochs)):
+        raise RunError(f"{PLAN} is damaged: it is of another number of runs; choose another --workdir")
     pace_of = {candidate.config: seconds for candidate, seconds in zip(found, measured, strict=True)}
     num_images = len(dataset.train.images)
-    epochs = stored.get("epochs") or variants.within_budget(budget, found, num_images, pace_of.__getitem__)
+    epochs = epochs or variants.within_budget(budget, found, num_images, pace_of.__getitem__)
     own = [variant.given for variant in chosen]
     return Plan(labels, own, variants.candidates(chosen, points, given, dataset, epochs), measured), dataset
 

@@ -21,9 +21,9 @@ from vae.evaluation import comparison
 from vae.report.words import counted
 from vae.runs.checkpoint import CheckpointError, choose
 from vae.runs.config import Config, read_config
-from vae.runs.files import RunError, finite_or_null, read_json, write_arrays, write_json
+from vae.runs.files import RunError, finite_or_null, write_arrays, write_json
 from vae.runs.folder import EVALUATION
-from vae.runs.metrics import read_metrics
+from vae.runs.metrics import read_evaluation, read_metrics
 from vae.training.record import FAILURE
 
 FLAGS = options.FLAGS
@@ -168,7 +168,7 @@ def stored_evaluation(folder: Path, split: str, num_examples: int | None) -> tup
         return None
     from vae.evaluation import importance as evaluation
 
-    return evaluation.upgrade(read_json(path)), path
+    return evaluation.upgrade(read_evaluation(path)), path
 
 
 def judged(folder: Path, wanted: Yardstick, images: Callable[[Path], tuple], devices, should_stop) -> Judged:

@@ -37,13 +37,16 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     from vae.runs.files import RunError
     from vae.runs.folder import lock
     from vae.sweeps import folders, search, storage, study
+    from vae.sweeps.sweep_file import SWEEP
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     given = configuration.settle(stored.get("flags", {}))
     asked = what_is_asked(workdir, stored)
     space = axes.parse_space(asked["sweep"])
     check_space(space, asked["search"])
-    num_devices = FLAGS.devices if FLAGS["devices"].present else stored.get("devices", 0)
+    num_devices = FLAGS.devices
+    if "devices" in stored and not FLAGS["devices"].present:
+        num_devices = configuration.stored_value("devices", stored["devices"])
     available = devices.start(num_devices, one_per_core=True)
     load = loader()
     corners = check_corners(space, given, load, available, begun=bool(stored))
@@ -57,6 +60,10 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                 f"{workdir / JOURNAL}, which holds the trials of the runs beside it, is lost; put it back, or choose "
                 "another --workdir"
             )
+        kept = asked["storage"] if not FLAGS["storage"].present else None
+        # A file that only sweep.json names is not made: it may be anywhere.
+        if kept and "://" not in kept and not Path(kept).is_file():
+            raise RunError(f"{kept}, the journal that {workdir / SWEEP} names, is lost; put it back, or give --storage")
     with storage.failures_in_a_line(asked["storage"] or ""):
         shared = storage.open_storage(asked["storage"]) if asked["storage"] else None
         if shared is not None:
@@ -123,7 +130,9 @@ def what_is_asked(workdir: Path | None, stored: dict[str, Any]) -> dict[str, Any
     if stored and not stored.get("search"):
         raise UsageError(f"{workdir} holds a sweep without --search; choose another --workdir")
     asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
-    asked |= {name: stored[name] for name in ASKED if name in stored and not FLAGS[name].present}
+    if workdir is not None and stored:
+        kept = configuration.stored_own(workdir / "sweep.json", stored, [name for name in ASKED if name in stored])
+        asked |= {name: value for name, value in kept.items() if not FLAGS[name].present}
     if not asked["sweep"]:
         raise UsageError("nothing is searched; write --sweep=name=values, as in --sweep=learning_rate=log:1e-4:1e-2")
     if asked["storage"] and "://" not in asked["storage"]:

@@ -82,6 +82,26 @@ def stored_value(name: str, value: Any) -> Any:
         ) from error
 
 
+def stored_own(path: Path, stored: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The values of a script's own flags as the file `path` gave them, checked as a command's; raises RunError."""
+    from vae.runs.files import RunError
+
+    found = {}
+    for name in names:
+        if name not in stored:
+            raise RunError(f"{path} is damaged: it lacks {name!r}; put the file back, or choose another --workdir")
+        value = stored[name]
+        if not isinstance(FLAGS[name].value, list):
+            found[name] = stored_value(name, value)
+        elif isinstance(value, list) and all(isinstance(text, str) for text in value):
+            found[name] = value
+        else:
+            raise RunError(
+                f"{path} is damaged: its {name!r} is no list of texts; put the file back, or choose another --workdir"
+            )
+    return found
+
+
 def make_paths_absolute() -> None:
     """So that a run can be resumed from any folder."""
     FLAGS.dataset = dataset_name()

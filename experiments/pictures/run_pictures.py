@@ -14,6 +14,7 @@ from vae.models import generation
 from vae.runs import tensorboard
 from vae.runs.checkpoint import choose
 from vae.runs.config import read_config
+from vae.runs.files import write_arrays
 from vae.runs.folder import FIGURES
 from vae.runs.metrics import read_metrics
 from vae.settings import Settings
@@ -37,7 +38,7 @@ def learning_curves(workdir: Path):
     objective = read_config(workdir).settings.objective
     curves = {}
     for split in ("train", "validation", "test"):
-        rows = [row for row in read_metrics(workdir) if row["split"] == split and row[objective] is not None]
+        rows = [row for row in read_metrics(workdir) if row["split"] == split and row.get(objective) is not None]
         # The one test row of a run with a validation split is its result, not a curve.
         if rows and not (split == "test" and "validation" in curves):
             curves[split] = (np.array([row["epoch"] for row in rows]), np.array([row[objective] for row in rows]))
@@ -156,9 +157,7 @@ def embeddings(workdir: Path, loaded: LoadedRun, data: Split, split: str) -> Pat
     path = workdir / f"embeddings_{split}.npz"
     arrays = {name: values for name, values in codes._asdict().items() if values is not None}
     arrays |= {} if data.labels is None else {"labels": data.labels}
-    partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    write_arrays(path, arrays)
     return path
 
 

@@ -1,8 +1,10 @@
 import ast
+import importlib
 import io
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -10,6 +12,7 @@ from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
 import vae.figures as figures
+from vae.figures import canvas
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -497,3 +500,11 @@ def test_bracket_is_drawn_in_the_order_of_temperatures_with_both_bounds_named_an
 def test_rounding_outside_the_unit_interval_is_accepted():
     figures.samples(np.full((1, 4, 4, 1), 1 + 1e-6), "")
     figures.samples(np.full((1, 4, 4, 1), -1e-6), "")
+
+
+def test_no_matplotlibrc_changes_a_picture_or_starts_latex():
+    """One in the working folder is read as matplotlib is imported, and may be a stranger's."""
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 40}):
+        importlib.reload(canvas)
+        assert matplotlib.rcParams["font.size"] == matplotlib.rcParamsDefault["font.size"]
+        assert not matplotlib.rcParams["text.usetex"]

@@ -13,6 +13,7 @@ import pytest
 
 from tests.run_samples import (
     EPOCHS,
+    EVALUATED,
     STEPS_PER_EPOCH,
     assert_same_bits,
     compiled_once,
@@ -296,6 +297,7 @@ def test_a_summary_holds_the_settings_the_last_bounds_and_the_evaluation(finishe
     last = {row["split"]: row["elbo"] for row in rows(finished)}
     assert (summary["validation"], summary["test"]) == (last["validation"], last["test"])
     assert summary["log_likelihood"] is None
-    write_json(finished / EVALUATION, {"log_likelihood": -5.0, "log_likelihood_se": 0.5})
+    assert summary["validation_elbo"] == pytest.approx(last["validation"], abs=1.0)
+    write_json(finished / EVALUATION, EVALUATED | {"log_likelihood": -5.0, "log_likelihood_se": 0.5})
     summary = summary_of(finished)
     assert (summary["log_likelihood"], summary["log_likelihood_se"]) == (-5.0, 0.5)

@@ -12,15 +12,16 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from tests.audit import audited
+from tests.run_samples import EVALUATED
 from vae import untrusted
 from vae.api import load_run
 from vae.datasets import DataError, cache
 from vae.runs import checkpoint
 from vae.runs.config import read_config
-from vae.runs.files import RunError, write_json
-from vae.runs.folder import CONFIG, METRICS
-from vae.runs.metrics import read_metrics
-from vae.sweeps import planning, results, search, storage, study
+from vae.runs.files import RunError, partial_of, read_json, write_arrays, write_json
+from vae.runs.folder import CONFIG, EVALUATION, METRICS, is_locked, lock
+from vae.runs.metrics import Metrics, read_evaluation, read_metrics
+from vae.sweeps import folders, planning, results, search, storage, study
 from vae.sweeps.sweep_file import SWEEP, read_sweep
 
 WRONG = {
@@ -225,3 +226,77 @@ def test_the_journal_of_a_study_is_json(tmp_path):
         opened = storage.open_storage(str(tmp_path / "copy"))
         assert len(opened.get_all_trials(opened.get_study_id_from_name("s"))) == 3
     assert not [what for event, what in found if event == "pickle.find_class"]
+
+
+ROW = {"step": 1, "epoch": 1.0, "split": "train", "elbo": -3.0, "kl": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": "1"},
+        {"step": -1},
+        {"epoch": None},
+        {"split": 3},
+        {"elbo": "x"},
+        {"elbo": True},
+        {"kl": [1]},
+        {"step": 1.5},
+    ],
+    ids=str,
+)
+def test_a_row_of_metrics_that_is_none_is_one_line(tmp_path, changes):
+    write(tmp_path / METRICS, json.dumps(ROW) + "\n" + json.dumps(ROW | changes) + "\n")
+    with pytest.raises(RunError, match=r"metrics.jsonl is damaged: its line 2 is no row of metrics"):
+        read_metrics(tmp_path)
+    write(tmp_path / METRICS, json.dumps(ROW))
+    assert read_metrics(tmp_path) == [ROW]
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_an_evaluation_of_other_kinds_is_one_line(tmp_path, name):
+    write_json(tmp_path / EVALUATION, EVALUATED)
+    assert read_evaluation(tmp_path / EVALUATION) == EVALUATED
+    for wrong in ({name: "x"}, {name: ["x"]}, {name: True}):
+        write_json(tmp_path / EVALUATION, EVALUATED | wrong)
+        with pytest.raises(RunError, match=r"evaluation.json is damaged: it is no evaluation; remove it, and evalu"):
+            read_evaluation(tmp_path / EVALUATION)
+    lacking = {key: value for key, value in EVALUATED.items() if key != name}
+    write_json(tmp_path / EVALUATION, lacking)
+    if name != "kl_per_dimension":  # null where q has no closed form
+        with pytest.raises(RunError, match="is damaged"):
+            read_evaluation(tmp_path / EVALUATION)
+
+
+def test_what_is_written_in_a_run_folder_goes_through_no_link(tmp_path):
+    victim, workdir = tmp_path / "victim", tmp_path / "x"
+    victim.write_text("mine")
+    workdir.mkdir()
+    (workdir / ".lock").symlink_to(victim)
+    with pytest.raises(RunError, match="x cannot be a run folder"), lock(workdir):
+        pass
+    assert not is_locked(workdir)
+    (workdir / ".lock").unlink()
+    os.mkfifo(workdir / ".lock")
+    assert not is_locked(workdir)
+    for name in (CONFIG, METRICS, "a.npz"):
+        path = workdir / name
+        partial_of(path).symlink_to(victim)
+    write_json(workdir / CONFIG, {"a": 1})
+    write_arrays(workdir / "a.npz", {"a": np.zeros(2)})
+    metrics = Metrics(workdir, 0, watched=False)
+    metrics.write(1, 1.0, "train", {"elbo": 1.0})
+    assert victim.read_text() == "mine"
+    assert read_json(workdir / CONFIG) == {"a": 1}
+
+
+def test_a_run_of_a_sweep_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "x" / planning.RUNS).mkdir(parents=True)
+    (tmp_path / "x" / planning.RUNS / "000").symlink_to(tmp_path / "victim")
+    for check in (
+        lambda: folders.check(tmp_path / "x", {}, recorded=True),
+        lambda: folders.check_listed(tmp_path / "x", {}),
+    ):
+        with pytest.raises(RunError, match=r"runs/000 is a link, and training would write where it leads"):
+            check()

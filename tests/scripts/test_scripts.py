@@ -362,3 +362,30 @@ def test_runs_are_sorted_by_a_score_from_high_to_low_with_unknown_ones_last(scri
     assert [row["run"] for row in found] == ["b", "a", "c/d"]
     assert [row["validation"] for row in found] == [-10.0, -30.0, None]
     assert found[0]["settings"]["learning_rate"] == 0.01
+
+
+def test_runs_of_several_bounds_are_sorted_by_the_elbo_and_those_of_other_images_apart(scripts, tmp_path):
+    """Of the rule of vae/sweeps/ranking.py: the bound of b is the highest, its ELBO is not; d is a density of grey images."""
+    for name, changes, bound, kl in (
+        ("a", {}, -30.0, 5.0),
+        ("b", {"objective": "iwae", "num_samples": 5}, -10.0, 50.0),
+        ("c", {"learning_rate": 1.0000001e-3}, -20.0, 5.0),
+        ("d", {"likelihood": "normal", "binarization": "none"}, 40.0, 5.0),
+    ):
+        (tmp_path / name).mkdir()
+        write_config(tmp_path / name, config(**changes))
+        row = {"step": 25, "epoch": 1.0, "split": "validation", changes.get("objective", "elbo"): bound}
+        row |= {"kl": kl, "reconstruction": -25.0 if name == "b" else bound + kl}
+        (tmp_path / name / METRICS).write_text(json.dumps(row) + "\n")
+    code, out, err = scripts.call(tmp_path, "runs", "--folder=.", "--sort=validation")
+    assert code == 0
+    table = [line.split() for line in out.splitlines()]
+    assert [line[0] for line in table[1:]] == ["c", "a", "b", "d"]
+    column = table[0].index("learning_rate")
+    assert [line[column] for line in table[1:]] == ["0.0010000001", "0.001", "0.001", "0.001"]
+    assert [line[table[0].index("validation_elbo")] for line in table[1:]] == ["-20.00", "-30.00", "-75.00", "40.00"]
+    assert err.splitlines() == [
+        "runs of 2 kinds do not compare (ELBO (binarization=fixed, likelihood=bernoulli); "
+        "elbo (binarization=none, likelihood=normal))",
+        "objective and num_samples change what the bound means: sorted by the ELBO",
+    ]

@@ -105,3 +105,40 @@ def test_a_run_whose_files_are_nested_deep_is_one_line(scripts, finished, tmp_pa
         (tmp_path / script / name).write_text("[" * 100_000)
         message = scripts.refusal(tmp_path, script, f"--workdir={script}")
         assert f"{script}/{name} is damaged: it is not valid JSON (it is nested too deeply)" in message
+
+
+DAMAGED = "sweep.json is damaged: "
+
+
+@pytest.mark.parametrize(
+    ("folder", "changes", "message"),
+    [
+        ("sweep", {"zip": "x"}, "the flag zip that was stored is 'x'"),
+        ("sweep", {"strategy": 3}, "the flag strategy that was stored is '3'"),
+        ("sweep", {"devices": 1e30}, "the flag devices that was stored is '1e+30'"),
+        ("sweep", {"sweep": [3]}, DAMAGED + "its 'sweep' is no list of texts"),
+        ("search", {"trials": "x"}, "the flag trials that was stored is 'x'"),
+        ("search", {"sweep": [None]}, DAMAGED + "its 'sweep' is no list of texts"),
+        ("search", {"devices": -1}, "the flag devices that was stored is '-1'"),
+        ("plan", {"flags": []}, "plan.json is damaged: it is not the plan of a comparison"),
+        ("plan", {"asked": None}, "plan.json is damaged: it is not the plan of a comparison"),
+        ("plan", {"seconds_per_step": ["x"]}, "plan.json is damaged: it is not the plan of a comparison"),
+        ("plan", {"epochs": 3}, "plan.json is damaged: it is not the plan of a comparison"),
+        ("plan", {"asked": {"seeds": "x"}}, "the flag seeds that was stored is 'x'"),
+        ("plan", {"asked": {"tune": 3}}, "plan.json is damaged: its 'tune' is no list of texts"),
+    ],
+)  # fmt: skip
+def test_flags_that_a_file_gives_are_checked_as_those_of_a_command(
+    scripts, finished, tmp_path, folder, changes, message
+):
+    shutil.copytree(finished / folder, tmp_path / "w")
+    change(tmp_path / "w" / (PLAN if folder == "plan" else SWEEP), changes)
+    script = "compare" if folder == "plan" else "sweep"
+    assert message in scripts.refusal(tmp_path, script, "--workdir=w")
+
+
+def test_a_journal_that_only_sweep_json_names_is_not_made(scripts, finished, tmp_path):
+    shutil.copytree(finished / "search", tmp_path / "w")
+    change(tmp_path / "w" / SWEEP, {"storage": str(tmp_path / "own"), "flags": {"dataset": "digits"}})
+    message = scripts.refusal(tmp_path, "sweep", "--workdir=w")
+    assert f"{tmp_path}/own, the journal that w/sweep.json names, is lost; put it back, or give --storage" in message

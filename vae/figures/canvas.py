@@ -7,11 +7,15 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+# Pictures are the same under any matplotlibrc. One in the working folder may be a stranger's, and could start latex.
+matplotlib.rcdefaults()
 
 Vector = Sequence | np.ndarray  # a list or an array
 

@@ -21,16 +21,23 @@ def write_json(path: Path, values: Any) -> None:
     """Write JSON in one step: a reader sees the old file or the new one. A number that is not finite becomes null."""
     if not hosts.is_first():
         return
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     partial.write_text(json.dumps(finite_or_null(values), indent=1) + "\n")
     os.replace(partial, path)
+
+
+def partial_of(path: Path) -> Path:
+    """What is written in place of `path` until it is whole. A link of this name, left by a stranger, is removed."""
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
+    partial.unlink(missing_ok=True)
+    return partial
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write an .npz file in one step."""
     import numpy as np
 
-    partial = path.with_name(f".{path.name}.partial.npz")
+    partial = partial_of(path)
     np.savez_compressed(partial, allow_pickle=False, **arrays)
     os.replace(partial, path)
 
@@ -56,3 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return untrusted.parse_object(content)
     except ValueError as error:
         raise RunError(f"{path} is damaged: it is not valid JSON ({error})") from error
+
+
+def is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least

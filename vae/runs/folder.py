@@ -39,7 +39,9 @@ def lock(workdir: Path) -> Iterator[None]:
 def _lock_of_one(workdir: Path) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        opened = (workdir / ".lock").open("a+")
+        # Not through a link, which a stranger may have left: the file that it leads to would be emptied.
+        created = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        opened = os.fdopen(created, "a+")
     except OSError as error:
         raise RunError(f"{workdir} cannot be a run folder: {error.strerror}; choose another --workdir") from error
     with opened as file:
@@ -58,7 +60,7 @@ def _lock_of_one(workdir: Path) -> Iterator[None]:
 def is_locked(workdir: Path) -> bool:
     """Whether a process holds the folder."""
     try:
-        with (workdir / ".lock").open() as file:
+        with open(os.open(workdir / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

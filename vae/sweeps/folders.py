@@ -30,6 +30,7 @@ def check(workdir: Path, wanted: Mapping[str, Config], *, recorded: bool, may_be
         lost, nothing says which of them would be overwritten or passed over: each must be wanted.
     may_be_longer: a run may have been trained for more epochs since.
     """
+    _check_links(workdir)
     stored = configs(workdir)
     why = "" if recorded else f" (what says what the runs in {workdir / RUNS} are is lost)"
     for name, path in _folders(workdir):
@@ -56,12 +57,20 @@ def check_listed(workdir: Path, listed: Mapping[str, object]) -> None:
 
     Of a search: its trials cannot be asked for again, so a lost sweep.json is not made anew from the folders.
     """
+    _check_links(workdir)
     for name, path in _folders(workdir):
         if name not in listed and was_trained(path):
             raise RunError(
                 f"{path} holds a run that {workdir / SWEEP} does not name; put back the {SWEEP} that does, or "
                 "choose another --workdir"
             )
+
+
+def _check_links(workdir: Path) -> None:
+    """Raises RunError where a run below `workdir` is a link: a stranger's may lead to any run, which is written to."""
+    for _, path in _folders(workdir):
+        if path.is_symlink():
+            raise RunError(f"{path} is a link, and training would write where it leads; put the folder itself there")
 
 
 def _folders(workdir: Path) -> list[tuple[str, Path]]:

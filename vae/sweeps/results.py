@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae.runs.config import Config, read_config
+from vae.runs.files import partial_of
 from vae.runs.folder import CHECKPOINTS
 from vae.runs.metrics import read_metrics
 from vae.sweeps import ranking
@@ -89,7 +90,7 @@ def write(workdir: Path) -> Path:
     table = rows(workdir)
     columns = list(dict.fromkeys(column for row in table for column in row))
     path = workdir / RESULTS
-    partial = path.with_name(f".{RESULTS}.partial")
+    partial = partial_of(path)
     with partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vae import untrusted
-from vae.runs.files import RunError, read_json
+from vae.runs.files import RunError, is_count, read_json
 
 SWEEP = "sweep.json"  # of a folder of runs
 ROUND = "round"  # of it: the trials of a search that are in training
@@ -27,9 +27,9 @@ def read_sweep(workdir: Path) -> dict[str, Any]:
         for name in [*runs, *names, *plans]:
             untrusted.plain_name(name)
         _check(all(isinstance(values, dict) for values in runs.values()), "one of its 'runs' is no object")
-        _check(len(names) == len(trials) and all(map(_is_count, trials)), f"its {ROUND!r} does not fit its trials")
+        _check(len(names) == len(trials) and all(map(is_count, trials)), f"its {ROUND!r} does not fit its trials")
         for plan in [*groups.values(), *plans.values()]:
-            whole = _is_count(plan.get("done")) and _is_count(plan.get("chunk_size", plan.get("num_runs")), least=1)
+            whole = is_count(plan.get("done")) and is_count(plan.get("chunk_size", plan.get("num_runs")), least=1)
             _check(whole and isinstance(plan.get("strategy"), str), "it says of a group what cannot be")
     except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {error}; put the file back, or choose another --workdir") from error
@@ -39,7 +39,3 @@ def read_sweep(workdir: Path) -> dict[str, Any]:
 def _check(holds: bool, what: str) -> None:
     if not holds:
         raise ValueError(what)
-
-
-def _is_count(value: Any, least: int = 0) -> bool:
-    return type(value) is int and value >= least
