@@ -150,13 +150,13 @@ def _decoder(every: Any, num_examples: int, where: str, image_size: int | None) 
     from vae.datasets.builder import tfds
 
     # What is not read is not decoded.
-    features = tfds.features.FeaturesDict({name: every[name] for name in ("image", "label") if name in every})
+    features: Any = tfds.features.FeaturesDict({name: every[name] for name in ("image", "label") if name in every})
     are_pictures = isinstance(features["image"], tfds.features.Image)
     decoders = {"image": tfds.decode.SkipDecoding()} if are_pictures else None
     checked: set[tuple[int, ...]] = set()
 
     def decode(record: bytes) -> dict[str, Any]:
-        example = features.deserialize_example_np(record, decoders=decoders)
+        example: Any = features.deserialize_example_np(record, decoders=decoders)
         image = example["image"]
         if image is not None and are_pictures:
             if (shape := _claimed_shape(image)) not in checked:
