@@ -365,7 +365,7 @@ def test_runs_are_sorted_by_a_score_from_high_to_low_with_unknown_ones_last(scri
 
 
 def test_runs_of_several_bounds_are_sorted_by_the_elbo_and_those_of_other_images_apart(scripts, tmp_path):
-    """Of the rule of vae/sweeps/ranking.py: the bound of b is the highest, its ELBO is not; d is a density of grey images."""
+    """By vae/sweeps/ranking.py: the bound of b is the highest, its ELBO is not; d is a density of grey images."""
     for name, changes, bound, kl in (
         ("a", {}, -30.0, 5.0),
         ("b", {"objective": "iwae", "num_samples": 5}, -10.0, 50.0),
