@@ -47,6 +47,7 @@ def main() -> int:
     from experiments.command import devices
     from vae import objectives
     from vae.datasets import Split
+    from vae.datasets.images import moments
     from vae.evaluation import importance as evaluation
     from vae.models import model as models
     from vae.settings import Hyperparameters, Settings
@@ -62,12 +63,11 @@ def main() -> int:
     model, objective = models.build(settings), objectives.build(settings)
     root = jax.random.key(0)
     images = (np.random.default_rng(0).uniform(size=(NUM_IMAGES, *IMAGE_SHAPE)) < 0.2).astype(np.uint8) * 255
-    mean_image = jnp.asarray(images.mean(0) / 255, jnp.float32)
     parts = {"model": model, "objective": objective, "settings": settings}
     hyperparameters = jax.tree.map(jnp.asarray, Hyperparameters())
-    state = training.initialize(root, **parts, hyperparameters=hyperparameters, mean_image=mean_image)
+    state = training.initialize(root, **parts, hyperparameters=hyperparameters, moments=moments(images))
 
-    layers = [FLAGS.latent_dim, *settings.hidden_sizes[::-1], mean_image.size]
+    layers = [FLAGS.latent_dim, *settings.hidden_sizes[::-1], images[0].size]
     decoder = list(itertools.pairwise(layers))
     encoder = [(o, i) for i, o in decoder[::-1]]
     encoder[-1] = (encoder[-1][0], 2 * FLAGS.latent_dim)

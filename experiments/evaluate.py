@@ -27,12 +27,11 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import script
+from experiments.command import notes, script
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choices, number
 
 FLAGS = options.FLAGS
-UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
 
 # A flag that only some of --also read.
 READ_BY = {
@@ -87,6 +86,7 @@ def main() -> int:
     write_arrays((workdir / name).with_suffix(".npz"), by_image(result))
     write_json(workdir / name, summary)
     print_table(summary)
+    notes.show_bits(summary.get("bits_per_dimension"), loaded.settings)
     warn(summary)
     if FLAGS.also:
         summary |= compute_also(loaded, data, index, result, available, bar_of)
@@ -222,11 +222,6 @@ def print_table(summary: dict) -> None:
     bits = summary.get("bits_per_dimension")
     if bits is not None:
         print_line("bits per dimension", bits)
-        if bits > UNIFORM_BITS:
-            print(
-                f"{bits:.2f} bits per dimension: worse than {UNIFORM_BITS:.2f}, a uniform distribution; train for more "
-                "--epochs, or use --likelihood=normal --scale=optimal"
-            )
 
 
 def print_pareto_k(summary: dict) -> None:

@@ -106,8 +106,8 @@ def seconds_per_step(config: Config, dataset: datasets.Dataset) -> Iterator[floa
     program = fit.Program.compile(config, jax.devices()[:1])
     data = program.put(images.stored(dataset, "train", config.settings.binarization, training=True))
     initialize = jax.jit(partial(training.initialize, **program.parts))
-    mean_image = images.mean_image(dataset.train.images)
-    state = initialize(program.root, hyperparameters=program.hyperparameters, mean_image=mean_image)
+    moments = images.moments(dataset.train.images)
+    state = initialize(program.root, hyperparameters=program.hyperparameters, moments=moments)
     steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
     step = num_steps = 1
     state = program.train_steps(state, data, step)

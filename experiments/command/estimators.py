@@ -62,7 +62,7 @@ def new_subject() -> Subject:
         objectives.build(settings),
         settings,
         hyperparameters,
-        jnp.asarray(images.mean_image(dataset.train.images)),
+        images.moments(dataset.train.images),
     )
     name = f"{dataset.name}, new parameters"
     return Subject(name, model, state.params, settings, hyperparameters, 0, fixed_batch(dataset, settings))

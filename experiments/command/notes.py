@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vae.runs.config import Config
+    from vae.settings import Settings
+
+UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
 
 
 def show(configs: Iterable[Config]) -> None:
@@ -17,6 +20,17 @@ def show(configs: Iterable[Config]) -> None:
     found = [line for config in configs for line in objectives.remarks(config.settings, config.hyperparameters)]
     for line in dict.fromkeys(found):
         print(f"note: {line}")
+
+
+def show_bits(bits: float | None, settings: Settings) -> None:
+    """Print whether `bits` per dimension of the 256 values are more than those of a uniform distribution."""
+    if bits is None or bits <= UNIFORM_BITS:
+        return
+    optimal = settings.likelihood == "normal" and settings.scale != "optimal"
+    print(
+        f"note: {bits:.2f} bits per dimension is worse than {UNIFORM_BITS:.2f}, a uniform distribution of the 256 "
+        f"values; train for more --epochs{', or use --scale=optimal' if optimal else ''}"
+    )
 
 
 def show_same(labels: Sequence[str], configs: Sequence[Config]) -> None:

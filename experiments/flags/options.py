@@ -70,7 +70,8 @@ def define_model() -> None:
     number("prior_components", 500, "mixture, vamp: components of the prior", least=1, integer=True)
     flags.DEFINE_bool("conditional", False, "encoder and decoder are given the label")
     choice("likelihood", "bernoulli", names.LIKELIHOODS, "p(x|z) of a pixel")
-    flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number, 'learned' or 'optimal'")
+    flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number, 'learned' (from the spread "
+                        "of the training images about their mean) or 'optimal'")  # fmt: skip
     flags.register_validator("scale", _check_scale)
     number("num_logistics", 5, "logistic_mixture: components for each value", least=1, most=100, integer=True)
     choice(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vae.datasets import Dataset, Split
-from vae.datasets.images import mean_image, stored, to_unit_interval
+from vae.datasets.images import moments, stored, to_unit_interval
 
 GREY = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), (600, 1, 1, 1))
 DATASET = Dataset("grey", Split(GREY[:400]), Split(GREY[400:500]), Split(GREY[500:]), binary=False)
@@ -64,10 +64,13 @@ def test_fault_data_are_scaled_to_minus_one_to_one_under_a_sigmoid():
     assert x.dtype == jnp.float32
 
 
-def test_mean_image_is_in_the_unit_interval_for_bytes_and_floats():
-    expected = GREY.mean(0) / 255
-    np.testing.assert_allclose(mean_image(GREY), expected, rtol=1e-6)
-    np.testing.assert_allclose(mean_image((GREY / 255).astype(np.float32)), expected, rtol=1e-5)
+def test_moments_are_the_mean_image_and_the_spread_about_it_in_the_unit_interval_for_bytes_and_floats():
+    grey = np.random.default_rng(0).integers(0, 256, (5, 2, 3, 1), dtype=np.uint8)
+    for images in (grey, (grey / 255).astype(np.float32)):
+        mean, spread = moments(images)
+        np.testing.assert_allclose(mean, grey.mean(0) / 255, rtol=1e-5)
+        np.testing.assert_allclose(spread, np.sqrt((grey / 255).var(0).mean()), rtol=1e-5)
+        assert mean.dtype == spread.dtype == np.float32
 
 
 def test_an_empty_split_stays_empty():

@@ -125,8 +125,10 @@ def test_logistic_mixture_of_one_is_the_discretized_logistic():
     alone = likelihoods.discretized_logistic(settings_of("discretized_logistic"))
     mean_image, x = on_grid(*SHAPE, seed=1), on_grid(4, *SHAPE)
     raw = jax.random.normal(jax.random.key(0), (4, 2, 3, 6))
-    expected = alone.distribution(alone.init(mean_image), raw[..., 2:]).log_prob(x)
-    np.testing.assert_allclose(one.distribution(one.init(mean_image), raw).log_prob(x), expected, rtol=1e-5)
+    expected = alone.distribution(alone.init(mean_image, jnp.ones(())), raw[..., 2:]).log_prob(x)
+    np.testing.assert_allclose(
+        one.distribution(one.init(mean_image, jnp.ones(())), raw).log_prob(x), expected, rtol=1e-5
+    )
 
 
 def test_num_logistics_is_the_number_of_components():
@@ -134,7 +136,11 @@ def test_num_logistics_is_the_number_of_components():
         mixture = likelihoods.logistic_mixture(settings_of("logistic_mixture", num_logistics=number))
         assert mixture.outputs_per_channel == 3 * number
         raw = jnp.zeros((1, 2, 3, 2 * 3 * number))
-        assert mixture.distribution(mixture.init(on_grid(*SHAPE)), raw).pixels.logits.shape == (number, 1, *SHAPE)
+        assert mixture.distribution(mixture.init(on_grid(*SHAPE), jnp.ones(())), raw).pixels.logits.shape == (
+            number,
+            1,
+            *SHAPE,
+        )
 
 
 GREY = np.arange(48, dtype=np.uint8).reshape(4, 2, 3, 2)
@@ -267,8 +273,10 @@ def fitted(**changes):
     model, objective = models.build(settings), objectives.build(settings)
     stored = images.stored(digits(), "train", "none", training=True)
     data = Split(jnp.asarray(stored.images[:75]), None)
-    initialize = jax.jit(lambda root, h, mean: training.initialize(root, model, objective, settings, h, mean))
-    first = initialize(jax.random.key(0), Hyperparameters(ema_decay=0.9), jnp.full((8, 8, 1), 0.3))
+    initialize = jax.jit(lambda root, h, m: training.initialize(root, model, objective, settings, h, m))
+    first = initialize(
+        jax.random.key(0), Hyperparameters(ema_decay=0.9), images.Moments(jnp.full((8, 8, 1), 0.3), jnp.ones(()))
+    )
     fit_scale = jax.jit(partial(training.fit_scale, model=model, settings=settings))
     return first, lambda root, state=first: fit_scale(root, state, data), data
 
@@ -331,3 +339,55 @@ def test_evaluation_at_the_stored_sigma_does_not_depend_on_the_batch(undisturbed
         jax.random.key(0), params, x, batch_size=7, model=model.in_training, num_samples=5
     )
     assert (in_training.elbo != whole.elbo).all()
+
+
+# Where a learned scale begins
+
+
+SPREAD = 0.07
+LEARNED_SCALE = [
+    name for name in FAMILIES if name.startswith(("normal", "discretized", "logistic")) and "fixed" not in name
+]
+
+
+@pytest.mark.parametrize("name", LEARNED_SCALE)
+def test_a_learned_scale_begins_at_the_spread_of_the_training_images_about_their_mean(name):
+    """Of the untrained decoder at z = 0, which outputs the mean image; √(m(1 − m)) is the most a value can have."""
+    model, mean_image = models.build(settings_of(name)), jnp.linspace(0.001, 0.999, 12).reshape(1, *SHAPE)
+    params = jax.jit(model.init)(jax.random.key(1), models.Batch(mean_image), SPREAD)
+    pixels = model.likelihood(params, jnp.zeros((1, 2))).pixels
+    expected = np.full((1, *SHAPE), SPREAD)
+    if name.startswith("normal"):
+        deviation = np.exp(pixels.log_scale)
+    else:
+        logistic = pixels.components if name == "logistic_mixture" else pixels
+        deviation = np.exp(logistic.log_scale).reshape(-1, *SHAPE) * np.pi / np.sqrt(3)
+        expected = np.minimum(expected, np.sqrt(mean_image * (1 - mean_image)))
+        expected = np.broadcast_to(expected, deviation.shape)
+    np.testing.assert_allclose(deviation, expected[0, 0, 0, 0] if deviation.ndim == 0 else expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e30])
+@pytest.mark.parametrize("name", LEARNED_SCALE)
+def test_images_that_are_all_alike_or_beyond_all_bounds_give_a_finite_scale(name, spread):
+    model = models.build(settings_of(name))
+    params = jax.jit(model.init)(jax.random.key(1), models.Batch(jnp.full((1, *SHAPE), 0.5)), spread)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params["decoder"]["output"]))
+
+
+@pytest.mark.parametrize("name", LEARNED_SCALE)
+def test_a_run_begins_better_than_uniform_at_the_sigma_that_fits_the_mean_image(name):
+    """σ = 1 needed thousands of steps of Adam before samples were anything but noise."""
+    settings = config(**FAMILIES[name], binarization="none").settings
+    model, objective = models.build(settings), objectives.build(settings)
+    data = digits()
+    initialize = jax.jit(lambda root, m: training.initialize(root, model, objective, settings, Hyperparameters(), m))
+    first = initialize(jax.random.key(0), images.moments(data.train.images))
+    p = model.likelihood(first.params, jnp.zeros((1, settings.latent_dim)))
+    x = jnp.asarray(data.train.images) / 255
+    bits = evaluation.bits_per_dimension(float(p.log_mass(x).mean()), 64)
+    assert 0 < bits < 8
+    if name.startswith("normal"):
+        mean_image = data.train.images.mean(0) / 255
+        sigma = np.sqrt(((data.train.images / 255 - mean_image) ** 2).mean())
+        assert np.exp(p.pixels.log_scale) == pytest.approx(sigma, rel=1e-5)

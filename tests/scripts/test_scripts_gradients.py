@@ -78,8 +78,8 @@ def test_the_numbers_are_those_of_the_library_at_the_parameters_that_training_st
         num_samples=3,
     )  # fmt: skip
     model, objective, root = models.build(settings), objectives.build(settings), jax.random.key(0)
-    mean = images.mean_image(data.train.images)
-    state = training.initialize(root, model, objective, settings, Hyperparameters(), jax.numpy.asarray(mean))
+    moments = images.moments(data.train.images)
+    state = training.initialize(root, model, objective, settings, Hyperparameters(), moments)
     stored = images.stored(data, "train", "dynamic", training=False)
     index = np.sort(np.random.default_rng(0).permutation(len(stored.images))[:10])
     batch = Batch(images.to_unit_interval(jax.numpy.asarray(stored.images[index])))

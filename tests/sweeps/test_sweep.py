@@ -31,7 +31,7 @@ def configs(rates=RATES, **changes):
     return {f"{r:03}": BASE(seed=r, learning_rate=rate, **changes) for r, rate in enumerate(rates)}
 
 
-DATA = digits().train, images.mean_image(digits().train.images)
+DATA = digits().train, images.moments(digits().train.images)
 DEVICES = BASE().settings, jax.devices()[:1]
 (GROUP,) = planning.grouped(configs(), lambda config: digits())
 

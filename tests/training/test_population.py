@@ -46,7 +46,7 @@ def arguments(program, rates=RATES, seeds=SEEDS):
     """The members, the shared training data and the first states."""
     put, share = program.layout.put, program.layout.share
     members = put(population.members(seeds, [c.hyperparameters for c in configs(rates)]))
-    return members, share(DATA), program.initialize(members, share(images.mean_image(DATA.images)))
+    return members, share(DATA), program.initialize(members, share(images.moments(DATA.images)))
 
 
 def together(program, stops=(STEPS,), rates=RATES):

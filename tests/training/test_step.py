@@ -10,6 +10,7 @@ import pytest
 
 from vae import objectives
 from vae.datasets import Split
+from vae.datasets.images import moments
 from vae.models import model as models
 from vae.settings import Hyperparameters, Settings
 from vae.training import step as training
@@ -39,9 +40,8 @@ def compiled(settings, sharding=None):
 
 
 def first_state(settings, hyperparameters=None):
-    mean_image = jnp.asarray(IMAGES.mean(0) / 255, jnp.float32)
     hyperparameters = arrays(hyperparameters or Hyperparameters())
-    return compiled(settings)[0](jax.random.key(ROOT_SEED), hyperparameters=hyperparameters, mean_image=mean_image)
+    return compiled(settings)[0](jax.random.key(ROOT_SEED), hyperparameters=hyperparameters, moments=moments(IMAGES))
 
 
 def train(settings, stops, hyperparameters=None, data=IMAGES, sharding=None):

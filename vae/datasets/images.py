@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,17 @@ def _binarize_fixed(images, first_index, is_test):
     return jax.lax.map(sample, (indices, images), batch_size=500).astype(jnp.uint8) * 255
 
 
-def mean_image(images: np.ndarray) -> np.ndarray:
-    """The mean of [N, H, W, C] stored images, in [0, 1]: float32 [H, W, C]."""
-    return (images.mean(0, dtype=np.float64) / (255 if images.dtype == np.uint8 else 1)).astype(np.float32)
+class Moments(NamedTuple):
+    """What an untrained decoder is given of the training images: where p(x|z) begins."""
+
+    mean: Any  # [H, W, C], the mean image
+    spread: Any  # [], the root mean square of all values about the mean image: the σ that fits it best
+
+
+def moments(images: np.ndarray) -> Moments:
+    """Of [N, H, W, C] stored images, float32; of values in [0, 1] where they are stored as bytes."""
+    mean = images.mean(0, dtype=np.float64)
+    # Image by image: all in float64 at once may not fit into memory.
+    variance = np.mean([np.square(image - mean).mean() for image in images])
+    unit = 255 if images.dtype == np.uint8 else 1
+    return Moments((mean / unit).astype(np.float32), np.float32(np.sqrt(variance) / unit))

@@ -334,6 +334,11 @@ def bounded(raw: Float[Array, "*shape"], bound: float = 10.0) -> Float[Array, "*
     return bound * jnp.tanh(raw / bound)
 
 
+def unbounded(value: Float[Array, "*shape"], bound: float = 10.0) -> Float[Array, "*shape"]:
+    """The inverse of `bounded`, of a value that is first brought within ±0.9 bound."""
+    return bound * jnp.arctanh(jnp.clip(value / bound, -0.9, 0.9))
+
+
 def normal_kl_divergence(q: Normal, p: Normal) -> Float[Array, "*shape"]:
     """KL(q ‖ p) of each dimension, in nats: log σ_p/σ_q + (σ_q² + (μ_q − μ_p)²)/(2σ_p²) − ½."""
     log_ratio = q.log_scale - p.log_scale

@@ -27,12 +27,16 @@ from vae.models.distributions import (
     OptimalNormal,
     bounded,
     flatten_image,
+    unbounded,
 )
 from vae.settings import Settings
 
 # What log p(x|z) is the logarithm of: a density on values in [0, 1], or the masses of the 256 values k/255.
 DENSITIES = ("continuous_bernoulli", "normal")
 MASSES = ("discretized_logistic", "logistic_mixture", "categorical")
+
+
+LEAST_SPREAD = 0.001  # images that are all alike would have a scale of 0
 
 
 class LikelihoodError(ValueError):
@@ -42,13 +46,15 @@ class LikelihoodError(ValueError):
 class Likelihood(NamedTuple):
     """How raw decoder outputs become a distribution of x.
 
-    `init(mean_image)` gives the parameters it adds to the decoder's; `bias` makes the untrained decoder output the
-    mean training image (Burda et al. 2016, authors' code). `distribution(params, raw)` takes raw [..., H, W, n·C],
-    the n outputs of each channel one block of C after the other; `in_training` is the same where training differs.
+    `init(mean_image, spread)` gives the parameters it adds to the decoder's; `bias` makes the untrained decoder output
+    the mean training image (Burda et al. 2016, authors' code), and a learned scale begins at `spread`, the root mean
+    square of the training images about it, which is the best one for that decoder. `distribution(params, raw)` takes
+    raw [..., H, W, n·C], the n outputs of each channel one block of C after the other; `in_training` is the same where
+    training differs.
     """
 
     outputs_per_channel: int
-    init: Callable[[Float[Array, "H W C"]], dict[str, Any]]
+    init: Callable[[Float[Array, "H W C"], Float[Array, ""]], dict[str, Any]]
     distribution: Callable[[dict[str, Any], Float[Array, "... H W N"]], Any]
     in_training: Callable[[dict[str, Any], Float[Array, "... H W N"]], Any] | None = None
 
@@ -93,7 +99,7 @@ def bernoulli(settings: Settings) -> Likelihood:
     """One logit per value."""
     del settings
 
-    def init(mean_image):
+    def init(mean_image, spread):
         p = clipped(mean_image)
         return {"bias": jnp.log(p) - jnp.log1p(-p)}
 
@@ -107,7 +113,7 @@ def continuous_bernoulli(settings: Settings) -> Likelihood:
     """One logit per value, for grey values (Loaiza-Ganem & Cunningham 2019)."""
     del settings
 
-    def init(mean_image):
+    def init(mean_image, spread):
         return {"bias": solve(lambda logits: ContinuousBernoulli(logits).mean, clipped(mean_image), largest=2000.0)}
 
     def distribution(params, raw):
@@ -124,8 +130,11 @@ def normal(settings: Settings) -> Likelihood:
     """
     fixed = settings.scale if isinstance(settings.scale, int | float) else None
 
-    def init(mean_image):
-        return {"bias": mean_image} | ({"log_scale": jnp.zeros(())} if fixed is None else {})
+    def init(mean_image, spread):
+        if fixed is not None:
+            return {"bias": mean_image}
+        log_scale = jnp.log(jnp.maximum(spread, LEAST_SPREAD))
+        return {"bias": mean_image, "log_scale": log_scale if settings.scale == "optimal" else unbounded(log_scale)}
 
     def distribution(params, raw):
         if fixed is not None:
@@ -146,8 +155,8 @@ def discretized_logistic(settings: Settings) -> Likelihood:
     """Masses of a logistic (Kingma et al. 2016) whose location and bounded log-scale are outputs for each value."""
     del settings
 
-    def init(mean_image):
-        return {"bias": outputs_last(jnp.stack(logistic_at(mean_image)))}
+    def init(mean_image, spread):
+        return {"bias": outputs_last(jnp.stack(logistic_at(mean_image, spread)))}
 
     def distribution(params, raw):
         loc, raw_log_scale = outputs_first(add_bias(raw, params["bias"]), 2)
@@ -163,8 +172,8 @@ def logistic_mixture(settings: Settings) -> Likelihood:
     """
     num_logistics = settings.num_logistics
 
-    def init(mean_image):
-        outputs = jnp.stack([jnp.zeros_like(mean_image), *logistic_at(mean_image)])
+    def init(mean_image, spread):
+        outputs = jnp.stack([jnp.zeros_like(mean_image), *logistic_at(mean_image, spread)])
         return {"bias": outputs_last(jnp.repeat(outputs, num_logistics, axis=0))}
 
     def distribution(params, raw):
@@ -175,10 +184,16 @@ def logistic_mixture(settings: Settings) -> Likelihood:
     return Likelihood(3 * num_logistics, init, distribution)
 
 
-def logistic_at(mean_image: Float[Array, "H W C"]) -> tuple[Float[Array, "H W C"], Float[Array, "H W C"]]:
-    """Location and log-scale of discretised logistics of mean m, with the variance m(1 − m) of black and white."""
+def logistic_at(
+    mean_image: Float[Array, "H W C"], spread: Float[Array, ""]
+) -> tuple[Float[Array, "H W C"], Float[Array, "H W C"]]:
+    """Location and unbounded log-scale of discretised logistics of mean m and standard deviation `spread`.
+
+    Where that is more than values in [0, 1] of mean m can have, it is theirs: √(m(1 − m)), of black and white.
+    """
     m = clipped(mean_image)
-    log_scale = 0.5 * jnp.log(3 * m * (1 - m)) - math.log(math.pi)  # a logistic's variance is s²π²/3
+    deviation = jnp.minimum(jnp.maximum(spread, LEAST_SPREAD), jnp.sqrt(m * (1 - m)))
+    log_scale = unbounded(jnp.log(deviation) + math.log(math.sqrt(3) / math.pi))  # a logistic's variance is s²π²/3
     return solve(lambda loc: DiscretizedLogistic(loc, bounded(log_scale)).mean, m, largest=5.0), log_scale
 
 
@@ -195,7 +210,7 @@ def categorical(settings: Settings) -> Likelihood:
         values = jnp.arange(MAX_VALUE + 1, dtype=slope.dtype) / MAX_VALUE
         return values[:, None, None, None] * slope[None]
 
-    def init(mean_image):
+    def init(mean_image, spread):
         slope = solve(lambda slope: Categorical(logits_at(slope)).mean, clipped(mean_image), largest=2000.0)
         return {"bias": outputs_last(logits_at(slope))}
 

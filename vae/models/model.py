@@ -29,8 +29,9 @@ class Batch(NamedTuple):
 class Model(NamedTuple):
     """Pure functions of `params`, a dict with the subtrees `encoder`, `decoder` and `prior`.
 
-    init(key, batch) -> params; the mean of `batch.x` sets the decoder's output bias, so pass the training set's
-        mean image (as a batch of one) or a large batch. Spends `key`.
+    init(key, batch, spread=1.0) -> params; the mean of `batch.x` sets the decoder's output bias, so pass the training
+        set's mean image (as a batch of one) or a large batch. A learned scale begins at `spread`, the root mean square
+        of the training set's values about that image. Spends `key`.
     posterior(params, batch) -> q(z|x), with B examples (see posteriors.py).
     prior(params, y=None) -> p(z), of the same interface, with B = 1 where it does not depend on y (see priors.py).
     likelihood(params, z, y=None) -> p(x|z); `log_prob(x)` sums over an image, `sample(key)`, `mean`.
@@ -107,7 +108,7 @@ def build(settings: Settings) -> Model:
     encoder = encoder_class(settings, posterior_family.num_outputs)
     decoder = decoder_class(settings, likelihood_family.outputs_per_channel)
 
-    def init(key, batch):
+    def init(key, batch, spread=1.0):
         key_encoder, key_decoder, key_posterior, key_prior = jax.random.split(key, 4)
         z = jnp.zeros((1, settings.latent_dim + settings.num_classes))
         mean_image = batch.x.mean(0)
@@ -116,7 +117,7 @@ def build(settings: Settings) -> Model:
             "encoder": {**encoder.init(key_encoder, batch.x, labels)["params"], **posterior_family.init(key_posterior)},
             "decoder": {
                 "network": decoder.init(key_decoder, z)["params"],
-                "output": likelihood_family.init(mean_image),
+                "output": likelihood_family.init(mean_image, jnp.asarray(spread, mean_image.dtype)),
             },
             "prior": prior_family.init(key_prior, mean_image),
         }

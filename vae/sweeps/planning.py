@@ -80,7 +80,7 @@ def choose(workdir: Path, group: Group, data: Split, devices: Sequence[Any], str
 
     "auto" measures: `map` first, then `vmap` where training takes longer than it took to find that out.
     """
-    configs, mean_image = list(group.configs.values()), images.mean_image(group.dataset.train.images)
+    configs, moments = list(group.configs.values()), images.moments(group.dataset.train.images)
     num_steps = group.record(workdir, next(iter(group.configs))).num_steps
     alone = "loop" if hosts.num_processes() == 1 else "map"
     wanted = (strategy,) if strategy != "auto" else MEASURED if len(configs) > 1 else (alone,)
@@ -91,8 +91,8 @@ def choose(workdir: Path, group: Group, data: Split, devices: Sequence[Any], str
             break
         started = time.perf_counter()
         try:
-            program = largest_program(configs, data, mean_image, devices, name)
-            seconds = measure(program, configs, data, mean_image) if len(wanted) > 1 else math.nan
+            program = largest_program(configs, data, moments, devices, name)
+            seconds = measure(program, configs, data, moments) if len(wanted) > 1 else math.nan
         except jax.errors.JaxRuntimeError as error:  # a product that the backend lacks, or no memory
             refused.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
@@ -104,14 +104,14 @@ def choose(workdir: Path, group: Group, data: Split, devices: Sequence[Any], str
 
 
 def largest_program(
-    configs: Sequence[Config], data: Split, mean_image: np.ndarray, devices: Sequence[Any], strategy: str
+    configs: Sequence[Config], data: Split, moments: images.Moments, devices: Sequence[Any], strategy: str
 ) -> population.Program:
     """A program for as many of the runs as fit in memory at once, in equal shares."""
     settings, num_runs = configs[0].settings, len(configs)
     memory = hosts.agreed(lambda: memory_of(devices))
     while True:
         program = population.Program(settings, devices, num_runs, strategy)
-        needed = program.bytes_on_a_device(*_arguments(program, configs, data, mean_image))
+        needed = program.bytes_on_a_device(*_arguments(program, configs, data, moments))
         smallest = program.mesh.shape["run"]
         if needed <= memory or num_runs <= smallest:
             return program
@@ -119,13 +119,13 @@ def largest_program(
         num_runs = math.ceil(len(configs) / math.ceil(len(configs) / min(fitting, num_runs - 1)))
 
 
-def measure(program: population.Program, configs: Sequence[Config], data: Split, mean_image: np.ndarray) -> float:
+def measure(program: population.Program, configs: Sequence[Config], data: Split, moments: images.Moments) -> float:
     """Seconds per run and step, of the steps that fit in about a second once the program is compiled.
 
     What a call costs without a step is left out: it shuffles the data of every run, once in many steps.
     """
-    members, shared_image, shared_data = _arguments(program, configs, data, mean_image)
-    states = program.initialize(members, shared_image)
+    members, shared_moments, shared_data = _arguments(program, configs, data, moments)
+    states = program.initialize(members, shared_moments)
     last = len(data.images) // configs[0].settings.batch_size
 
     def seconds_until(stop):
@@ -150,10 +150,10 @@ def memory_of(devices: Sequence[Any]) -> float:
     return HOST_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
 
 
-def _arguments(program: population.Program, configs: Sequence[Config], data: Split, mean_image: np.ndarray):
+def _arguments(program: population.Program, configs: Sequence[Config], data: Split, moments: images.Moments):
     first = configs[: program.num_runs]
     members = population.members([c.seed for c in first], [c.hyperparameters for c in first])
-    return program.layout.put(members), program.layout.share(mean_image), program.layout.share(data)
+    return program.layout.put(members), program.layout.share(moments), program.layout.share(data)
 
 
 def stored(workdir: Path) -> dict[str, dict[str, Any]]:

@@ -214,8 +214,8 @@ class Crew:
 
     def _first_states(self, group: Group) -> Any:
         layout = self.program.layout
-        mean_image = layout.share(images.mean_image(group.dataset.train.images))
-        states = self.program.initialize(self.members, mean_image)
+        moments = layout.share(images.moments(group.dataset.train.images))
+        states = self.program.initialize(self.members, moments)
         if group.config.init_from is None:
             return states
         host = layout.get(states)

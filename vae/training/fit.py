@@ -220,7 +220,7 @@ def first_state(workdir: Path, config: Config, dataset: Dataset, parts: dict[str
     state = initialize(
         jax.random.key(config.seed),
         hyperparameters=config.hyperparameters,
-        mean_image=images.mean_image(dataset.train.images),
+        moments=images.moments(dataset.train.images),
     )
     if config.init_from is None:
         return state

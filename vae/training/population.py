@@ -146,9 +146,9 @@ class Program:
         self._parts = parts
         shared_batch = self.mesh.shape["data"] > 1 and not one_by_one
 
-        def initialize(mean_image, members):
+        def initialize(moments, members):
             root, numbers = jax.random.key(members.seed), members.hyperparameters
-            return training.initialize(root, **parts, hyperparameters=numbers, mean_image=mean_image)
+            return training.initialize(root, **parts, hyperparameters=numbers, moments=moments)
 
         def train_steps(data, state, members, stop):
             root, numbers = jax.random.key(members.seed), members.hyperparameters
@@ -171,9 +171,9 @@ class Program:
         self._train_steps = self.layout.compile(train_steps, donate=1)
         self._validate = self.layout.compile(validate)
 
-    def initialize(self, members: Any, mean_image: Any) -> Any:
-        """The states before step 0; `mean_image` [H, W, C] is shared."""
-        return self._initialize(mean_image, members)
+    def initialize(self, members: Any, moments: Any) -> Any:
+        """The states before step 0; `moments` of the training images are shared."""
+        return self._initialize(moments, members)
 
     def train_steps(self, members: Any, states: Any, data: Any, stops: Int[np.ndarray, "R"]) -> tuple[Any, Any]:
         """Train each run until its step of `stops`, as training.train_steps; the `states` passed in are spent.
@@ -194,7 +194,7 @@ class Program:
         """Each run's bound and metrics averaged over `data`, with the same noise at every call."""
         return self.layout.get(self._validate(data, states, members))
 
-    def bytes_on_a_device(self, members: Any, mean_image: Any, data: Any) -> int:
+    def bytes_on_a_device(self, members: Any, moments: Any, data: Any) -> int:
         """What training needs on each device at once; in turn, without what a single run needs to compute."""
         if isinstance(self.layout, InTurn):
             state = training.abstract_state(**self._parts, hyperparameters=members[0].hyperparameters)
@@ -202,7 +202,7 @@ class Program:
         place = NamedSharding(self.mesh, PartitionSpec("run"))
         states, stops = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            (jax.eval_shape(self._initialize, mean_image, members), members.seed),
+            (jax.eval_shape(self._initialize, moments, members), members.seed),
         )
         analysis = self._train_steps.lower(data, states, members, stops).compile().memory_analysis()
         arguments, outputs = analysis.argument_size_in_bytes, analysis.output_size_in_bytes

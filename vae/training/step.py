@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vae.datasets import Split
-from vae.datasets.images import flatten_image, seen_in_training, to_unit_interval
+from vae.datasets.images import Moments, flatten_image, seen_in_training, to_unit_interval
 from vae.models.distributions import optimal_log_scale
 from vae.models.model import Batch, Model
 from vae.objectives import Objective
@@ -88,11 +88,11 @@ def initialize(
     objective: Objective,
     settings: Settings,
     hyperparameters: Hyperparameters,
-    mean_image: Float[Array, "H W C"],
+    moments: Moments,
 ) -> TrainState:
-    """The state before step 0 of the run whose root key is `root`; `mean_image` sets the decoder's output bias."""
+    """The state before step 0 of the run whose root key is `root`; `moments` are those of its training images."""
     key_model, key_objective = jax.random.split(stream(root, Stream.INIT))
-    params = model.init(key_model, Batch(mean_image[None]))
+    params = model.init(key_model, Batch(jnp.asarray(moments.mean)[None]), moments.spread)
     extra = objective.init(key_objective, model)
     if extra:
         params["objective"] = extra
@@ -114,8 +114,8 @@ def abstract_state(model: Model, objective: Objective, settings: Settings, hyper
     """The shapes and dtypes of a TrainState, without computing one."""
 
     def first_state():
-        mean_image = jnp.zeros(settings.image_shape)
-        return initialize(jax.random.key(0), model, objective, settings, hyperparameters, mean_image)
+        moments = Moments(jnp.zeros(settings.image_shape), jnp.zeros(()))
+        return initialize(jax.random.key(0), model, objective, settings, hyperparameters, moments)
 
     return jax.eval_shape(first_state)
 
