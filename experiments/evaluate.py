@@ -127,6 +127,7 @@ def judge(workdir, loaded, data, index, *, split, checkpoint, num_samples, seed,
     summary = {
         **evaluation.summarize(result),
         "latent_dim": loaded.settings.latent_dim,
+        "latent_dims": [means.shape[-1] for means in result.posterior_means],
         "split": split,
         "checkpoint": choose(workdir, checkpoint),
         "binarization": "fixed" if loaded.settings.binarization == "dynamic" else loaded.settings.binarization,
@@ -216,7 +217,8 @@ def print_table(summary: dict) -> None:
     layers = summary["kl_per_layer"]
     for i, kl in enumerate(layers if len(layers) > 1 else []):
         print_line(f"KL of layer {i + 1}", kl, None, nats)
-    print_line("active units", summary["active_units"], None, f"of {summary['latent_dim']}")
+    for i, (active, size) in enumerate(zip(summary["active_units_per_layer"], summary["latent_dims"], strict=True)):
+        print_line("active units" + (f" of layer {i + 1}" if i else ""), active, None, f"of {size}: Var(E[z|x]) > 0.01")
     print_line("effective sample size", summary["effective_sample_size"], None, f"of {summary['num_samples']}")
     print_pareto_k(summary)
     bits = summary.get("bits_per_dimension")
@@ -233,8 +235,23 @@ def print_pareto_k(summary: dict) -> None:
     print_line(f"Pareto k̂ > {threshold:.2f}", f"{100 * share:.1f} %", None, "of the images")
 
 
+WRONG_INVERSE = 0.01  # nats, the last digit that is printed
+READ_BY_INVERSE = {
+    "posterior": "log q(z|x), which training with stl, dreg, score or rws scores and this evaluation does not",
+    "prior": "log p(z), and with it the log-likelihood, the ELBO and the KL",
+}
+
+
 def warn(summary: dict) -> None:
     """A line on stderr for each reason not to believe the numbers."""
+    for name, error in summary["inverse_error"].items():
+        if not error <= WRONG_INVERSE:
+            print(
+                f"warning: the {name}'s flow does not find its way z → ε → z: rounding in its inverse puts "
+                f"{READ_BY_INVERSE[name]}, off by {error:.3g} nats on average; train again with a lower "
+                "--learning_rate, --max_gradient_norm or fewer --num_flows",
+                file=sys.stderr,
+            )
     if count := summary["num_not_finite"]:
         print(
             f"warning: the log-likelihood or the ELBO of {count} of {summary['num_examples']} images is not finite, so "

@@ -172,7 +172,7 @@ def test_bounds_are_ordered_for_every_image(mlp):
 
 def test_log_likelihood_equals_scipys_logsumexp_over_all_weights():
     log_w = np.random.default_rng(0).normal(-100, 5, (4, 1000)).astype(np.float32)
-    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, (), None))
     expected = scipy.special.logsumexp(log_w.astype(float), axis=1) - np.log(1000)
     np.testing.assert_allclose(result.log_likelihood[1000], expected, rtol=1e-12)
     groups = scipy.special.logsumexp(log_w.astype(float).reshape(4, 10, 100), axis=2) - np.log(100)
@@ -180,14 +180,19 @@ def test_log_likelihood_equals_scipys_logsumexp_over_all_weights():
 
 
 def test_active_units_are_those_whose_posterior_mean_varies():
+    """Also where the mean of each image is known only up to the noise of samples, which has a variance of 1 here."""
     generator = np.random.default_rng(0)
-    means = generator.normal(size=(5000, 4)) * np.sqrt([1.0, 0.02, 0.005, 0.0])
-    log_w = generator.normal(size=(5000, 2))
-    summary = evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, means, means**2)))
-    assert summary["active_units"] == 2
+    means = generator.normal(size=(50000, 1, 4)) * np.sqrt([1.0, 0.02, 0.005, 0.0])
+    noise = generator.normal(size=(50000, 2, 4))
+    log_w = generator.normal(size=(50000, 2))
+    layers = np.repeat(means, 2, axis=1), np.concatenate([means + 0.1 * noise, means[..., :1] + noise[..., :1]], axis=2)
+    summary = evaluation.summarize(
+        evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, layers, layers[0][:, 0]))
+    )
+    assert (summary["active_units"], summary["active_units_per_layer"]) == (2, [2, 3])
     assert len(summary["kl_per_dimension"]) == 4
     assert summary["log_likelihood_se"] == pytest.approx(
-        (np.logaddexp(*log_w.T) - np.log(2)).std(ddof=1) / np.sqrt(5000)
+        (np.logaddexp(*log_w.T) - np.log(2)).std(ddof=1) / np.sqrt(50000)
     )
     assert summary["elbo"] == pytest.approx(summary["reconstruction"] - summary["kl"])
 
@@ -245,12 +250,13 @@ def test_kl_per_layer_comes_from_the_samples_of_the_elbo_and_adds_up_to_the_kl(l
 def test_what_a_posterior_does_not_offer_is_none_and_printed_as_a_dash(layered, capsys):
     from experiments.evaluate import print_table
 
-    summary = evaluation.summarize(evaluate(layered, np.ones((2, 2, 1, 1), np.float32), 20))
+    summary = evaluation.summarize(evaluate(layered, np.ones((2, 2, 1, 1), np.float32), 1))
     assert [summary[name] for name in ("kl_per_dimension", "active_units", "pareto_k")] == [None] * 3
-    about = {"split": "test", "checkpoint": 1, "binarization": "none", "latent_dim": 3, "seconds": 1.0}
+    about = {"split": "test", "checkpoint": 1, "binarization": "none", "latent_dims": [2, 1], "seconds": 1.0}
     print_table({**summary, **about})
     lines = {line[:28].strip(): line[28:].split() for line in capsys.readouterr().out.splitlines()[1:]}
-    assert lines["active units"] == ["—", "of", "3"]
+    assert lines["active units"][:3] == ["—", "of", "2:"]
+    assert lines["active units of layer 2"][:3] == ["—", "of", "1:"]
     assert lines["KL of layer 2"][0] == f"{summary['kl_per_layer'][1]:.2f}"
 
 
@@ -276,7 +282,7 @@ def test_the_bits_that_an_elbo_leaves_are_those_of_the_masses_of_its_model():
 
 
 def summary_of(log_w):
-    return evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None)))
+    return evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, (), None)))
 
 
 def test_k_hat_is_no_all_clear_where_there_are_too_few_samples_for_it(capsys):
@@ -306,7 +312,7 @@ def test_an_image_that_is_impossible_makes_the_means_infinite_and_is_counted(cap
 
     log_w = np.zeros((4, 100))
     log_w[0], log_w[1, :50] = -np.inf, -np.inf  # the second one is possible by half of its samples
-    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, None, None))
+    result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, (), None))
     np.testing.assert_allclose(result.log_likelihood[100], [-np.inf, np.log(0.5), 0, 0])
     np.testing.assert_allclose(result.effective_sample_size, [np.nan, 50, 100, 100])
     summary = evaluation.summarize(result)
@@ -386,3 +392,118 @@ def test_one_compiled_program_serves_every_batch(mlp):
 
     evaluate(model._replace(posterior=posterior), images, 100, params, batch_size=4)
     assert len(traces) == 1
+
+
+# Inverses of flows
+
+
+def flow_model(part, factor):
+    """A flow as posterior or prior, or as both by a VampPrior, whose networks' weights are `factor` times as large."""
+    kind = {
+        "posterior": {"posterior": "iaf"},
+        "prior": {"prior": "flow"},
+        "vamp": {"posterior": "iaf", "prior": "vamp"},
+    }
+    settings = Settings(
+        (4, 5, 1), hidden_sizes=(16,), latent_dim=10, flow_hidden_size=32, prior_components=3, **kind[part]
+    )
+    model = models.build(settings)
+    params = jax.jit(model.init)(jax.random.key(1), models.Batch(jnp.full((1, 4, 5, 1), 0.4)))
+    for tree in (params["encoder"], params["prior"]):
+        for name in [name for name in tree if name.startswith("flow")]:
+            tree[name] = jax.tree.map(lambda weights: factor * weights, tree[name])
+    return model, params
+
+
+@pytest.mark.parametrize(
+    ("part", "factor", "wrong"),
+    [
+        ("posterior", 1, []),
+        ("posterior", 100, ["posterior"]),
+        ("prior", 1, []),
+        ("prior", 100, ["prior"]),
+        ("vamp", 100, ["posterior", "prior"]),
+    ],
+)
+def test_an_inverse_that_rounding_makes_wrong_is_measured_and_said(mlp, capsys, part, factor, wrong):
+    """Large weights: log q(z|x) of a sample, by the inverse, is off by many nats, and finite."""
+    from experiments.evaluate import warn
+
+    model, params = flow_model(part, factor)
+    images = mlp[2]
+    result = evaluate(model, images, 30, params)
+    q = jax.jit(lambda params, x: model.posterior(params, models.Batch(x)))(params, jnp.asarray(images) / 255)
+    z, log_q = q.sample_and_log_prob(jax.random.key(2), 30)
+    summary = evaluation.summarize(result)
+    assert {name for name, error in summary["inverse_error"].items() if not error < 0.01} == set(wrong)
+    warn(summary)
+    said = capsys.readouterr().err
+    for name in ("posterior", "prior"):
+        assert (f"the {name}'s flow does not find its way" in said) == (name in wrong)
+    if part == "posterior":  # its samples know the right density
+        assert (float(np.abs(q.log_prob(z) - log_q).mean()) > 0.01) == bool(wrong)
+
+
+def test_what_has_no_inverse_has_no_error_of_it(mlp):
+    model, params, images = mlp
+    assert evaluation.summarize(evaluate(model, images, 3, params))["inverse_error"] == {}
+
+
+# Images that p(x|z) cannot score
+
+
+def of_grey(**changes):
+    settings = Settings((4, 5, 1), hidden_sizes=(4,), latent_dim=2, **changes)
+    model = models.build(settings)
+    return model, jax.jit(model.init)(jax.random.key(1), models.Batch(jnp.full((1, 4, 5, 1), 0.4)))
+
+
+BLACK_AND_WHITE = np.random.default_rng(0).integers(0, 2, (3, 4, 5, 1)).astype(np.uint8) * 255
+GREY = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 1)).astype(np.uint8)
+BETWEEN = np.random.default_rng(0).uniform(size=(3, 4, 5, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "reason"),
+    [
+        ({"binarization": "dynamic"}, GREY, "the model is of binarised images"),
+        ({"binarization": "fixed"}, BETWEEN, "the model is of binarised images"),
+        ({"binarization": "threshold"}, GREY, "the model is of binarised images"),
+        ({"binarization": "none"}, 255 * BETWEEN, r"is of values in \[0, 1\]"),
+        ({"binarization": "none"}, GREY.astype(np.int32), "these are int32"),
+        ({"binarization": "none"}, GREY[:, :, :4], r"of images \(4, 5, 1\), and these are \(4, 4, 1\)"),
+        ({"binarization": "none", "likelihood": "categorical"}, BETWEEN, "of the 256 values k/255"),
+        ({"binarization": "none", "likelihood": "normal"}, BETWEEN * np.float32(np.nan), "that are finite"),
+    ],
+)
+def test_images_that_the_likelihood_cannot_score_are_refused_by_all_that_scores_images(changes, images, reason):
+    from vae import objectives
+    from vae.evaluation import amortization, annealing, decomposition, gradients
+    from vae.models.likelihoods import LikelihoodError
+    from vae.settings import Hyperparameters
+
+    model, params = of_grey(**changes)
+    with pytest.raises(LikelihoodError, match=reason):
+        evaluate(model, images, 2, params)
+    for score in (decomposition.decompose, amortization.fit, annealing.ais):
+        with pytest.raises(LikelihoodError, match=reason):
+            score(jax.random.key(0), params, images, model=model)
+    if images.dtype == np.float32:
+        with pytest.raises(LikelihoodError, match=reason):
+            gradients.measure(
+                jax.random.key(0), params, models.Batch(jnp.asarray(images)), 20, model=model, num_samples=1,
+                objective=objectives.build(Settings((4, 5, 1))), hyperparameters=Hyperparameters(),
+            )  # fmt: skip
+
+
+def test_images_that_the_likelihood_can_score_are_not_refused():
+    for binarization in ("dynamic", "fixed", "threshold"):
+        check = of_grey(binarization=binarization)[0].check_images
+        check(BLACK_AND_WHITE)
+        check(BLACK_AND_WHITE.astype(np.float32) / 255)
+    for likelihood in ("bernoulli", "continuous_bernoulli", "normal", "categorical", "logistic_mixture"):
+        check = of_grey(binarization="none", likelihood=likelihood)[0].check_images
+        check(GREY)
+        check(GREY.astype(np.float32) / 255)
+    of_grey(binarization="none")[0].check_images(BETWEEN)
+    of_grey(binarization="none", likelihood="normal")[0].check_images(10 * BETWEEN - 5)

@@ -88,12 +88,18 @@ def test_every_model_is_evaluated_as_its_log_weights_say(name):
     @jax.jit
     def log_weights(params):
         q = model.posterior(params, BATCH)
-        return q.mean, models.weigh(jax.random.key(4), params, model, q, BATCH, 3000).log_w
+        weighted = models.weigh(jax.random.key(4), params, model, q, BATCH, 3000)
+        return q.mean, weighted.z, weighted.log_w
 
-    mean, log_w = log_weights(params)
+    mean, samples, log_w = log_weights(params)
     error = np.asarray(log_w).std(0) / np.sqrt(300)
     assert (np.abs(result.elbo - np.asarray(log_w).mean(0)) < 6 * error + 1e-5).all()
-    assert (result.posterior_mean is None) == (mean is None) == (MODELS[name].posterior in ("planar", "iaf", "realnvp"))
+    assert (mean is None) == (MODELS[name].posterior in ("planar", "iaf", "realnvp"))
+    first, *upper = result.posterior_means
     if mean is not None:
-        np.testing.assert_allclose(result.posterior_mean, mean, rtol=1e-2 if "bfloat16" in name else 1e-4, atol=1e-3)
+        expected = np.stack([mean, mean], 1)
+        np.testing.assert_allclose(first, expected, rtol=1e-2 if "bfloat16" in name else 1e-4, atol=1e-3)
+    for means, z in zip([first, *upper], jax.tree.leaves(samples), strict=True):
+        error = np.asarray(z).std(0) * np.sqrt(1 / 150 + 1 / 3000)
+        assert (np.abs(means - np.asarray(z).mean(0)[:, None]) < 6 * error[:, None] + 1e-2).all()
     assert (result.kl_per_dimension is not None) == (name in ("full", "conditional"))

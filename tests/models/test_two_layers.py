@@ -80,8 +80,7 @@ def test_the_evaluation_of_a_model_with_two_layers_is_its_likelihood():
     np.testing.assert_allclose(result.log_likelihood[30], log_p(X), atol=1e-10)
     variance_1 = 1 / (1 / (A**2 + S**2) + W**2 / SIGMA**2)
     expected = variance_1 * (C / (A**2 + S**2) + W * (X - B) / SIGMA**2)
-    assert result.posterior_mean is not None
-    np.testing.assert_allclose(result.posterior_mean[:, 0], expected, atol=1e-10)
+    np.testing.assert_allclose(result.posterior_means[0][:, :, 0], np.stack([expected, expected], 1), atol=1e-10)
     assert result.kl_per_dimension is None
 
 

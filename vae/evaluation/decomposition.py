@@ -49,9 +49,11 @@ def decompose(
 ) -> Decomposition:
     """Score S = `num_samples` samples of each q(z|x_n) under q(z), a mixture of all N (Hoffman & Johnson 2016).
 
-    Raises ValueError where `unavailable` says why. Noise is a function of (root, position of the example). It takes
-    N² S D exponentials; `on_progress` gets the number of finished images.
+    Raises ValueError where `unavailable` says why, LikelihoodError where p(x|z) cannot score the images. Noise is a
+    function of (root, position of the example). It takes N² S D exponentials; `on_progress` gets the number of finished
+    images.
     """
+    model.check_images(images)
     devices = list(devices or jax.devices()[:1])
     index = np.arange(len(images)) if index is None else np.asarray(index)
     if reason := unavailable(model, params, images, labels):

@@ -31,6 +31,7 @@ from vae.streams import Stream, stream
 
 SAMPLES_PER_KEY = 100  # a block of samples that one key draws
 SAMPLES_PER_TILE = 1000  # samples that are decoded at once, always of one example
+ROUND_TRIPS = 10  # samples of each example that go through the inverse of a flow and back
 ACTIVE_VARIANCE = 0.01  # a unit is active where Var_x(E[z|x]) exceeds this (Burda et al. 2016)
 
 
@@ -40,9 +41,10 @@ class Weights(NamedTuple):
     log_w: Any  # [N, K]
     log_p_x_given_z: Any  # [N, K]
     log_q_over_p: Any  # log q − log p of each stochastic layer, one [N, K] for each
-    posterior_mean: Any  # [N, D], or None
+    posterior_means: Any  # of each stochastic layer, [N, 2, D_l]: two independent estimates of E[z|x]
     kl_per_dimension: Any  # [N, D], or None where there is no closed form
     log_w_of_masses: Any = None  # [N, K], of the model of values k/255; None where x or p(x|z) is not of them
+    inverse_error: Any = None  # of "posterior" and "prior", where they have an inverse: [N], see Flow.inverse_error
 
 
 def weigh_example(root, params, image, y, index, *, model: Model, num_samples: int) -> Weights:
@@ -52,29 +54,52 @@ def weigh_example(root, params, image, y, index, *, model: Model, num_samples: i
     fold_in(fold_in(evaluate, index), j): an example's weights do not depend on its batch, bit for bit.
     """
     batch = Batch(to_unit_interval(image)[None], None if y is None else y[None], index[None])
-    q = model.posterior(params, batch)
+    q, prior = model.posterior(params, batch), model.prior(params, batch.y)
     block_size = min(num_samples, SAMPLES_PER_KEY)
     num_blocks = -(-num_samples // block_size)
     blocks_per_tile = min(num_blocks, SAMPLES_PER_TILE // SAMPLES_PER_KEY)
     num_tiles = -(-num_blocks // blocks_per_tile)
+    exact_means = jax.tree.leaves(q.mean)
+    inverses = {name: p for name, p in (("posterior", q), ("prior", prior)) if getattr(p, "inverse_error", None)}
+
+    def sums_of_halves(z, blocks):
+        """Of the samples at even and at odd positions of each block, [blocks, 2, D]."""
+        position = jnp.arange(block_size)[None]
+        counted = blocks[:, None] * block_size + position < num_samples
+        z = z[:, 0].reshape(len(blocks), block_size, -1)
+        halves = [jnp.where((counted & (position % 2 == half))[..., None], z, 0).sum(1) for half in (0, 1)]
+        return jnp.stack(halves, axis=1)
 
     def weigh_tile(tile):
         blocks = tile * blocks_per_tile + jnp.arange(blocks_per_tile)
         keys = jax.vmap(lambda block: stream(root, Stream.EVALUATE, index, block))(blocks)
         weighted = weigh(keys, params, model, _Blocks(q), batch, block_size, masses=image.dtype == jnp.uint8)
         scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p, weighted.log_w_of_masses
-        return jax.tree.map(lambda a: a[:, 0], scores)
+        sums = [sums_of_halves(z, blocks) for z in jax.tree.leaves(weighted.z)[len(exact_means) :]]
+        return jax.tree.map(lambda a: a[:, 0], scores), sums
 
-    scores = lax.map(weigh_tile, jnp.arange(num_tiles))
+    scores, sums = lax.map(weigh_tile, jnp.arange(num_tiles))
+    counts = jnp.asarray([[(num_samples + 1) // 2], [num_samples // 2]], jnp.float32)
+    sampled_means = [a.reshape(-1, *a.shape[2:])[:num_blocks].sum(0) / counts for a in sums]  # NaN of no sample
     log_w, log_p_x_given_z, log_q_over_p, log_w_of_masses = jax.tree.map(lambda a: a.reshape(-1)[:num_samples], scores)
     return Weights(
         log_w=log_w,
         log_p_x_given_z=log_p_x_given_z,
         log_q_over_p=log_q_over_p,
-        posterior_mean=_of_example(q.mean),
-        kl_per_dimension=_of_example(q.kl_per_dimension and q.kl_per_dimension(model.prior(params, batch.y))),
+        posterior_means=(*(jnp.repeat(mean, 2, axis=0) for mean in exact_means), *sampled_means),
+        kl_per_dimension=_of_example(q.kl_per_dimension and q.kl_per_dimension(prior)),
         log_w_of_masses=log_w_of_masses,
+        inverse_error=_inverse_error(stream(root, Stream.EVALUATE, index, 0), q, inverses, block_size),
     )
+
+
+def _inverse_error(key, q, inverses: dict[str, Any], num_samples: int) -> dict[str, Any]:
+    """The mean error of each of `inverses` over the first samples that `key` draws of q."""
+    if not inverses:
+        return {}
+    z = q.sample_and_log_prob(key, num_samples)[0][:ROUND_TRIPS]
+    errors = {name: inverse.inverse_error(z) for name, inverse in inverses.items()}
+    return {name: error.mean() for name, error in errors.items() if error is not None}
 
 
 def _of_example(per_dimension):
@@ -116,9 +141,10 @@ class Evaluation(NamedTuple):
     effective_sample_size: np.ndarray  # [N]
     pareto_k: np.ndarray  # [N]
     kl_per_layer: np.ndarray  # [N, L], from the samples
-    posterior_mean: np.ndarray | None  # [N, D]
+    posterior_means: tuple[np.ndarray, ...]  # as in Weights; of one sample, NaN where there is no closed form
     kl_per_dimension: np.ndarray | None  # [N, D]
     log_likelihood_of_masses: np.ndarray | None = None  # [N], as the headline, of the model of the 256 values k/255
+    inverse_error: dict[str, np.ndarray] | None = None  # as in Weights
 
 
 def evaluate(
@@ -138,9 +164,11 @@ def evaluate(
 
     Examples are spread over `devices` (default: the first). `batch_size` examples are in flight at once; it changes
     memory and the steps of progress, never a bit of the result. `on_progress` gets the number of finished examples.
+    Raises ValueError where there is no image, LikelihoodError where p(x|z) cannot score them.
     """
     if len(images) == 0:
         raise ValueError("there is no example to evaluate: the split is empty")
+    model.check_images(images)
     devices = list(devices or jax.devices()[:1])
     index = np.arange(len(images)) if index is None else np.asarray(index)
     split, whole = shardings(devices)
@@ -187,11 +215,12 @@ def statistics(weights: Weights) -> Evaluation:
         effective_sample_size=effective_sample_size(log_w),
         pareto_k=pareto_k(log_w),
         kl_per_layer=np.stack([layer.astype(np.float64).mean(1) for layer in jax.tree.leaves(weights.log_q_over_p)], 1),
-        posterior_mean=weights.posterior_mean,
+        posterior_means=weights.posterior_means,
         kl_per_dimension=weights.kl_per_dimension,
         log_likelihood_of_masses=None
         if weights.log_w_of_masses is None
         else log_mean_exp(weights.log_w_of_masses.astype(np.float64)),
+        inverse_error=weights.inverse_error,
     )
 
 
@@ -208,6 +237,12 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     the median over examples, `pareto_k_above_threshold` the share whose estimate is unreliable: it exceeds
     `pareto_k_threshold` (see importance.py). `num_not_finite` examples have a log-likelihood or an ELBO that is not
     finite; then neither are the means, and there is no standard error. What does not exist is None.
+
+    `active_units` are those of z of the first layer, which x is made of, with Var_x(E[z|x]) > 0.01 (Burda et al. 2016);
+    of a flow, of the z that leaves it. Where E[z|x] has no closed form, as there and in upper layers, the variance is
+    the covariance of two means over half of the samples each, whose noise is independent. `inverse_error` is how wrong
+    log q(z|x) and log p(z) of a given z are on average, by rounding in the inverse of a flow; of the posterior, only
+    training with stl, dreg, score or rws scores such a z.
     """
     headline = max(evaluation.log_likelihood)
     log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])
@@ -216,7 +251,7 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     worst_if_unknown = np.nan_to_num(evaluation.pareto_k, nan=np.inf, posinf=np.inf, neginf=-np.inf)
     median_pareto_k = float(np.median(worst_if_unknown))
     finite = np.isfinite(evaluation.log_likelihood[headline]) & np.isfinite(evaluation.elbo)
-    means, kl = evaluation.posterior_mean, evaluation.kl_per_dimension
+    kl, active = evaluation.kl_per_dimension, [active_units(means) for means in evaluation.posterior_means]
     return {
         "num_examples": len(evaluation.elbo),
         "num_samples": headline,
@@ -232,12 +267,21 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
         "log_likelihood_by_num_samples": {
             str(k): mean_and_error(values) for k, values in sorted(evaluation.log_likelihood.items())
         },
-        "active_units": None if means is None else int((means.var(0) > ACTIVE_VARIANCE).sum()),
+        "active_units": active[0] if active else None,
+        "active_units_per_layer": active,
+        "inverse_error": {name: float(error.mean()) for name, error in (evaluation.inverse_error or {}).items()},
         "effective_sample_size": float(evaluation.effective_sample_size.mean()),
         "pareto_k": median_pareto_k if math.isfinite(median_pareto_k) else None,
         "pareto_k_threshold": threshold,
         "pareto_k_above_threshold": None if threshold is None else float((worst_if_unknown > threshold).mean()),
     }
+
+
+def active_units(means: np.ndarray) -> int | None:
+    """How many units have Var_x(E[z|x]) > `ACTIVE_VARIANCE`, from two estimates of E[z|x], [N, 2, D]; None of NaN."""
+    centred = means.astype(np.float64) - means.mean(0, dtype=np.float64)
+    covariance = centred.prod(1).mean(0)
+    return None if np.isnan(covariance).any() else int((covariance > ACTIVE_VARIANCE).sum())
 
 
 def kl_of_samples(evaluation: Evaluation) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vae.models import networks
-from vae.models.likelihoods import LIKELIHOODS
+from vae.models.likelihoods import LIKELIHOODS, check_images
 from vae.models.posteriors import CANNOT_SCORE, POSTERIORS, two_layers
 from vae.models.priors import PRIORS
 from vae.models.priors import two_layers as two_layers_prior
@@ -38,6 +38,7 @@ class Model(NamedTuple):
         z is [..., B, D], and x is broadcast by the caller. Of several stochastic layers, the first is what x is made
         of, and may be given alone.
     likelihood_in_training: what p(x|z) is while it is trained, where that differs; None where it does not.
+    check_images(images): raises LikelihoodError where stored images [N, H, W, C] are none that p(x|z) can score.
 
     A class-conditional model is p(x|z, y) p(z) with q(z|x, y), given one-hot labels (Kingma et al. 2014, M2; Sohn et
     al. 2015). With y = None no class is marked.
@@ -48,6 +49,7 @@ class Model(NamedTuple):
     prior: Callable[..., Any]
     likelihood: Callable[..., Any]
     likelihood_in_training: Callable[..., Any] | None = None
+    check_images: Callable[..., None] = lambda images: None
 
     @property
     def in_training(self) -> Model:
@@ -149,6 +151,7 @@ def build(settings: Settings) -> Model:
         prior,
         likelihood=decoded(likelihood_family.distribution),
         likelihood_in_training=None if in_training is None else decoded(in_training),
+        check_images=lambda images: check_images(settings, images),
     )
 
 

@@ -31,6 +31,15 @@ class Mixture(NamedTuple):
         log_q = self.components.log_prob(z.reshape(-1, 1, z.shape[-1]))
         return (logsumexp(log_q, axis=-1) - jnp.log(log_q.shape[-1])).reshape(z.shape[:-1])
 
+    def inverse_error(self, z: Float[Array, "K B D"]) -> Float[Array, "K B"] | None:
+        """How wrong `log_prob` is by rounding in the inverses of flows, in nats; None of components that have none."""
+        of_component = getattr(self.components, "inverse_error", None)
+        if of_component is None:
+            return None
+        flat = z.reshape(-1, 1, z.shape[-1])
+        share = jax.nn.softmax(self.components.log_prob(flat), axis=-1)
+        return jnp.where(share == 0, 0, share * of_component(flat)).sum(-1).reshape(z.shape[:-1])
+
     def sample_and_log_prob(
         self, key: Key[Array, ""], num_samples: int
     ) -> tuple[Float[Array, "K 1 D"], Float[Array, "K 1"]]:
