@@ -58,7 +58,8 @@ def compute(
         else:
             count = share_of(len(images), progress("aggregate"))
             parts = decomposition.decompose(root, loaded.params, images, labels, index, **given, on_progress=count)
-            found["aggregate"] = decomposition.summarize(parts)
+            factorises = loaded.settings.prior == "standard"
+            found["aggregate"] = {**decomposition.summarize(parts), "prior_factorises": factorises}
     images, labels, index, log_likelihood = some
     annealed = None
     if "ais" in names:
@@ -118,7 +119,8 @@ def rows(summary: dict[str, Any]) -> Iterator[Row]:
         most = f"at most log {parts['num_examples']} = {parts['log_num_examples']:.2f}"
         yield "  mutual information", parts["mutual_information"], parts["mutual_information_se"], most
         yield "  total correlation", parts["total_correlation"], parts["total_correlation_se"], ""
-        yield "  dimension-wise KL", parts["dimension_wise_kl"], parts["dimension_wise_kl_se"], ""
+        note = "" if parts["prior_factorises"] else "no sum of KLs, and may be negative: p(z) does not factorise"
+        yield "  dimension-wise KL", parts["dimension_wise_kl"], parts["dimension_wise_kl_se"], note
     if ais := summary.get("ais"):
         note = f"{ais['num_temperatures']} temperatures, {ais['num_chains']} chains, {ais['num_examples']} images"
         yield "log-likelihood, AIS", ais["log_likelihood"], ais["log_likelihood_se"], note

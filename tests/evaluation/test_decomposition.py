@@ -139,3 +139,12 @@ def test_one_sample_has_no_stated_error():
     summary = decomposition.summarize(decomposition.Decomposition(values, values, values, values))
     assert summary["total_correlation_se"] is None
     assert summary["log_num_examples"] == pytest.approx(np.log(3))
+
+
+@pytest.mark.parametrize("factorises", [True, False])
+def test_a_dimension_wise_kl_that_is_no_sum_of_kls_is_said_to_be_none(factorises):
+    from experiments.command import diagnostics
+
+    parts = decomposition.summarize(decomposition.Decomposition(*np.ones((4, 3, 2))))
+    *_, (name, _, _, note) = diagnostics.rows({"aggregate": {**parts, "prior_factorises": factorises}})
+    assert (name.strip(), "no sum of KLs" in note) == ("dimension-wise KL", not factorises)

@@ -26,7 +26,9 @@ IMAGES_PER_CALL = 256
 class Decomposition(NamedTuple):
     """[N, S]; the means are E_x KL(q(z|x) ‖ p(z)) and its parts. Nats, float64 on the host.
 
-    kl = mutual_information + total_correlation + dimension_wise_kl, sample by sample (Chen et al. 2018, eq. 2).
+    kl = mutual_information + total_correlation + dimension_wise_kl, sample by sample (Chen et al. 2018, eq. 2). The
+    last one is Σ_d KL(q(z_d) ‖ p(z_d)) under a prior that factorises; under a learned one it is no sum of KLs and may
+    be negative.
     """
 
     kl: np.ndarray  # log q(z|x) − log p(z)
