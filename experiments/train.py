@@ -63,25 +63,14 @@ def main() -> int:
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )
-        notes.show_bits(bits_of_test(outcome.test, config.settings, dataset), config.settings)
+        if dataset.test.images.dtype == "uint8":
+            notes.show_elbo(outcome.test["reconstruction"] - outcome.test["kl"], config.settings)
         for path in hosts.agreed(lambda: drawn(workdir, dataset)) if FLAGS.figures else []:
             print(f"picture: {path}")
     print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
     print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")
     print(workdir)
     return 0
-
-
-def bits_of_test(test: dict[str, float], settings, dataset) -> float | None:
-    """Bits per dimension by the ELBO of the test images; None where their values are none of 256."""
-    import numpy as np
-
-    from vae.evaluation.importance import bits_at_most
-
-    if dataset.test.images.dtype != np.uint8:
-        return None
-    elbo = test["reconstruction"] - test["kl"]
-    return bits_at_most(elbo, settings.likelihood, dataset.test.images[0].size)
 
 
 def drawn(workdir: Path, dataset) -> list[str]:

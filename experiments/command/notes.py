@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,29 @@ def show(configs: Iterable[Config]) -> None:
 
 
 def show_bits(bits: float | None, settings: Settings) -> None:
-    """Print whether `bits` per dimension of the 256 values are more than those of a uniform distribution."""
-    if bits is None or bits <= UNIFORM_BITS:
-        return
+    """Print whether `bits` per dimension are more than those of a uniform distribution of 256 values."""
+    if bits is not None and bits > UNIFORM_BITS:
+        print(
+            f"note: {bits:.2f} bits per dimension is worse than {UNIFORM_BITS:.2f}, a uniform distribution of the 256 "
+            f"values; {_better(settings)}"
+        )
+
+
+def show_elbo(elbo: float, settings: Settings) -> None:
+    """Print whether an ELBO of images of the 256 values, in nats per image, is below that of a uniform distribution."""
+    from vae.models.likelihoods import DENSITIES, MASSES
+
+    uniform = 0.0 if settings.likelihood in DENSITIES else -math.prod(settings.image_shape) * math.log(256)
+    if settings.likelihood in (*DENSITIES, *MASSES) and elbo < uniform:
+        print(
+            f"note: an ELBO of {elbo:.2f} nats is below {uniform:.2f}, that of a uniform distribution; "
+            f"{_better(settings)}"
+        )
+
+
+def _better(settings: Settings) -> str:
     optimal = settings.likelihood == "normal" and settings.scale != "optimal"
-    print(
-        f"note: {bits:.2f} bits per dimension is worse than {UNIFORM_BITS:.2f}, a uniform distribution of the 256 "
-        f"values; train for more --epochs{', or use --scale=optimal' if optimal else ''}"
-    )
+    return f"train for more --epochs{', or use --scale=optimal' if optimal else ''}"
 
 
 def show_same(labels: Sequence[str], configs: Sequence[Config]) -> None:

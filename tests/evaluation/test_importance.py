@@ -271,14 +271,18 @@ def test_bits_per_dimension_worse_than_a_uniform_distribution_are_said_to_be(cap
         assert said.endswith(remedy) == (bits == 8.07)
 
 
-def test_the_bits_that_an_elbo_leaves_are_those_of_the_masses_of_its_model():
-    """Of a density, up to how much it changes within a cell."""
-    x = jnp.full((1, 2, 2, 1), 100 / 255)
-    p = Independent(Normal(jnp.full((1, 2, 2, 1), 0.41), jnp.log(jnp.asarray(0.1))))
-    exact = evaluation.bits_per_dimension(float(p.log_mass(x)[0]), 4)
-    assert evaluation.bits_at_most(float(p.log_prob(x)[0]), "normal", 4) == pytest.approx(exact, abs=1e-3)
-    assert evaluation.bits_at_most(-4 * np.log(256), "categorical", 4) == pytest.approx(8)
-    assert evaluation.bits_at_most(-1.0, "bernoulli", 4) is None
+@pytest.mark.parametrize(
+    ("likelihood", "uniform"),
+    [("normal", 0.0), ("continuous_bernoulli", 0.0), ("categorical", -20 * np.log(256)), ("bernoulli", None)],
+)
+def test_an_elbo_below_that_of_a_uniform_distribution_is_said_to_be(capsys, likelihood, uniform):
+    """The density 1 on [0, 1], or 256 equal masses; a cross-entropy has none to compare with."""
+    from experiments.command import notes
+
+    settings = Settings((4, 5, 1), likelihood=likelihood)
+    for difference, said in ((-0.1, uniform is not None), (0.1, False)):
+        notes.show_elbo((uniform or 0.0) + difference, settings)
+        assert ("below" in capsys.readouterr().out) == said
 
 
 def summary_of(log_w):

@@ -57,6 +57,15 @@ def test_a_run_with_each_likelihood_trains_and_evaluates_on_grey_values(scripts,
     assert float(line.split()[-1]) == pytest.approx(bits, abs=0.006)
 
 
+def test_training_says_where_a_model_is_worse_than_uniform(scripts, folder):
+    """σ = 1 is more than any spread of values in [0, 1]; a continuous Bernoulli begins at their mean."""
+    flags = ("--likelihood=normal", "--scale=1", "--workdir=wide")
+    _, out, _ = scripts.call(folder, "train", *SMALL, *flags)
+    assert " nats is below 0.00, that of a uniform distribution; train for more --epochs, or use --scale=opt" in out
+    _, out, _ = scripts.call(folder, "train", *SMALL, "--likelihood=continuous_bernoulli", "--workdir=mean_image")
+    assert "uniform" not in out
+
+
 def test_bits_per_dimension_are_not_given_for_a_cross_entropy(scripts, folder):
     assert scripts.call(folder, "train", *SMALL, "--workdir=bernoulli").code == 0
     assert scripts.call(folder, "evaluate", "--workdir=bernoulli", "--num_samples=5", "--num_examples=10").code == 0

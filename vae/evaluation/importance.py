@@ -24,8 +24,6 @@ from vae.evaluation.weights import (
     pareto_k,
     pareto_k_threshold,
 )
-from vae.models.distributions import MAX_VALUE
-from vae.models.likelihoods import DENSITIES, MASSES
 from vae.models.model import Batch, Model, weigh
 from vae.streams import Stream, stream
 
@@ -318,16 +316,6 @@ def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
     for name, array in values.items():
         summary[name], summary[f"{name}_se"] = mean_and_error(array)
     return summary
-
-
-def bits_at_most(elbo: float, likelihood: str, num_values: int) -> float | None:
-    """About the most bits per dimension that an ELBO in nats leaves, of images of `num_values` values k/255.
-
-    A density counts as constant in each cell, 1/255 wide. None of a likelihood that is neither masses nor a density.
-    """
-    if likelihood in DENSITIES:
-        return bits_per_dimension(elbo - num_values * math.log(MAX_VALUE), num_values)
-    return bits_per_dimension(elbo, num_values) if likelihood in MASSES else None
 
 
 def bits_per_dimension(log_likelihood_of_masses: float, num_values: int) -> float:
