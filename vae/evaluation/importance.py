@@ -289,7 +289,7 @@ def kl_of_samples(evaluation: Evaluation) -> np.ndarray:
 
 
 def upgrade(summary: dict[str, Any]) -> dict[str, Any]:
-    """A stored summary with the keys of `summarize`, whatever version wrote it."""
+    """A stored summary with what it says of k̂ under the names of `summarize`, whatever version wrote it."""
     if "pareto_k_above_0.7" not in summary:
         return summary
     summary = dict(summary)
