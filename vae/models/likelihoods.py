@@ -273,7 +273,7 @@ def check_images(settings: Settings, images: np.ndarray) -> None:
     if name == "bernoulli" and settings.binarization != "none" and not ((unit == 0) | (unit == 1)).all():
         raise LikelihoodError(
             f"the model is of binarised images (binarization {settings.binarization}), and these have values between "
-            "black and white; pass those of vae.images.stored, or a model trained with binarization none"
+            "black and white; pass those of vae.datasets.images.stored, or a model trained with binarization none"
         )
     if name in MASSES and (np.abs(unit * MAX_VALUE - np.round(unit * MAX_VALUE)) > 1e-3).any():
         raise LikelihoodError(f"the likelihood {name} is of the 256 values k/255, and these images have others")
