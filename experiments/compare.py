@@ -49,7 +49,14 @@ def define_flags() -> None:
         "objectives", [], "what to train: names, each with flags of its own, parted by spaces or commas, as in "
         "'elbo iwae:num_samples=50:estimator=dreg'",
     )  # fmt: skip
-    number("seeds", 3, "runs of each objective, from seed 0", least=1, most=1000, integer=True)
+    number(
+        "seeds",
+        3,
+        "runs of each objective, from seed 0; 1 or 2 are described, not tested",
+        least=1,
+        most=1000,
+        integer=True,
+    )
     flags.DEFINE_multi_string("tune", [], "learning_rate=3e-4,1e-3: chosen for each objective on validation images")
     choice("budget", "steps", BUDGETS, "what is equal; --epochs is that of the objective whose epoch costs most")
     number("evaluation_samples", None, "k of the log-likelihood (default: as in evaluations that exist, else 5000)",

@@ -13,6 +13,7 @@ from experiments.command.judging import Group
 from experiments.pictures.run_pictures import sorted_classes, unit
 from vae import figures
 from vae.api import load_run
+from vae.evaluation.comparison import LEAST_SEEDS
 from vae.models import generation
 from vae.runs.metrics import read_metrics
 
@@ -32,7 +33,7 @@ def charts(groups: Sequence[Group], comparison: dict[str, Any], evaluations: dic
     scores = {one["label"]: one["log_likelihood_by_seed"] for one in entries}
     made = {"log_likelihoods": figures.log_likelihoods(scores, "Log-likelihood by seed")}
     pairs = {pair["lower"]: pair for pair in comparison["pairs"] if pair["higher"] == best}
-    if len(comparison["seeds"]) > 1:
+    if len(comparison["seeds"]) >= LEAST_SEEDS:  # fewer have no intervals
         leads = {
             group.label: tuple(pairs[group.label][key] for key in ("difference", "low", "high", "significant"))
             for group in groups[1:]

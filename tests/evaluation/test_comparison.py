@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae.evaluation.comparison import LEVEL, common_seeds, compare, holm, incomparable
+from vae.evaluation.comparison import LEVEL, common_seeds, compare, conclusion, incomparable, rows
+from vae.evaluation.significance import holm
 
 TABLES = 1500
 # Nats. A hundred images with a tenth of the spread stand for the ten thousand of MNIST, whose log-likelihoods differ by
@@ -75,8 +76,9 @@ def test_the_intervals_hold_the_true_difference_in_95_percent(effects, objective
     truth = np.array([effects[a] - effects[b] for a, b in found.pairs])
     for held in ((found.low <= truth) & (truth <= found.high)).mean(0):
         assert at_most(LEVEL, 1 - held)
+        # Of one pair, and in no more where either seeds or images decide; of both together, a little more.
         if len(effects) == 2:
-            assert held < 0.97
+            assert held < (0.98 if objective_and_image else 0.97)
 
 
 @pytest.mark.parametrize("effects", [(0.0, 0.0), (1.0, 0.5, 0.5, 0.0), (2.0, 0.0, 0.0, 0.0, 0.0)])
@@ -98,17 +100,23 @@ def test_fault_the_percentile_bootstrap_over_three_seeds_covers_far_less_than_it
     assert ((low <= 0.4) & (high >= 0.4)).mean() < 0.8
 
 
-def test_two_objectives_of_three_seeds_are_the_paired_t_test_of_scipy():
-    scores = tables((0.3, 0.0), 3)[:50]
-    found = compare(scores)
-    # Where images add nothing beyond the seeds, which is so in about half of the tables.
-    expected = stats.ttest_rel(scores[:, 0].mean(-1), scores[:, 1].mean(-1), axis=-1)
-    alone = np.isclose(found.degrees_of_freedom[:, 0], 2)
-    assert 10 < alone.sum() < 45
-    np.testing.assert_allclose(found.p[alone, 0], expected.pvalue[alone], rtol=1e-9)
+def test_two_objectives_that_only_seeds_tell_apart_are_the_paired_t_test_of_scipy_over_seeds():
+    by_seed = np.random.default_rng(0).normal(size=(50, 2, 3, 1))
+    check_against_scipy(compare(by_seed + np.zeros(40)), stats.ttest_rel(by_seed[:, 0, :, 0], by_seed[:, 1, :, 0], -1))
+
+
+def test_two_objectives_that_only_images_tell_apart_are_the_paired_t_test_of_scipy_over_images():
+    by_image = np.random.default_rng(0).normal(size=(50, 2, 1, 40))
+    scores = by_image + np.zeros((3, 1))
+    check_against_scipy(compare(scores), stats.ttest_rel(by_image[:, 0, 0], by_image[:, 1, 0], -1))
+
+
+def check_against_scipy(found, expected):
+    np.testing.assert_allclose(found.p[:, 0], expected.pvalue, rtol=1e-7)
+    np.testing.assert_allclose(found.p_holm, found.p, rtol=1e-7)
     interval = expected.confidence_interval(1 - LEVEL)
-    np.testing.assert_allclose(found.low[alone, 0], interval.low[alone], rtol=1e-9)
-    np.testing.assert_allclose(found.high[alone, 0], interval.high[alone], rtol=1e-9)
+    np.testing.assert_allclose(found.low[:, 0], interval.low, rtol=1e-7)
+    np.testing.assert_allclose(found.high[:, 0], interval.high, rtol=1e-7)
 
 
 def test_the_variance_of_seeds_and_images_is_that_of_the_analysis_of_variance():
@@ -119,12 +127,7 @@ def test_the_variance_of_seeds_and_images_is_that_of_the_analysis_of_variance():
     grand = d.mean()
     ms_seed = sum(30 * (d[s].mean() - grand) ** 2 for s in range(4)) / 3
     ms_image = sum(4 * (d[:, i].mean() - grand) ** 2 for i in range(30)) / 29
-    ms_rest = sum(
-        (d[s, i] - d[s].mean() - d[:, i].mean() + grand) ** 2 for s in range(4) for i in range(30)
-    ) / (3 * 29)  # fmt: skip
-    assert ms_image > ms_rest
-    expected = (ms_seed + ms_image - ms_rest) / (4 * 30)
-    np.testing.assert_allclose(found.difference_error[0] ** 2, expected, rtol=1e-10)
+    np.testing.assert_allclose(found.difference_error[0] ** 2, (ms_seed + ms_image) / (4 * 30), rtol=1e-10)
 
 
 def test_holm_by_its_definition():
@@ -154,6 +157,21 @@ def test_one_seed_tells_a_difference_but_not_whether_it_is_real():
     assert np.isfinite(found.difference).all()
     assert np.isnan([*found.p, *found.p_holm, *found.low, *found.standard_error]).all()
     assert not found.significant.any()
+
+
+def test_two_seeds_are_described_and_not_tested():
+    scores = tables((9.0, 0.0, 0.0), 2)[0]
+    found = compare(scores)
+    d = scores[0] - scores[1]
+    expected = d.mean(1).var(ddof=1) / 2 + d.mean(0).var(ddof=1) / 100
+    np.testing.assert_allclose([found.difference[0], found.difference_error[0] ** 2], [d.mean(), expected])
+    assert np.isfinite([*found.standard_error, *found.difference_error]).all()
+    assert np.isnan([*found.p, *found.p_holm, *found.low, *found.high, *found.degrees_of_freedom]).all()
+    assert not found.significant.any()
+    pairs = rows(found, ["a", "b", "c"])
+    first, second = conclusion(["a", "b", "c"], pairs, 2)
+    assert first == f"a has the highest log-likelihood, {found.difference[0]:.2f} nats above b."
+    assert "described, not tested" in second
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 10), (2, 3, 1)])

@@ -175,13 +175,22 @@ def test_significance_in_the_table_of_pairs_is_that_of_the_statistics():
     assert [bool(re.search("significant", row[-1])) for row in rows] == [p["significant"] for p in found["pairs"]]
 
 
-def test_with_one_seed_nothing_is_claimed():
-    found = compared([-98.0, -99.5, -99.6], num_seeds=1)
-    text = report.page(found, {}, ["#000"])
-    assert "beats" not in " ".join(found["conclusion"])
-    assert "nothing tells a difference from chance" in text
-    assert 'class="yes"' not in text
-    assert "nan" not in text.lower()
+@pytest.mark.parametrize(
+    ("num_seeds", "reason"),
+    [(1, "nothing tells a difference from chance"), (2, "a difference is described, not tested")],
+)
+def test_with_fewer_than_three_seeds_nothing_is_claimed(num_seeds, reason):
+    found = compared([-98.0, -99.5, -99.6], num_seeds)
+    for text in (report.page(found, {}, ["#000"]), report.markdown(found, [])):
+        assert "beats" not in text
+        assert "ignificant" not in text
+        assert "Holm" not in text.replace("p (Holm)", "")
+        assert reason in text
+        assert 'class="yes"' not in text
+        assert "nan" not in text.lower()
+        for pair in found["pairs"]:
+            error = "" if num_seeds == 1 else f" ± {pair['standard_error']:.2f}"
+            assert f"{pair['difference']:.2f}{error}" in text
 
 
 def test_what_was_tuned_and_what_was_left_out_is_told():

@@ -70,7 +70,8 @@ def test_everything_is_written_and_agrees(finished):
     page = (finished / "c" / "report.html").read_text()
     assert all(sentence in page for sentence in found["conclusion"])
     pictures = {path.stem for path in (finished / "c" / "figures").iterdir()}
-    assert pictures == {"log_likelihoods", "differences", "elbo_by_step", "elbo_by_second", "rate_distortion",
+    assert (pair["p"], pair["low"], pair["significant"]) == (None, None, False)  # two seeds describe, no more
+    assert pictures == {"log_likelihoods", "elbo_by_step", "elbo_by_second", "rate_distortion",
                         "kl_spectra", "reconstructions", "samples"}  # fmt: skip
     assert page.count("<img ") == len(pictures)
     assert (finished / "c" / "comparison.md").exists()
@@ -108,12 +109,16 @@ def test_started_again_it_does_nothing_twice(scripts, finished, tmp_path):
 def test_of_more_seeds_only_the_new_ones_are_trained(scripts, finished, tmp_path):
     shutil.copytree(finished / "c", tmp_path / "c")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "c" / "runs").glob("*/metrics.jsonl")}
-    code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--seeds=3", "--nofigures")
+    code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--seeds=3")
     assert (code, err) == (0, "")
     assert "4 runs as 2 programs" in out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     found = compared(tmp_path / "c")
     assert found["seeds"] == [0, 1, 2]
+    (pair,) = found["pairs"]
+    assert 0 < pair["p"] == pytest.approx(pair["p_holm"]) <= 1  # of one pair
+    assert (pair["low"] > 0) == pair["significant"]
+    assert (tmp_path / "c" / "figures" / "differences.png").exists()
     for one, other in zip(found["objectives"], compared(finished / "c")["objectives"], strict=True):
         assert one["log_likelihood_by_seed"][:2] == other["log_likelihood_by_seed"]
 
@@ -154,8 +159,8 @@ def test_runs_that_exist_are_grouped_by_what_differs_and_judged_alike(scripts, f
         assert other["label"].startswith(one["label"])
         assert [tmp_path / folder for folder in one["runs"]] == [Path(folder) for folder in other["runs"]]
         assert other["log_likelihood_by_seed"] == one["log_likelihood_by_seed"]
-    for name in ("p", "difference", "low"):
-        assert found["pairs"][0][name] == once["pairs"][0][name]
+    for name in ("difference", "standard_error"):
+        assert found["pairs"][0][name] == once["pairs"][0][name] is not None
 
 
 def test_a_run_that_diverges_is_left_out_and_said_so(scripts, tmp_path):

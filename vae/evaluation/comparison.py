@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-LEVEL = 0.05  # of the whole family of pairs
+from vae.evaluation import significance
+from vae.evaluation.significance import LEAST_SEEDS, LEVEL
 
 # What two evaluations must agree in before their numbers may stand in one column, and how a reader calls it. Not among
 # it: the scale of a normal likelihood (any two densities of the same data compare), and how many images were held out.
@@ -31,20 +31,28 @@ YARDSTICK = {
 }
 
 
-class Comparison(NamedTuple):
-    """Means of each objective and differences of each pair, nats; what one seed cannot tell is NaN.
+# What cannot be said, and why, if there are fewer than LEAST_SEEDS.
+TOO_FEW_SEEDS = {
+    1: "With one seed for each objective nothing tells a difference from chance; train three or more.",
+    2: "With two seeds for each objective a difference is described, not tested: one degree of freedom cannot tell it "
+    "from chance; train three or more.",
+}
 
-    `difference` of the pair (a, b) is a − b. `p_holm` controls the chance of any false "a differs from b" among all
-    pairs (Holm 1979). `low` to `high` holds the true difference with probability 1 − LEVEL or more; its level is the
-    one at which Holm's test decided on the pair, so that it leaves out 0 exactly where the difference is significant.
+
+class Comparison(NamedTuple):
+    """Means of each objective and differences of each pair, nats. What too few seeds cannot tell is NaN.
+
+    `difference` of the pair (a, b) is a − b. `p` is of the pair alone; `p_holm` controls the chance of any false
+    "a differs from b" among all pairs. `low` to `high` holds the true difference with probability 1 − LEVEL or more,
+    and leaves out 0 exactly where the difference is significant.
     """
 
     mean: np.ndarray  # [..., O] over seeds and images
     standard_error: np.ndarray  # [..., O] over seeds
     pairs: np.ndarray  # [P, 2]
     difference: np.ndarray  # [..., P]
-    difference_error: np.ndarray  # [..., P] over seeds and images
-    degrees_of_freedom: np.ndarray  # [..., P]
+    difference_error: np.ndarray  # [..., P] over seeds and images, of the pair alone
+    degrees_of_freedom: np.ndarray  # [..., P] of the variance between seeds, in the test with Holm's correction
     low: np.ndarray  # [..., P]
     high: np.ndarray  # [..., P]
     p: np.ndarray  # [..., P]
@@ -58,54 +66,29 @@ class Comparison(NamedTuple):
 def compare(scores: np.ndarray) -> Comparison:
     """Compare O objectives by their scores [..., O, S, N] on the same S seeds and the same N test images.
 
-    The differences of a pair, d_si = δ + u_s + v_i + e_si, are random in two ways: other seeds train other models, and
-    another test set holds other images. The variance of their mean is that of two crossed random effects
-    (Cornfield & Tukey 1956): seeds enter through the S means over images, images through the N means over seeds, less
-    what both have in common. Seeds are 3 to 5, so they decide, and t is what knows how little they know: the percentile
-    bootstrap over seeds and images, which takes three values for all there are, holds the truth in three of four cases
-    where it says 95 % (simulated in tests/evaluation/test_comparison.py).
-
-    With three seeds a pair alone leaves 2 degrees of freedom, and no correction for 21 pairs survives them. So the
-    variance between seeds is the larger of the pair's own and the mean over all pairs, which all objectives estimate;
-    its degrees of freedom are Satterthwaite's (1946) for objectives of unequal variance, as many as (O − 1)(S − 1)
-    where all agree, as few as S − 1 where one is responsible. The larger, since a pair of noisy objectives must not
-    borrow the calm of the others.
-
-    Raises ValueError for fewer than two objectives or two images.
+    vae/evaluation/significance.py says how. One seed has no standard error, and fewer than LEAST_SEEDS have no
+    interval and no p. Raises ValueError for fewer than two objectives or two images.
     """
-    scores = np.asarray(scores, np.float64)
-    num_objectives, num_seeds, num_images = scores.shape[-3:]
-    if num_objectives < 2 or num_images < 2:
-        raise ValueError(f"scores have shape {scores.shape}; expected [..., O, S, N] with O and N of 2 or more")
-    pairs = np.array([(a, b) for a in range(num_objectives) for b in range(a + 1, num_objectives)])
+    found = significance.summarize(scores)
+    num_seeds = found.by_seed.shape[-1]
+    pairs = significance.pairs_of(found.by_seed.shape[-2])
     a, b = pairs.T
-    by_seed = scores.mean(-1)  # [..., O, S]
-    difference = by_seed.mean(-1)[..., a] - by_seed.mean(-1)[..., b]
-    unknown = np.full_like(difference, np.nan)
+    mean = found.by_seed.mean(-1)
+    difference = mean[..., a] - mean[..., b]
     if num_seeds == 1:
-        error = np.full(by_seed.shape[:-1], np.nan)
-        return Comparison(by_seed[..., 0], error, pairs, difference, *(unknown,) * 6)
-    seeds, degrees_of_freedom = variance_of_seeds(by_seed, pairs)
-    images = np.stack([variance_of_images(scores[..., i, :, :] - scores[..., j, :, :]) for i, j in pairs], -1)
-    variance = seeds + images
-    with np.errstate(divide="ignore", invalid="ignore"):
-        degrees_of_freedom = variance**2 / (seeds**2 / degrees_of_freedom + images**2 / (num_images - 1))
-        t = np.where(difference == 0, 0, np.abs(difference) / np.sqrt(variance))
-    # Runs that agree in every number differ in nothing, and leave no variance to divide by.
-    degrees_of_freedom = np.where(variance > 0, degrees_of_freedom, num_seeds - 1)
-    p = 2 * stats.t.sf(t, degrees_of_freedom)
-    half = stats.t.isf(levels(p) / 2, degrees_of_freedom) * np.sqrt(variance)
+        error = np.full_like(mean, np.nan)
+        return Comparison(mean, error, pairs, difference, *(np.full_like(difference, np.nan),) * 6)
+    error = found.by_seed.std(-1, ddof=1) / np.sqrt(num_seeds)
+    variance = significance.variances(found)
+    difference_error = np.sqrt(variance.own + variance.images)
+    if num_seeds < LEAST_SEEDS:
+        unknown = (np.full_like(difference, np.nan),) * 5
+        return Comparison(mean, error, pairs, difference, difference_error, *unknown)
+    half = significance.half_widths(difference, variance)
+    p, p_holm = significance.p_values(difference, variance)
+    freedom = np.broadcast_to(variance.pooled_freedom, difference.shape)
     return Comparison(
-        mean=by_seed.mean(-1),
-        standard_error=by_seed.std(-1, ddof=1) / np.sqrt(num_seeds),
-        pairs=pairs,
-        difference=difference,
-        difference_error=np.sqrt(variance),
-        degrees_of_freedom=degrees_of_freedom,
-        low=difference - half,
-        high=difference + half,
-        p=p,
-        p_holm=holm(p),
+        mean, error, pairs, difference, difference_error, freedom, difference - half, difference + half, p, p_holm
     )
 
 
@@ -141,10 +124,10 @@ def conclusion(names: Sequence[str], pairs: Sequence[Mapping[str, Any]], num_see
     best = names[0]
     leads = {pair["lower"]: pair for pair in pairs if pair["higher"] == best}
     others = [pair for pair in pairs if pair["higher"] != best]
-    if num_seeds == 1:
+    if num_seeds < LEAST_SEEDS:
         return [
             f"{best} has the highest log-likelihood, {leads[names[1]]['difference']:.2f} nats above {names[1]}.",
-            "With one seed for each objective nothing tells a difference from chance; train three or more.",
+            TOO_FEW_SEEDS[num_seeds],
         ]
     won = [f"{name} by {_margin(leads[name])}" for name in names[1:] if leads[name]["significant"]]
     tied = [f"{name} ({leads[name]['difference']:.2f})" for name in names[1:] if not leads[name]["significant"]]
@@ -170,55 +153,6 @@ def _margin(pair: Mapping[str, Any]) -> str:
 def listed(words: Sequence[str]) -> str:
     """A, B and C."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def variance_of_seeds(by_seed: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of seeds in the variance of each pair's mean difference, and its degrees of freedom: [..., P] both.
-
-    `by_seed` [..., O, S] are means over images.
-    """
-    num_objectives, num_seeds = by_seed.shape[-2:]
-    a, b = pairs.T
-    own = (by_seed[..., a, :] - by_seed[..., b, :]).var(-1, ddof=1)
-    pooled = own.mean(-1, keepdims=True)
-    # The residuals of objectives × seeds; each objective's share of their squares is its share of the variance.
-    residuals = by_seed - by_seed.mean(-1, keepdims=True)
-    residuals = residuals - residuals.mean(-2, keepdims=True)
-    shares = (residuals**2).sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        equally_variable = shares.sum(-1) ** 2 / (shares**2).sum(-1)  # 1 to O objectives
-    equally_variable = np.nan_to_num(equally_variable, nan=1.0)
-    full = (num_objectives - 1) * (num_seeds - 1)
-    degrees_of_freedom = np.clip(full * equally_variable / num_objectives, num_seeds - 1, full)
-    variance = np.maximum(own, pooled) / num_seeds
-    return variance, np.broadcast_to(degrees_of_freedom[..., None], variance.shape)
-
-
-def variance_of_images(differences: np.ndarray) -> np.ndarray:
-    """The part of images in the variance of the mean of d_si [..., S, N], beyond what the seeds' part holds."""
-    num_seeds, num_images = differences.shape[-2:]
-    by_image = differences.mean(-2)
-    residuals = differences - by_image[..., None, :]
-    residuals = residuals - residuals.mean(-1, keepdims=True)
-    interaction = (residuals**2).sum((-2, -1)) / ((num_seeds - 1) * (num_images - 1))
-    return np.asarray(np.maximum(by_image.var(-1, ddof=1) - interaction / num_seeds, 0) / num_images)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's (1979) adjusted p-values of [..., P]: any false rejection among those below α has chance α or less."""
-    order = np.argsort(p, -1, kind="stable")
-    num_tests = p.shape[-1]
-    stepped = np.take_along_axis(p, order, -1) * np.arange(num_tests, 0, -1)
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(stepped, -1), 1), -1)
-    return adjusted
-
-
-def levels(p: np.ndarray) -> np.ndarray:
-    """The level at which Holm's test decides on each of [..., P]: LEVEL over the pairs that are left at its step."""
-    num_tests = p.shape[-1]
-    step = np.minimum(np.argsort(np.argsort(p, -1, kind="stable"), -1), (holm(p) < LEVEL).sum(-1, keepdims=True))
-    return LEVEL / np.maximum(num_tests - step, 1)
 
 
 def incomparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

@@ -24,8 +24,10 @@ from vae.figures.sweeps import (
     score_by_trial,
     score_heat_map,
 )
+from vae.figures.validity import Cells, power_of_tests, rates_of_cells
 
 __all__ = [
+    "Cells",
     "color_of",
     "curves_of_objectives",
     "differences",
@@ -42,7 +44,9 @@ __all__ = [
     "morph",
     "morph_gif",
     "png",
+    "power_of_tests",
     "rate_distortion",
+    "rates_of_cells",
     "reconstructions",
     "samples",
     "save",

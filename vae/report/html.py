@@ -13,6 +13,7 @@ from vae.report.words import (
     Comparison,
     estimate,
     how_it_was_judged,
+    is_tested,
     method,
     nats,
     pairs_note,
@@ -71,7 +72,8 @@ def _matrix(comparison: Comparison) -> str:
                 value += f"<small>{_text('p ' + p if p.startswith('<') else 'p = ' + p)}</small>"
             cells.append(f'<td class="{kind}">{value}</td>')
         body.append(f'<tr><th scope="row">{_text(row)}</th>{"".join(cells)}</tr>')
-    note = "The lead of the row over the column. Green: significant; grey: not. " + pairs_note(comparison)
+    colors = "Green: significant; grey: not. " if is_tested(comparison) else ""
+    note = f"The lead of the row over the column. {colors}{pairs_note(comparison)}"
     return _table(["leads", *names[1:]], body, "matrix") + f'<p class="small">{_text(note)}</p>'
 
 

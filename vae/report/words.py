@@ -124,13 +124,23 @@ def pair_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def pairs_note(comparison: Comparison) -> str:
     count, level = len(comparison["pairs"]), comparison["level"]
+    error = "Differences on the same images and seeds; ± is the standard error over seeds and images."
+    if len(comparison["seeds"]) == 1:
+        return "Differences on the same images, of one seed."
+    if not is_tested(comparison):
+        return f"{error} With {len(comparison['seeds'])} seeds no difference is tested; train three or more."
     pairs = f"{count} pair{'s' if count > 1 else ''}"
     return (
-        "Differences on the same images and seeds; ± is the standard error over seeds and images. Significant: below "
-        f"{level:g} after Holm's correction for {pairs}, so that the chance of any false “beats” on this page is at "
-        f"most {100 * level:g} %. An interval holds the true difference with probability {100 - 100 * level:g} % or "
-        "more; its level is that of Holm's step, so that it leaves out 0 exactly where the difference is significant."
+        f"{error} Significant: below {level:g} by the pair alone (p) and after Holm's correction for {pairs}, so that "
+        f"the chance of any false “beats” on this page is at most {100 * level:g} %. An interval holds the true "
+        f"difference with probability {100 - 100 * level:g} % or more, and leaves out 0 exactly where the difference "
+        "is significant."
     )
+
+
+def is_tested(comparison: Comparison) -> bool:
+    """Whether there are seeds enough for p and intervals."""
+    return comparison["pairs"][0]["p"] is not None
 
 
 def tuning_note(comparison: Comparison) -> str:
@@ -167,9 +177,11 @@ def method(comparison: Comparison) -> list[tuple[str, str]]:
         ("budget", comparison["budget"]),
         (
             "statistics",
-            "differences are random over seeds and over images (two crossed random effects); t-tests whose variance "
-            "over seeds is the larger of the pair's own and the mean of all pairs, degrees of freedom after "
-            "Satterthwaite; Holm's correction over all pairs",
+            "differences are random over seeds and over images (two crossed random effects); t-tests with separate "
+            "quantiles for the two variances (Banerjee 1960), of the pair alone and, with the seeds of all objectives, "
+            "after Holm's correction; significant if both agree"
+            if is_tested(comparison)
+            else "means and standard errors; too few seeds to test a difference",
         ),
         ("the same in all", ", ".join(f"{name} {value}" for name, value in comparison["settings"].items())),
         ("command", comparison["command"]),
