@@ -2,7 +2,13 @@
 
     python -m experiments.comparison_validity --processes=2
 
-RESULT
+On 3,996 cells (2 to 16 objectives, 3 to 10 seeds, 100 and 1,000 images, standard deviations of objective and seed,
+objective and image, run and image from 0 to 3, equal and unequal noise) of 20,000 tables the error is 4.9 % or less
+with 4 objectives or more. With two it is 5 % where seeds alone, or images alone, decide: 5.40 % in the worst cell,
+4.93 % there with another seed; two cells are above 5 % at 99 % confidence, as chance has it, and neither is again.
+The test before called equal objectives different in 7.8 % of tables (3 seeds), 12.8 % (2 seeds) and 7.4 % (16
+objectives, one noisier), where this one does in 3.9, 3.8 and 3.5 %. With 3 seeds it finds a lead of 2 nats over one
+objective, 3, 6 and 15 in 96, 94, 91 and 83 % of cases, the test before in 96, 93, 94 and 96 %.
 
 Writes validity.json, figures/comparison_validity.png and figures/comparison_power.png.
 """
@@ -102,11 +108,12 @@ def lower_limit(rate: float) -> float:
 
 
 def most_wrong(cells: list[Any], grid: list[dict[str, Any]], num_seeds: int) -> list[int]:
-    """The cells with the highest errors, and those with the lowest coverages."""
+    """The cells with the highest errors, those with the lowest coverages, and all that are not valid."""
     chosen = [index for index, cell in enumerate(cells) if cell.num_seeds == num_seeds]
     by_error = sorted(chosen, key=lambda index: -grid[index]["error"])
     by_coverage = sorted(chosen, key=lambda index: grid[index]["coverage"])
-    return list(dict.fromkeys(by_error[: REPEATED // 2] + by_coverage[: REPEATED // 2]))
+    bad = [index for index in chosen if not grid[index]["valid"]]
+    return list(dict.fromkeys(by_error[: REPEATED // 2] + by_coverage[: REPEATED // 2] + bad))
 
 
 def power_cells() -> list[Any]:
@@ -149,10 +156,11 @@ def report(
         one, again = grid[index], grid[index]["again"]
         rates = (one["error"], again["error"], one["coverage"], again["coverage"])
         print(f"{name_of(one):60s}" + "".join(f"{100 * rate:8.2f}" for rate in rates))
-    bad = sum(not one["valid"] for one in grid)
-    print(
-        f"{bad} of {len(grid)} cells have an error above 5 % or a coverage below 95 %, with {CONFIDENCE:.0%} certainty"
-    )
+    # Of thousands of cells at 5 % some are above it by chance; another seed tells.
+    first = [one for one in grid if not one["valid"]]
+    both = [one for one in first if not one["again"]["valid"]]
+    print(f"of {len(grid)} cells {len(first)} have an error above 5 % or a coverage below 95 % at {CONFIDENCE:.0%}")
+    print(f"confidence, {len(both)} of these with another seed too")
     print("\nwhere the test before failed: error, coverage; of the test before")
     for name, one in faults.items():
         rates = (one["error"], one["coverage"], one["before"]["error"], one["before"]["coverage"])
@@ -181,7 +189,10 @@ def pictures(cells: list[Any], grid: list[dict[str, Any]], power: list[dict[str,
         panels[f"{seeds} seeds"] = figures.Cells(
             [cells[index].share_of_seeds for index in chosen],
             {rate: [grid[index][rate] for index in chosen] for rate in ("error", "coverage")},
-            [f"noise: {cells[index].noise}" for index in chosen],
+            [
+                f"noise {cells[index].noise}" if cells[index].noise == "equal" else cells[index].noise
+                for index in chosen
+            ],
             [f"{cells[index].num_objectives} objectives, {cells[index].num_images} images" for index in chosen],
         )
     limits = {"error": (LEVEL, True), "coverage": (1 - LEVEL, False)}

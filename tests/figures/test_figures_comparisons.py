@@ -77,3 +77,23 @@ def test_nothing_to_draw_is_refused():
         figures.curves_of_objectives({"a": []}, "step", "nats", "title")
     with pytest.raises(ValueError, match="expected at least one objective"):
         figures.log_likelihoods({}, "title")
+
+
+def test_the_cell_furthest_from_its_limit_is_ringed_and_named():
+    cells = figures.Cells([0.0, 0.5, 1.0], {"error": [0.04, 0.06, 0.01], "cover": [0.96, 0.97, 0.93]}, "aab", "xyz")
+    figure = figures.rates_of_cells({"3 seeds": cells}, {"error": (0.05, True), "cover": (0.95, False)}, "share")
+    for axes, (x, y, name) in zip(figure.axes, ((0.5, 6, "y: 6.00 %"), (1.0, 93, "z: 93.00 %")), strict=True):
+        (ring,) = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert (*ring.get_xdata(), *ring.get_ydata()) == (x, y)
+        assert [text.get_text() for text in axes.texts] == [name]
+    with pytest.raises(ValueError, match="expected 3"):
+        figures.rates_of_cells({"a": cells._replace(names="xy")}, {"error": (0.05, True)}, "share")
+
+
+def test_power_has_a_colour_for_each_group_and_a_line_for_each_test():
+    found = {"now": {"2": [0.1, 0.9], "4": [0.0, 0.5]}, "before": {"2": [0.2, 0.9], "4": [0.1, 0.6]}}
+    figure = figures.power_of_tests({"3 seeds": found}, [0.5, 1.0], "nats")
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert [line.get_linestyle() for line in lines.values()] == ["-", "-", ":", ":"]
+    assert lines["2, now"].get_color() == lines["2, before"].get_color() != lines["4, now"].get_color()
+    assert list(lines["4, before"].get_ydata()) == [10, 60]

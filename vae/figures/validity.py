@@ -43,6 +43,7 @@ def rates_of_cells(panels: Mapping[str, Cells], limits: Mapping[str, tuple[float
     require(len(panels) > 0 and len(limits) > 0, "panels or limits is empty; expected at least one of each")
     figure = new_figure(len(panels) * (WIDTH + GAP), len(limits) * (HEIGHT + GAP))
     groups = list(dict.fromkeys(group for cells in panels.values() for group in cells.groups))
+    top: Axes | None = None
     for row, (rate, (limit, is_most)) in enumerate(limits.items()):
         above = None
         for column, (panel, cells) in enumerate(panels.items()):
@@ -64,7 +65,8 @@ def rates_of_cells(panels: Mapping[str, Cells], limits: Mapping[str, tuple[float
             if above is not None:
                 axes.sharey(above)
             above = axes
-    _legend(above)
+        top = top or above
+    _legend(top)
     return figure
 
 
