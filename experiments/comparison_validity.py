@@ -51,6 +51,7 @@ def main() -> int:
     from vae.runs.files import write_json
 
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else script.new_workdir("comparison-validity")
+    workdir.mkdir(parents=True, exist_ok=True)
     cells = validity.grid()
     grid = measured(cells, FLAGS.seed)
     worst = [index for seeds in (3, 5, 10) for index in most_wrong(cells, grid, seeds)]
