@@ -77,7 +77,7 @@ def exit_code(error: Exception) -> int | None:
     # Imported where something went wrong, not at every start: this takes seconds.
     from vae.datasets import DataError
     from vae.hosts import HostsError
-    from vae.models.likelihoods import LikelihoodError
+    from vae.models.checks import LikelihoodError
     from vae.models.model import ModelError
     from vae.objectives import ObjectiveError
     from vae.runs.checkpoint import CheckpointError

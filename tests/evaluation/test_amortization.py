@@ -12,7 +12,8 @@ from vae.evaluation import amortization
 from vae.models import posteriors
 from vae.models.distributions import Independent, Normal
 from vae.models.model import Model
-from vae.models.posteriors import DiagonalNormal, FullNormal, TwoLayers, standard_normal
+from vae.models.normals import DiagonalNormal, FullNormal, standard_normal
+from vae.models.posteriors import TwoLayers
 from vae.models.priors import TwoLayersPrior
 from vae.settings import Settings
 
@@ -72,7 +73,7 @@ def test_the_best_diagonal_encoder_leaves_no_amortization_gap():
 
 
 def full_normal(params, batch):
-    """The exact posterior, in the parameters of vae.posteriors.FullNormal."""
+    """The exact posterior, in the parameters of vae.models.normals.FullNormal."""
     scale_tril = np.linalg.cholesky(ORACLE.posterior_covariance)
     scales = np.diag(scale_tril)
     loc = MODEL.posterior(params, batch).loc

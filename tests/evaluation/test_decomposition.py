@@ -8,7 +8,7 @@ import scipy.stats
 
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.evaluation import decomposition
-from vae.models.posteriors import DiagonalNormal
+from vae.models.normals import DiagonalNormal
 
 
 def orthogonal(num_pixels: int = 5, scales=(2.0, 1.0, 0.3), sigma: float = 0.7) -> LinearGaussian:

@@ -483,7 +483,7 @@ BETWEEN = np.random.default_rng(0).uniform(size=(3, 4, 5, 1)).astype(np.float32)
 def test_images_that_the_likelihood_cannot_score_are_refused_by_all_that_scores_images(changes, images, reason):
     from vae import objectives
     from vae.evaluation import amortization, annealing, decomposition, gradients
-    from vae.models.likelihoods import LikelihoodError
+    from vae.models.checks import LikelihoodError
     from vae.settings import Hyperparameters
 
     model, params = of_grey(**changes)

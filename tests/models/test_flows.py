@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vae.models.flows import Flow, ForwardFlow, Planar, autoregressive_steps, coupling_steps
-from vae.models.posteriors import DiagonalNormal
+from vae.models.normals import DiagonalNormal
 from vae.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -21,7 +21,7 @@ from tests.run_samples import (
 from vae import objectives
 from vae.datasets import Dataset, Split, images
 from vae.evaluation import importance as evaluation
-from vae.models import likelihoods
+from vae.models import checks, likelihoods
 from vae.models import model as models
 from vae.settings import LIKELIHOODS, Hyperparameters, Settings
 from vae.streams import Stream, stream
@@ -157,19 +157,19 @@ def data(values, binary=False):
 def test_a_density_of_black_and_white_pixels_is_refused(likelihood, binarization):
     """It has no upper bound: a σ towards 0 at each of two values, a logit towards infinity."""
     binary = binarization == "none"
-    with pytest.raises(likelihoods.LikelihoodError) as caught:
-        likelihoods.check(likelihood, data(BLACK_AND_WHITE if binary else GREY, binary), binarization)
+    with pytest.raises(checks.LikelihoodError) as caught:
+        checks.check_data(likelihood, data(BLACK_AND_WHITE if binary else GREY, binary), binarization)
     expected = "no upper bound; use --likelihood=bernoulli" + ("" if binary else ", or --binarization=none")
     assert str(caught.value).endswith(expected)
 
 
 @pytest.mark.parametrize("likelihood", likelihoods.MASSES)
 def test_masses_of_256_values_are_refused_for_binarised_data_and_for_values_between(likelihood):
-    with pytest.raises(likelihoods.LikelihoodError, match="these pixels are black or white; use --likelihood=bern"):
-        likelihoods.check(likelihood, data(GREY), "dynamic")
-    with pytest.raises(likelihoods.LikelihoodError, match="mine has values between them; use --likelihood=cont"):
-        likelihoods.check(likelihood, data(BETWEEN), "none")
-    likelihoods.check(likelihood, data(GREY), "none")
+    with pytest.raises(checks.LikelihoodError, match="these pixels are black or white; use --likelihood=bern"):
+        checks.check_data(likelihood, data(GREY), "dynamic")
+    with pytest.raises(checks.LikelihoodError, match="mine has values between them; use --likelihood=cont"):
+        checks.check_data(likelihood, data(BETWEEN), "none")
+    checks.check_data(likelihood, data(GREY), "none")
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
@@ -177,22 +177,22 @@ def test_masses_of_256_values_are_refused_for_binarised_data_and_for_values_betw
 def test_values_outside_of_0_and_1_are_for_the_normal_alone(likelihood, value):
     beyond = BETWEEN.copy()
     beyond[3, 0, 0, 0] = value
-    with pytest.raises(likelihoods.LikelihoodError, match=r"is of values in \[0, 1\], and those of mine range from"):
-        likelihoods.check(likelihood, data(beyond), "none")
-    likelihoods.check("normal", data(beyond), "none")
+    with pytest.raises(checks.LikelihoodError, match=r"is of values in \[0, 1\], and those of mine range from"):
+        checks.check_data(likelihood, data(beyond), "none")
+    checks.check_data("normal", data(beyond), "none")
 
 
 def test_what_fits_is_not_refused():
     for likelihood in ("bernoulli", *likelihoods.DENSITIES):
-        likelihoods.check(likelihood, data(GREY), "none")
-        likelihoods.check(likelihood, data(BETWEEN), "none")
+        checks.check_data(likelihood, data(GREY), "none")
+        checks.check_data(likelihood, data(BETWEEN), "none")
     for binarization in ("dynamic", "fixed", "threshold", "none"):
-        likelihoods.check("bernoulli", data(GREY), binarization)
-    likelihoods.check("bernoulli", data(BLACK_AND_WHITE, binary=True), "none")
+        checks.check_data("bernoulli", data(GREY), binarization)
+    checks.check_data("bernoulli", data(BLACK_AND_WHITE, binary=True), "none")
 
 
 def test_fit_refuses_before_anything_is_written(tmp_path):
-    with pytest.raises(likelihoods.LikelihoodError, match="the likelihood normal is a density"):
+    with pytest.raises(checks.LikelihoodError, match="the likelihood normal is a density"):
         fit.fit(tmp_path / "new", config(likelihood="normal", binarization="fixed"), digits())
     assert not (tmp_path / "new").exists()
 

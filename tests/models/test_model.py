@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 from vae.models import model as models
-from vae.models.posteriors import DiagonalNormal, diagonal_normal, standard_normal
+from vae.models.normals import DiagonalNormal, diagonal_normal, standard_normal
 from vae.settings import Settings
 
 SMALL = Settings((5, 7, 2), hidden_sizes=(8, 6), latent_dim=3)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.models import model as models
-from vae.models.posteriors import DiagonalNormal, FullNormal, standard_normal
+from vae.models.normals import DiagonalNormal, FullNormal, standard_normal
 from vae.settings import POSTERIORS, Settings
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -11,8 +11,8 @@ import scipy.special
 import scipy.stats
 
 from vae.models import model as models
-from vae.models.posteriors import DiagonalNormal
-from vae.models.priors import Mixture
+from vae.models.normals import DiagonalNormal
+from vae.models.priors import MixturePrior
 from vae.settings import PRIORS, Settings
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -74,7 +74,7 @@ def test_the_mixture_equals_numpyros():
     components = dist.Normal(jnp.asarray(loc), jnp.exp(jnp.asarray(log_scale))).to_event(1)
     with jax.numpy_rank_promotion("allow"):
         expected = dist.MixtureSameFamily(dist.Categorical(jnp.full(6, 1 / 6)), components).log_prob(z)
-    found = Mixture(DiagonalNormal(jnp.asarray(loc), jnp.asarray(log_scale))).log_prob(z)
+    found = MixturePrior(DiagonalNormal(jnp.asarray(loc), jnp.asarray(log_scale))).log_prob(z)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 

@@ -10,7 +10,7 @@ import pytest
 from vae import objectives
 from vae.models.distributions import Normal
 from vae.models.model import Batch, Model
-from vae.models.posteriors import DiagonalNormal
+from vae.models.normals import DiagonalNormal
 from vae.objectives.bounds import BOUNDS, GROUPED
 from vae.objectives.estimators import diagonal_of_hessian
 from vae.settings import Hyperparameters, Settings

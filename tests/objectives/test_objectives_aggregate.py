@@ -13,7 +13,7 @@ import scipy.stats
 from tests.objectives.test_regularizers import BATCH_SIZE, KL, LATENT_DIM, LOC, LOG_SCALE, MODEL, apply, params
 from vae import objectives
 from vae.models.model import Batch, Model
-from vae.models.posteriors import DiagonalNormal, standard_normal
+from vae.models.normals import DiagonalNormal, standard_normal
 from vae.objectives import ObjectiveError
 from vae.objectives.aggregate import log_weights_of, mmd_squared, pairwise_log_q
 from vae.objectives.factor import permute_dimensions

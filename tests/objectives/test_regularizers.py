@@ -10,7 +10,7 @@ import scipy.special
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae import objectives
 from vae.models.model import Batch, Model
-from vae.models.posteriors import DiagonalNormal, standard_normal
+from vae.models.normals import DiagonalNormal, standard_normal
 from vae.objectives import ObjectiveError
 from vae.objectives.regularized import warmup_weight
 from vae.settings import Hyperparameters, Settings

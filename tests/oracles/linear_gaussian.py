@@ -9,7 +9,7 @@ import scipy.stats
 
 from vae.models.distributions import Independent, Normal
 from vae.models.model import Model
-from vae.models.posteriors import DiagonalNormal, standard_normal
+from vae.models.normals import DiagonalNormal, standard_normal
 
 
 class LinearGaussian(NamedTuple):

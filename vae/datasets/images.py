@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Num
 
-from vae.datasets import Dataset, Split
+from vae.datasets.dataset import Dataset, Split
 
 FIXED_KEY = 20140124  # of the fixed binarisation: the same images for every run, whatever its seed
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vae.datasets.images import to_unit_interval
 from vae.models.model import Batch, Model
-from vae.models.posteriors import DiagonalNormal
+from vae.models.normals import DiagonalNormal
 
 ROWS_AT_ONCE = 1000
 SAMPLES_OF_MEAN = 100

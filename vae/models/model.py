@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vae.models import networks
-from vae.models.likelihoods import LIKELIHOODS, check_images
+from vae.models.checks import check_images
+from vae.models.likelihoods import LIKELIHOODS
 from vae.models.posteriors import CANNOT_SCORE, POSTERIORS, two_layers
 from vae.models.priors import PRIORS
 from vae.models.priors import two_layers as two_layers_prior

@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, Key
 from vae.models.distributions import bounded
 from vae.models.flows import Flow, coupling_steps
 from vae.models.networks import MLP
-from vae.models.posteriors import DiagonalNormal, normal, standard_normal
+from vae.models.normals import DiagonalNormal, normal, standard_normal
 from vae.settings import Settings
 
 
-class Mixture(NamedTuple):
+class MixturePrior(NamedTuple):
     """1/P Σ_p q_p(z), the q_p a posterior whose batch axis counts the components."""
 
     components: Any
@@ -109,7 +109,7 @@ def mixture(settings: Settings) -> Prior:
 
     def distribution(params, encode):
         del encode
-        return Mixture(DiagonalNormal(params["loc"], bounded(params["log_scale"])))
+        return MixturePrior(DiagonalNormal(params["loc"], bounded(params["log_scale"])))
 
     return Prior(init, distribution)
 
@@ -125,7 +125,7 @@ def vamp(settings: Settings) -> Prior:
         noise = jax.random.normal(key, (settings.prior_components, *mean.shape))
         return {"pseudo_inputs": (jnp.log(mean) - jnp.log1p(-mean))[None] + noise}
 
-    return Prior(init, lambda params, encode: Mixture(encode(jax.nn.sigmoid(params["pseudo_inputs"]))))
+    return Prior(init, lambda params, encode: MixturePrior(encode(jax.nn.sigmoid(params["pseudo_inputs"]))))
 
 
 def flow(settings: Settings) -> Prior:

@@ -14,8 +14,8 @@ from vae.objectives.bounds import BOUNDS, GROUPED
 from vae.objectives.checks import check
 from vae.objectives.factor import factor, with_discriminator
 from vae.objectives.log_weights import from_log_weights, piwae, rws
-from vae.objectives.objective import FIELDS, Objective, ObjectiveError, fields_of
-from vae.objectives.regularized import Terms, beta, capacity, elbo, free_bits, regularized, warmup
+from vae.objectives.objective import FIELDS, Objective, ObjectiveError, Terms, fields_of
+from vae.objectives.regularized import beta, capacity, elbo, free_bits, regularized, warmup
 from vae.objectives.remarks import remarks, simplest
 from vae.settings import Settings
 

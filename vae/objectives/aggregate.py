@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
-from vae.objectives.objective import ObjectiveError
-from vae.objectives.regularized import Latents, Scalar, Terms
+from vae.objectives.objective import Latents, ObjectiveError, Scalar, Terms
 
 
 def beta_tcvae(

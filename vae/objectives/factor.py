@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Key
 from vae.models.model import Model
 from vae.models.networks import Discriminator
 from vae.objectives.aggregate import one_layer
-from vae.objectives.objective import Objective
-from vae.objectives.regularized import Latents, Scalar, Terms, encode, logged, penalty
+from vae.objectives.objective import Latents, Objective, Scalar, Terms
+from vae.objectives.regularized import encode, logged, penalty
 from vae.settings import Settings
 
 

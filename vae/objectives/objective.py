@@ -7,6 +7,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+from jaxtyping import Array, Float, Int
+
+from vae.models.model import sum_layers
 from vae.settings import Hyperparameters, Settings
 
 FIELDS = {*Hyperparameters._fields, *(field.name for field in dataclasses.fields(Settings))}
@@ -27,6 +31,40 @@ class Objective(NamedTuple):
 
     init: Callable[..., Any]
     apply: Callable[..., Any]
+
+
+Scalar = Float[Array, ""] | float
+Terms = dict[str, tuple[Scalar, Float[Array, "B"]]]
+
+
+class Latents(NamedTuple):
+    """q(z|x) of a batch, the prior, and K samples z of each q with their log densities [K, B]."""
+
+    q: Any
+    prior: Any
+    z: Any
+    log_q_z_given_x: Float[Array, "K B"]
+    log_p_z: Float[Array, "K B"]
+    step: Int[Array, ""] | int
+    dataset_size: Int[Array, ""] | int  # N, of the images that the batch was drawn from
+
+    @property
+    def kl_per_dimension(self) -> Any:
+        """The closed form of KL(q ‖ p), [B, D] for each stochastic layer; raises ObjectiveError where there is none."""
+        kl = self.q.kl_per_dimension(self.prior)
+        if kl is None:
+            raise ObjectiveError(
+                "this posterior and this prior have no KL(q ‖ p) in closed form, which the objective needs; "
+                "use elbo_mc, beta, or another bound on log-weights"
+            )
+        return kl
+
+    @property
+    def kl(self) -> Float[Array, "B"]:
+        """KL(q ‖ p): the closed form where there is one, otherwise the mean of log q(z|x) − log p(z) over samples."""
+        if self.q.kl_per_dimension(self.prior) is None:
+            return (self.log_q_z_given_x - self.log_p_z).mean(0)
+        return sum_layers(jax.tree.map(lambda kl: kl.sum(-1), self.kl_per_dimension))
 
 
 def no_parameters(key, model) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from vae import hosts
-from vae.datasets import Dataset, Split, images
+from vae.datasets import images
+from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config
 from vae.runs.files import RunError, write_json
 from vae.sweeps.sweep_file import SWEEP, read_sweep

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vae.datasets import Dataset, Split, images
+from vae.datasets import images
+from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config, read_config, write_config
 from vae.runs.files import RunError, read_json, write_json
 from vae.runs.metrics import read_metrics

@@ -17,8 +17,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vae import hosts, objectives
-from vae.datasets import Dataset, Split, images
-from vae.models import likelihoods
+from vae.datasets import images
+from vae.datasets.dataset import Dataset, Split
+from vae.models import checks
 from vae.models import model as models
 from vae.runs import checkpoint
 from vae.runs.config import Config, read_config
@@ -268,7 +269,7 @@ def check(
     What a new run is refused, one that has `begun`, or that has a checkpoint in `workdir`, is not.
     """
     settings = config.settings
-    likelihoods.check(settings.likelihood, dataset, settings.binarization)
+    checks.check_data(settings.likelihood, dataset, settings.binarization)
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
     resumed = workdir is not None and checkpoint.steps(workdir / CHECKPOINTS)
     if not begun and not resumed:

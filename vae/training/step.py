@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vae.datasets import Split
+from vae.datasets.dataset import Split
 from vae.datasets.images import Moments, flatten_image, seen_in_training, to_unit_interval
 from vae.models.distributions import optimal_log_scale
 from vae.models.model import Batch, Model
