@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import statistics
 import sys
-import time
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -52,6 +51,7 @@ def main() -> int:
     from vae.models import model as models
     from vae.settings import Hyperparameters, Settings
     from vae.training import step as training
+    from vae.training import timing
 
     device = devices.start(1)[0]
     settings = Settings(
@@ -77,67 +77,30 @@ def main() -> int:
     num_tiles = FLAGS.num_examples * -(-FLAGS.num_samples // rows)
     evaluate = jax.jit(partial(evaluation.weigh_examples, model=model, num_samples=FLAGS.num_samples))
     examples = images[: FLAGS.num_examples], None, np.arange(FLAGS.num_examples)
-    in_turn(
+    show(
         f"evaluation, k = {FLAGS.num_samples}, per 10,000 images",
         lambda: evaluate(root, state.params, *examples),
-        products(decoder, rows, num_tiles, backward=False),
+        timing.products(decoder, rows, num_tiles, backward=False),
         10_000 / FLAGS.num_examples,
     )
     num_steps = NUM_IMAGES // FLAGS.batch_size
     train_steps = jax.jit(partial(training.train_steps, **parts))
     data = jax.device_put(Split(images))
-    in_turn(
+    show(
         "training, dynamic binarisation, per epoch of 60,000 images",
         lambda: train_steps(root, state, data, jnp.int32(num_steps), hyperparameters),
-        products(encoder + decoder, FLAGS.batch_size, num_steps, backward=True),
+        timing.products(encoder + decoder, FLAGS.batch_size, num_steps, backward=True),
         60_000 / NUM_IMAGES,
     )
     return 0
 
 
-def products(layers: list[tuple[int, int]], rows: int, repetitions: int, *, backward: bool):
-    """A function that runs the matrix products of dense layers (inputs, outputs) over `rows` rows, many times."""
-    import jax
-    import jax.numpy as jnp
-
-    keys = jax.random.split(jax.random.key(0), len(layers))
-    arrays = [
-        (jax.random.normal(key, (rows, i)), jax.random.normal(key, (i, o)), jax.random.normal(key, (rows, o)))
-        for key, (i, o) in zip(keys, layers, strict=True)
-    ]
-
-    @jax.jit
-    def run(arrays):
-        def once(_, carry):
-            # Each repetition depends on the one before it, so that none is optimised away or hoisted.
-            total = jnp.zeros(())
-            for position, (x, w, g) in enumerate(arrays):
-                x, g = x + carry, g + carry
-                outputs = [x @ w]
-                if backward:
-                    # Nobody asks for the gradient of the images.
-                    outputs += [x.T @ g, g @ w.T] if position else [x.T @ g]
-                total += sum(jax.lax.optimization_barrier(output)[0, 0] for output in outputs)
-            return total * 1e-30
-
-        return jax.lax.fori_loop(0, repetitions, once, jnp.zeros(()))
-
-    return lambda: run(arrays)
-
-
-def in_turn(name: str, whole, alone, scale: float) -> None:
+def show(name: str, whole, alone, scale: float) -> None:
     """Time both in turn and print the medians in seconds, times `scale`, and the median ratio."""
-    import jax
+    from vae.training import timing
 
-    def seconds(function) -> float:
-        started = time.perf_counter()
-        jax.block_until_ready(function())
-        return scale * (time.perf_counter() - started)
-
-    for function in (whole, alone):
-        seconds(function)  # compiles
-    pairs = [(seconds(whole), seconds(alone)) for _ in range(FLAGS.rounds)]
-    a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
+    pairs = timing.in_turn((whole, alone), FLAGS.rounds)
+    a, b = (scale * statistics.median(column) for column in zip(*pairs, strict=True))
     ratios = sorted(x / y for x, y in pairs)
     print(
         f"{name}: {a:.2f} s, its matrix products alone {b:.2f} s, "

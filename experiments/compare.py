@@ -6,7 +6,7 @@
     python -m experiments.compare --runs=runs/a,runs/b,runs/c      # runs that exist, grouped by what differs
     python -m experiments.compare --workdir=comparisons/x          # goes on where comparisons/x was stopped
 
-Every run is judged by the yardstick of experiments.evaluate; evaluations that exist are used. Writes comparison.json,
+Every run is evaluated as by experiments.evaluate; evaluations that exist are used. Writes comparison.json,
 comparison.md and report.html, which opens in any browser and needs no other file. Four objectives with three seeds on
 the digits took 101 s on two CPU cores; on MNIST the evaluation alone takes minutes for each run
 (--num_examples=1000: a tenth). Ctrl-C saves and exits with code 75; so does SIGTERM.
@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -26,11 +27,16 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments.command import notes, script
-from experiments.flags import configuration, options, variants
+from experiments.command.boards import SweepBoard
+from experiments.command.progress import ImageBar
+from experiments.flags import comparisons, configuration, options, variants
 from experiments.flags.parsing import UsageError, choice, number
+from experiments.flags.points import label
 
 if TYPE_CHECKING:
-    from experiments.command.judging import Group, Yardstick
+    from vae.datasets import Dataset
+    from vae.judging.tuning import ComparedRuns
+    from vae.sweeps.comparing import ComparisonPlan
 
 FLAGS = options.FLAGS
 BUDGETS = {
@@ -70,16 +76,6 @@ def define_flags() -> None:
     flags.DEFINE_bool("figures", True, "draw what the runs did and what they make")
 
 
-class Field(NamedTuple):
-    """What enters the ranking: the groups of runs, the seconds a step of each, and how they came about."""
-
-    groups: list[Group]
-    paces: list[float]
-    budget: str
-    tried: list[dict[str, Any]]  # where something was tuned
-    left_out: list[str]
-
-
 def main() -> int:
     stop = script.StopRequest()
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
@@ -89,44 +85,63 @@ def main() -> int:
     check_flags(asked, given)
     check_resumed(workdir, stored, asked, given)
     chosen, points = variants.parse_objectives(asked["objectives"]), variants.parse_tune(asked["tune"])
-    from experiments.command import comparison_runs, devices, judging
+    from experiments.command import devices
+    from vae.judging.evaluations import evaluation_of
     from vae.runs.folder import lock
 
     available = devices.start(FLAGS.devices, one_per_core=True)
     if asked["runs"]:
-        groups, left_out = judging.group(list(map(Path, asked["runs"])))
-        check_number(groups, left_out)
-        # All that can be refused is refused before anything is written.
-        judging.check_comparable(groups)
-        judging.common_seeds(groups)
-        judging.yardstick(groups, asked)
-        paces = stored.get("seconds_per_step") or comparison_runs.paces([group.config for group in groups])
-        plan, dataset = None, None
+        begin = partial(keep, compared=comparisons.trained_before(asked, stored), stored=stored, asked=asked)
     else:
-        groups, left_out, paces = [], [], []
-        plan, dataset = comparison_runs.make_plan(chosen, points, asked["budget"], given, stored, available)
+        plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], given, stored, available)
         notes.show(candidate.config for candidate in plan.candidates)
-        first = {candidate.variant: candidate.config for candidate in reversed(plan.candidates)}
-        notes.show_same(plan.labels, [first[number] for number in range(len(plan.labels))])
+        notes.show_same(plan.labels, plan.configs)
+        begin = partial(train, plan=plan, dataset=dataset, stored=stored, asked=asked, devices=available, stop=stop)
     workdir = workdir or script.new_workdir("comparison", "comparisons")
+    evaluate = partial(evaluation_of, devices=available, on_progress=ImageBar(stop.requested).update)
     with lock(workdir):
         try:
-            if plan is None:
-                store(workdir, stored, asked, seconds_per_step=paces)
-                field = Field(groups, paces, "as the runs were trained", [], left_out)
-            else:
-                places = comparison_runs.place(plan, workdir, asked["seeds"], recorded=bool(stored))
-                epochs = [candidate.config.epochs for candidate in plan.candidates]
-                store(workdir, stored, asked, seconds_per_step=plan.paces, epochs=epochs)
-                runs = comparison_runs.runs_of(plan, places)
-                if not comparison_runs.train(workdir, runs, dataset, available, stop.requested):
-                    raise judging.Stopped
-                best = comparison_runs.choose(plan, places, asked, available, stop.requested)
-                field = Field(best.groups, best.paces, BUDGETS[asked["budget"]], best.tried, best.left_out)
-                check_number(field.groups, field.left_out)
-            return finish(workdir, field, judging.yardstick(field.groups, asked), available, stop.requested)
-        except judging.Stopped:
+            return finish(workdir, begin(workdir, evaluate), asked, evaluate)
+        except script.Stopped:
             return script.stopped(workdir)
+
+
+def keep(workdir: Path, evaluate, compared: ComparedRuns, stored: dict[str, Any], asked: dict[str, Any]):
+    """The runs of --runs, as they are; what is asked is stored."""
+    del evaluate
+    store(workdir, stored, asked, seconds_per_step=compared.paces)
+    return compared
+
+
+def train(
+    workdir: Path,
+    evaluate,
+    plan: ComparisonPlan,
+    dataset: Dataset,
+    stored: dict[str, Any],
+    asked: dict[str, Any],
+    devices: Sequence[Any],
+    stop: script.StopRequest,
+) -> ComparedRuns:
+    """Train every run that is not done, as a sweep, and choose among tuned points; raises Stopped."""
+    from vae.judging import tuning
+    from vae.sweeps import comparing, planning, sweep
+
+    places = comparing.place(plan, workdir, asked["seeds"], recorded=bool(stored))
+    store(workdir, stored, asked, seconds_per_step=plan.paces, epochs=[one.config.epochs for one in plan.candidates])
+    for part in comparing.parts(workdir, comparing.runs_of(plan, places), dataset):
+        if not part.begun:
+            comparing.begin(workdir, part.runs, devices, sys.argv)
+        grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, lambda config: dataset)
+        if not part.done:
+            notes.describe(len(part.runs), len(grouped), devices)
+        with SweepBoard({name: label(one.values) for name, one in part.runs.items()}) as board:
+            if not sweep.sweep(workdir, grouped, devices=devices, report=board.update, should_stop=stop.requested):
+                raise script.Stopped
+    wanted, images = comparisons.tuning_settings(asked), comparisons.images_of("validation", None)
+    compared = tuning.choose(plan, places, lambda folder: evaluate(folder, wanted, images), report=print)
+    comparisons.check_number(compared.groups, compared.left_out)
+    return compared
 
 
 def stored_comparison(workdir: Path | None) -> dict[str, Any]:
@@ -167,20 +182,10 @@ def what_is_asked(stored: dict[str, Any]) -> dict[str, Any]:
     before = stored.get("asked", {})
     asked = {name: before[name] if name in before and not FLAGS[name].present else FLAGS[name].value for name in ASKED}
     if FLAGS["runs"].present:
-        asked["runs"] = [str(folder) for text in FLAGS.runs for folder in run_folders(Path(text).expanduser())]
+        asked["runs"] = [
+            str(folder) for text in FLAGS.runs for folder in comparisons.run_folders(Path(text).expanduser())
+        ]
     return asked
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """`folder` where it is a run, else the runs below it."""
-    from vae.runs.folder import CONFIG
-
-    if (folder / CONFIG).exists():
-        return [folder.absolute()]
-    found = sorted(path.parent.absolute() for path in folder.rglob(CONFIG))
-    if not found:
-        raise UsageError(f"--runs={folder} holds no run (no {CONFIG}); train some with experiments.train")
-    return found
 
 
 def check_flags(asked: dict[str, Any], given: set[str]) -> None:
@@ -220,17 +225,6 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
         raise RunError(f"{workdir} holds another comparison: {'; '.join(found)}; choose another --workdir")
 
 
-def check_number(groups: Sequence[Group], left_out: Sequence[str] = ()) -> None:
-    """Raises where there are not two to compare: TrainingFailed if some were left out, else UsageError."""
-    if len(groups) >= 2:
-        return
-    from vae.training.record import TrainingFailed
-
-    found = f"there is one objective alone ({groups[0].label})" if groups else "there is no objective"
-    reasons = "".join(f"; left out: {text}" for text in left_out)
-    raise (TrainingFailed if left_out else UsageError)(f"{found}; a comparison needs two{reasons}")
-
-
 def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about: Any) -> None:
     """Keep what was asked, and the first command that asked it."""
     from vae.runs.files import write_json
@@ -241,47 +235,47 @@ def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about:
     write_json(workdir / PLAN, about)
 
 
-def finish(workdir: Path, field: Field, wanted: Yardstick, available, should_stop: Callable[[], bool]) -> int:
-    """Judge, compare, draw and write."""
-    from experiments.command import judging
+def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate) -> int:
+    """Evaluate, compare, draw and write."""
     from experiments.pictures import comparison_pictures
     from vae import figures, report
+    from vae.judging import evaluations, ranking, tuning
+    from vae.judging.groups import common_seeds, refuse_others
     from vae.runs.config import provenance
     from vae.runs.files import read_json, write_json
     from vae.runs.folder import FIGURES
     from vae.sweeps.sweep_file import PLAN
 
-    groups, left_out = field.groups, list(field.left_out)
-    seeds = judging.common_seeds(groups)
-    for group in groups:
+    wanted = comparisons.evaluation_settings(compared.groups, asked)
+    seeds, left_out = common_seeds(compared.groups), list(compared.left_out)
+    for group in compared.groups:
         if unused := [str(seed) for seed in group.folders if seed not in seeds]:
             left_out.append(f"seed {', '.join(unused)} of {group.label}, which others lack")
-    images = judging.images_of(wanted.split, wanted.num_examples)
-    groups, judged, unusable = judging.judge_all(
-        groups, seeds, lambda folder: judging.judged(folder, wanted, images, available, should_stop)
+    images = comparisons.images_of(wanted.split, wanted.num_examples)
+    groups, found, unusable = evaluations.evaluate_groups(
+        compared.groups, seeds, lambda folder: evaluate(folder, wanted, images), report=print
     )
     left_out += unusable
-    check_number(groups, left_out)
-    evaluations = {folder: one.summary for folder, one in judged.items()}
-    judging.refuse_others(list(evaluations.items()))
-    pace_of = dict(zip([group.label for group in field.groups], field.paces, strict=True))
-    totals = [sum(evaluations[group.folders[seed]]["log_likelihood"] for seed in seeds) for group in groups]
-    order = sorted(range(len(groups)), key=lambda i: -totals[i])
-    groups = [groups[i] for i in order]
-    found = judging.assemble(groups, [pace_of[group.label] for group in groups], seeds, judged, wanted)
-    found |= {"tuning": field.tried, "budget": field.budget, "left_out": left_out}
-    found["tuning_samples"] = judging.TUNING_SAMPLES
-    found |= {"command": read_json(workdir / PLAN)["command"], **provenance()}
+    comparisons.check_number(groups, left_out)
+    summaries = {folder: one.summary for folder, one in found.items()}
+    refuse_others([(str(folder), one) for folder, one in summaries.items()])
+    groups = ranking.ranked(groups, seeds, found)
+    pace_of = dict(zip([group.label for group in compared.groups], compared.paces, strict=True))
+    told = ranking.assemble(groups, [pace_of[group.label] for group in groups], seeds, found, wanted)
+    budget = "as the runs were trained" if asked["runs"] else BUDGETS[asked["budget"]]
+    told |= {"tuning": compared.tried, "budget": budget, "left_out": left_out}
+    told["tuning_samples"] = tuning.NUM_SAMPLES
+    told |= {"command": read_json(workdir / PLAN)["command"], **provenance()}
     for text in left_out:
         print(f"left out: {text}")
-    pictures = comparison_pictures.draw(groups, found, evaluations, images) if FLAGS.figures else {}
+    pictures = comparison_pictures.draw(groups, told, summaries, images) if FLAGS.figures else {}
     for name, content in pictures.items():
         figures.write_atomically(workdir / FIGURES / f"{name}.png", content)
-    write_json(workdir / "comparison.json", found)
-    figures.write_atomically(workdir / "comparison.md", report.markdown(found, list(pictures)).encode())
+    write_json(workdir / "comparison.json", told)
+    figures.write_atomically(workdir / "comparison.md", report.markdown(told, list(pictures)).encode())
     colors = [figures.color_of(rank) for rank in range(len(groups))]
-    figures.write_atomically(workdir / "report.html", report.page(found, pictures, colors).encode())
-    print("\n" + "\n".join(found["conclusion"]))
+    figures.write_atomically(workdir / "report.html", report.page(told, pictures, colors).encode())
+    print("\n" + "\n".join(told["conclusion"]))
     print(f"report: {workdir / 'report.html'}")
     print(workdir)
     return 0

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -30,6 +30,11 @@ from experiments.command import script
 from experiments.flags import configuration, options
 from experiments.flags.parsing import UsageError, choice, number, numbers, unknown
 from vae import settings as names
+
+if TYPE_CHECKING:
+    from vae.datasets import Dataset
+    from vae.evaluation.gradient_grid import GradientSubject
+    from vae.models.model import Batch
 
 FLAGS = options.FLAGS
 LEAST_DRAWS = 20  # two in each block: see vae/evaluation/gradients.py
@@ -85,21 +90,21 @@ def main() -> int:
         raise UsageError(f"--reference_draws={FLAGS.reference_draws} is too few: use {LEAST_DRAWS} or more, or 0")
     workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
     trained = trained_run(workdir)
-    from experiments.command import devices, estimators
+    from experiments.command import devices
     from experiments.pictures import run_pictures
     from vae import figures
     from vae.runs.files import write_json
 
     devices.start(1)
-    subject = estimators.trained_subject(trained) if trained else estimators.new_subject()
-    print(f"{subject.name}; {len(subject.batch.x)} {FLAGS.split} images, {FLAGS.draws} draws")
-    rows = estimators.measure(subject)
+    name, subject = trained_subject(trained) if trained else new_subject()
+    print(f"{name}; {len(subject.batch.x)} {FLAGS.split} images, {FLAGS.draws} draws")
+    rows = measure(subject)
     if not rows:
         raise UsageError("nothing is left to measure: every pair of objective and estimator was skipped")
     workdir = workdir or script.new_workdir(f"{FLAGS.dataset.split('/')[-1]}-gradients")
     workdir.mkdir(parents=True, exist_ok=True)
     summary = {
-        "subject": subject.name,
+        "subject": name,
         "split": FLAGS.split,
         "batch_size": len(subject.batch.x),
         "num_groups": FLAGS.num_groups,
@@ -145,6 +150,81 @@ def trained_run(workdir: Path | None) -> Path | None:
         raise UsageError("--checkpoint has no effect on new parameters; leave it out, or pass the --workdir of a run")
     configuration.check_choices(given)
     return None
+
+
+def trained_subject(workdir: Path) -> tuple[str, GradientSubject]:
+    """The run in `workdir` at its checkpoint's step, and its name."""
+    from vae.api import load_run
+    from vae.evaluation.gradient_grid import GradientSubject
+    from vae.runs.checkpoint import choose
+    from vae.runs.config import read_config
+
+    config, step = read_config(workdir), choose(workdir, FLAGS.checkpoint)
+    model, params, settings = load_run(workdir, step)
+    batch = fixed_batch(options.load_dataset(config.dataset, config.validation, config.image_size), settings)
+    return f"{workdir}, step {step}", GradientSubject(model, params, settings, config.hyperparameters, step, batch)
+
+
+def new_subject() -> tuple[str, GradientSubject]:
+    """The parameters that a run with these flags and this seed starts from, and their name."""
+    import jax
+
+    from vae import objectives
+    from vae.datasets import images
+    from vae.evaluation.gradient_grid import GradientSubject
+    from vae.models import model as models
+    from vae.training import step as training
+
+    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
+    settings = names.Settings(**(configuration.model_settings(dataset) | {"objective": "elbo_mc", "num_samples": 1}))
+    model, hyperparameters = models.build(settings), names.Hyperparameters()
+    state = training.initialize(
+        jax.random.key(FLAGS.seed),
+        model,
+        objectives.build(settings),
+        settings,
+        hyperparameters,
+        images.moments(dataset.train.images),
+    )
+    subject = GradientSubject(model, state.params, settings, hyperparameters, 0, fixed_batch(dataset, settings))
+    return f"{dataset.name}, new parameters", subject
+
+
+def fixed_batch(dataset: Dataset, settings: names.Settings) -> Batch:
+    """--batch_size images of --split, as they are evaluated: binarised once."""
+    from vae.datasets import images
+    from vae.evaluation import gradient_grid
+
+    stored = images.stored(dataset, FLAGS.split, settings.binarization, training=False)
+    if FLAGS.batch_size > len(stored.images):
+        raise UsageError(f"--batch_size={FLAGS.batch_size}, but --split={FLAGS.split} has {len(stored.images)} images")
+    return gradient_grid.fixed_batch(stored, FLAGS.batch_size, FLAGS.seed)
+
+
+def measure(subject: GradientSubject) -> list[dict[str, Any]]:
+    """A row for each objective, K and estimator that can be measured; the others are printed, with the reason."""
+    from tqdm import tqdm
+
+    from vae.evaluation import gradient_grid
+
+    counts = sorted({int(k) for k in FLAGS.num_samples})
+    grid = gradient_grid.GradientGrid(
+        FLAGS.objectives, counts, FLAGS.estimators, FLAGS.num_groups, FLAGS.draws, FLAGS.reference_draws
+    )
+    skipped: set[str] = set()
+
+    def on_skip(line: str) -> None:
+        if line not in skipped:
+            tqdm.write(f"skipped: {line}")
+        skipped.add(line)
+
+    with tqdm(total=grid.total, unit="sample", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def on_progress(words: str, samples: int) -> None:
+            bar.set_description_str(words, refresh=False)
+            bar.update(samples)
+
+        return gradient_grid.measure(FLAGS.seed, subject, grid, on_skip=on_skip, on_progress=on_progress)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

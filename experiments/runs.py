@@ -22,8 +22,9 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments.command import script
-from experiments.flags import naming, options
+from experiments.flags import options
 from experiments.flags.parsing import UsageError, choice
+from vae.runs import naming
 
 FLAGS = options.FLAGS
 BOUNDS = ("validation", "test")

@@ -110,7 +110,7 @@ def main() -> int:
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with lock(workdir):
         hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
-        describe(runs, len(grouped), available)
+        notes.describe(len(runs), len(grouped), available)
         notes.show(one.config for one in runs.values())
         with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board:
             finished = sweep.sweep(
@@ -220,12 +220,6 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
             raise RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
     wanted = {name: one.config for name, one in runs.items()}
     folders.check(workdir, wanted, recorded=bool(stored), may_be_longer=bool(stored))
-
-
-def describe(runs: Mapping[str, Any], num_groups: int, available) -> None:
-    """What is about to be trained, in a line."""
-    programs = "one program" if num_groups == 1 else f"{num_groups} programs"
-    print(f"{len(runs)} runs as {programs}; {len(available)} {available[0].platform} device(s)")
 
 
 def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:

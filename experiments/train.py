@@ -33,7 +33,7 @@ def main() -> int:
     from vae import hosts
     from vae.runs.config import write_config
     from vae.runs.folder import lock
-    from vae.training import fit
+    from vae.training import fit, resuming
 
     available = devices.start(FLAGS.devices, distributed=FLAGS.distributed)
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
@@ -42,7 +42,7 @@ def main() -> int:
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
     with lock(workdir):
-        check_resumed(workdir, config, dataset)
+        resuming.check(workdir, config, dataset)
         about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
         write_config(workdir, config, **about)
         describe(config, dataset, available)
@@ -78,29 +78,6 @@ def drawn(workdir: Path, dataset) -> list[str]:
     from experiments.pictures import run_pictures
 
     return list(map(str, run_pictures.after_training(workdir, dataset)))
-
-
-def check_resumed(workdir: Path, config, dataset) -> None:
-    """Raises RunError where `workdir` holds a run that is not the one asked for."""
-    from vae.runs import checkpoint
-    from vae.runs.config import changed_settings, read_config
-    from vae.runs.files import RunError
-    from vae.runs.folder import CHECKPOINTS, CONFIG
-
-    if not (workdir / CONFIG).exists():
-        return
-    if differences := changed_settings(read_config(workdir), config):
-        raise RunError(
-            f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another --workdir "
-            f"(with --init_from={workdir} it starts from this run's parameters)"
-        )
-    steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
-    saved = checkpoint.steps(workdir / CHECKPOINTS)
-    if saved and saved[-1] > config.epochs * steps_per_epoch:
-        raise RunError(
-            f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
-            f"--epochs={config.epochs}; ask for more, or choose another --workdir"
-        )
 
 
 def describe(config, dataset, devices) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vae"
+EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A room may import from itself and from the rows above its own.
 ROOMS = (
@@ -17,6 +18,7 @@ ROOMS = (
     {"training"},
     {"sweeps"},
     {"api"},
+    {"judging"},
 )
 RANK = {room: rank for rank, row in enumerate(ROOMS) for room in row}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -80,6 +82,26 @@ def test_the_library_has_no_flags_and_does_not_print(path):
     assert not any(name.split(".")[0] in ("absl", "experiments") for name in imported(path))
     calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert not any(isinstance(function, ast.Name) and function.id == "print" for function in calls)
+
+
+# Of experiments/, from what scripts share to the scripts: as ROOMS. A script is a file of its own there.
+SHARED = ("flags", "pictures", "command", "scripts")
+
+
+def part_of(name: str) -> str:
+    """Which of SHARED a module of experiments/ is in."""
+    part = [*name.split("."), ""][1]
+    return "scripts" if (EXPERIMENTS / f"{part}.py").exists() else part
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXPERIMENTS.rglob("*.py")), ids=lambda path: str(path.relative_to(EXPERIMENTS.parent))
+)
+def test_no_script_is_imported_and_what_scripts_share_imports_one_way(path):
+    own = part_of(module_of(path))
+    used = {part_of(name) for name in imported(path) if name.startswith("experiments.")}
+    assert "scripts" not in used
+    assert all(SHARED.index(other) <= SHARED.index(own) for other in used if own), used
 
 
 def test_only_networks_imports_flax():

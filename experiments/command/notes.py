@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vae.runs.config import Config
@@ -47,6 +47,12 @@ def show_elbo(elbo: float, settings: Settings) -> None:
 def _better(settings: Settings) -> str:
     optimal = settings.likelihood == "normal" and settings.scale != "optimal"
     return f"train for more --epochs{', or use --scale=optimal' if optimal else ''}"
+
+
+def describe(num_runs: int, num_programs: int, devices: Sequence[Any]) -> None:
+    """Print what is about to be trained, in a line."""
+    programs = "one program" if num_programs == 1 else f"{num_programs} programs"
+    print(f"{num_runs} runs as {programs}; {len(devices)} {devices[0].platform} device(s)")
 
 
 def show_same(labels: Sequence[str], configs: Sequence[Config]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
+
+from experiments.command.script import Stopped
 
 
 class LiveLine:
@@ -35,6 +38,26 @@ class LiveLine:
         self._bar.refresh()
         if stays is not None:
             tqdm.write(stays)
+
+
+class ImageBar:
+    """How many images of an evaluation are done, one evaluation after another; raises Stopped if asked to end."""
+
+    def __init__(self, should_stop: Callable[[], bool]):
+        self._should_stop = should_stop
+        self._bar: Any = None
+
+    def update(self, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=total, unit="image", leave=False, disable=not sys.stderr.isatty())
+        self._bar.update(done - self._bar.n)
+        if done == total or self._should_stop():
+            self._bar.close()
+            self._bar = None
+        if self._should_stop():
+            raise Stopped
 
 
 def pace(progress) -> str:

@@ -77,6 +77,7 @@ def exit_code(error: Exception) -> int | None:
     # Imported where something went wrong, not at every start: this takes seconds.
     from vae.datasets import DataError
     from vae.hosts import HostsError
+    from vae.judging.groups import ComparisonError
     from vae.models.checks import LikelihoodError
     from vae.models.model import ModelError
     from vae.objectives import ObjectiveError
@@ -84,8 +85,8 @@ def exit_code(error: Exception) -> int | None:
     from vae.runs.files import RunError
     from vae.training.fit import TrainingFailed
 
-    bad_use = DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError | HostsError
-    if isinstance(error, bad_use):
+    of_a_run = DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError
+    if isinstance(error, of_a_run | ComparisonError | HostsError):
         return BAD_USE
     if isinstance(error, TrainingFailed):
         return FAILED
@@ -108,6 +109,10 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)
         # Not print: it cannot be entered again, and may be what was interrupted.
         os.write(2, b"\nsaving and stopping; once more to end at once\n")
+
+
+class Stopped(Exception):
+    """Work that was asked to end early."""
 
 
 def stopped(workdir: Path, after: str = "") -> int:

@@ -208,23 +208,14 @@ def load_dataset(name: str, validation: int | None, image_size: int | None) -> D
 
 def evaluated_split(workdir: Path, split: str, num_examples: int | None = None) -> tuple[Split, Any]:
     """The images of a run's split as they are evaluated, and their positions [N]; all, or a fixed random subset."""
-    import numpy as np
-
-    from vae import datasets
     from vae.datasets import images
     from vae.runs.config import read_config
 
     config = read_config(workdir)
     dataset = load_dataset(config.dataset, config.validation, config.image_size)
-    num_images = len(getattr(dataset, split).images)
-    if num_images == 0:
+    if not len(getattr(dataset, split).images):
         raise UsageError(f"--split={split} of this run is empty; use another split")
-    data = images.stored(dataset, split, config.settings.binarization, training=False)
-    if num_examples is None or num_examples >= num_images:
-        return data, np.arange(num_images)
-    # Not the first ones: the test images of binarized_mnist are sorted by class.
-    index = np.sort(np.random.default_rng(0).permutation(num_images)[:num_examples])
-    return datasets.Split(data.images[index], None if data.labels is None else data.labels[index]), index
+    return images.subset(images.stored(dataset, split, config.settings.binarization, training=False), num_examples)
 
 
 def define_config() -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.flags import configuration, options
 from experiments.flags.axes import as_used
-from experiments.flags.naming import text
 from experiments.flags.parsing import UsageError
+from vae.runs.naming import text
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset

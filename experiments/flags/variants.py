@@ -7,21 +7,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from experiments.flags import configuration, naming
+from experiments.flags import configuration
 from experiments.flags.axes import as_used
 from experiments.flags.options import AXES, FLAGS, ONLY_WITH
 from experiments.flags.parsing import UsageError, flag_value, unknown
 from experiments.flags.points import as_trained
+from vae.runs import naming
 from vae.settings import ESTIMATORS
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
     from vae.runs.config import Config
+    from vae.sweeps.comparing import Candidate
 
 # A label's words for a setting; others are written name=value.
 ORDER = ("objective", "num_groups", "num_samples", "estimator")  # of the words; others follow
@@ -35,15 +37,6 @@ class Variant(NamedTuple):
 
     text: str
     given: dict[str, Any]
-
-
-class Candidate(NamedTuple):
-    """A variant at one point of what is tuned: its Config (seed 0), and every flag it would be trained alone with."""
-
-    variant: int
-    point: dict[str, Any]
-    config: Config
-    flags: dict[str, Any]
 
 
 def parse_objectives(texts: Sequence[str]) -> list[Variant]:
@@ -109,6 +102,8 @@ def candidates(
 
     Raises UsageError for what experiments.train would refuse, and for two that are the same run.
     """
+    from vae.sweeps.comparing import Candidate
+
     base = {name: FLAGS[name].value for name in AXES}
     found: list[Candidate] = []
     seen: dict[Config, str] = {}
@@ -139,39 +134,12 @@ def candidates(
     return found
 
 
-def within_budget(
-    budget: str, found: Sequence[Candidate], num_images: int, pace: Callable[[Config], float]
-) -> list[int]:
-    """Epochs of each candidate: --epochs for the one whose epoch costs most, for the others as many as cost the same.
-
-    An epoch costs its steps, its decoded samples (K·M for each image) or its seconds, by `pace` seconds a step.
-    """
-
-    def cost(config):
-        settings = config.settings
-        steps = num_images // settings.batch_size
-        if budget == "seconds":
-            return steps * pace(config)
-        samples = settings.num_samples * settings.num_groups
-        return steps * (settings.batch_size * samples if budget == "decoder_samples" else 1)
-
-    costs = [cost(candidate.config) for candidate in found]
-    return [int(candidate.config.epochs * max(costs) / c + 1e-9) for candidate, c in zip(found, costs, strict=True)]
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """Every setting and number of a Config but its seed."""
-    values = config.to_dict()
-    found = {**values.pop("settings"), **values.pop("hyperparameters"), **values}
-    return {name: value for name, value in found.items() if name != "seed"}
-
-
 def labels(configs: Sequence[Config]) -> list[str]:
     """A name for each Config: its objective, and every value that is not the same in all; no two share one.
 
     What an objective does not read, or could not have otherwise, is left out, unless only that tells two of them apart.
     """
-    values = [flat(config) for config in configs]
+    values = [{name: value for name, value in config.flat().items() if name != "seed"} for config in configs]
     differing = [name for name in values[0] if len({naming.text(one[name]) for one in values}) > 1]
     order = [*ORDER, *(name for name in SYMBOLS if name not in ORDER)]
     order += [name for name in differing if name not in order]

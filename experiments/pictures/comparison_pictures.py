@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.command.judging import Group
 from experiments.pictures.run_pictures import sorted_classes, unit
 from vae import figures
 from vae.api import load_run
 from vae.evaluation.comparison import LEAST_SEEDS
+from vae.judging.groups import RunGroup
 from vae.models import generation
 from vae.runs.metrics import read_metrics
 
@@ -21,14 +21,17 @@ NUM_RECONSTRUCTED, NUM_SAMPLED = 12, 12
 
 
 def draw(
-    groups: Sequence[Group], comparison: dict[str, Any], evaluations: dict[Path, dict], images: Callable[[Path], tuple]
+    groups: Sequence[RunGroup],
+    comparison: dict[str, Any],
+    evaluations: dict[Path, dict],
+    images: Callable[[Path], tuple],
 ) -> dict[str, bytes]:
     """Every picture of report.PICTURES that the runs allow; `groups` and the comparison are best first."""
     made = charts(groups, comparison, evaluations) | of_models(groups, images)
     return {name: figures.png(figure) for name, figure in made.items()}
 
 
-def charts(groups: Sequence[Group], comparison: dict[str, Any], evaluations: dict[Path, dict]) -> dict[str, Any]:
+def charts(groups: Sequence[RunGroup], comparison: dict[str, Any], evaluations: dict[Path, dict]) -> dict[str, Any]:
     entries, best = comparison["objectives"], groups[0].label
     scores = {one["label"]: one["log_likelihood_by_seed"] for one in entries}
     made = {"log_likelihoods": figures.log_likelihoods(scores, "Log-likelihood by seed")}
@@ -66,7 +69,7 @@ def values_of(summaries: Sequence[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([summary[key] for summary in summaries], float)
 
 
-def folders(group: Group, comparison: dict[str, Any]) -> list[Path]:
+def folders(group: RunGroup, comparison: dict[str, Any]) -> list[Path]:
     return [group.folders[seed] for seed in comparison["seeds"]]
 
 
@@ -79,7 +82,7 @@ def elbo_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["step"] for row in kept], float), np.array(values, float)
 
 
-def of_models(groups: Sequence[Group], images: Callable[[Path], tuple]) -> dict[str, Any]:
+def of_models(groups: Sequence[RunGroup], images: Callable[[Path], tuple]) -> dict[str, Any]:
     """Reconstructions of the same images and samples from the same key, a row for each objective; the first seed."""
     key_samples, key_reconstructions = jax.random.split(jax.random.key(0))
     first = [next(iter(group.folders.values())) for group in groups]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.flags.naming import folder_name, text
 from experiments.pictures.run_pictures import save
 from vae import figures
 from vae.runs.config import read_config
 from vae.runs.files import read_json
 from vae.runs.metrics import read_metrics
+from vae.runs.naming import folder_name, text
 from vae.sweeps import ranking, results
 from vae.sweeps.planning import RUNS
 from vae.sweeps.sweep_file import SWEEP

@@ -248,7 +248,7 @@ def test_kl_per_layer_comes_from_the_samples_of_the_elbo_and_adds_up_to_the_kl(l
 
 
 def test_what_a_posterior_does_not_offer_is_none_and_printed_as_a_dash(layered, capsys):
-    from experiments.evaluate import print_table
+    from experiments.command.evaluation_table import print_table
 
     summary = evaluation.summarize(evaluate(layered, np.ones((2, 2, 1, 1), np.float32), 1))
     assert [summary[name] for name in ("kl_per_dimension", "active_units", "pareto_k")] == [None] * 3
@@ -290,7 +290,7 @@ def summary_of(log_w):
 
 
 def test_k_hat_is_no_all_clear_where_there_are_too_few_samples_for_it(capsys):
-    from experiments.evaluate import print_pareto_k
+    from experiments.command.evaluation_table import print_pareto_k
 
     log_w = np.random.default_rng(0).normal(0, 10, (30, 100))
     few, enough = summary_of(log_w[:, :20]), summary_of(log_w)
@@ -311,7 +311,7 @@ def test_an_image_without_k_hat_among_others_counts_as_unreliable():
 
 
 def test_an_image_that_is_impossible_makes_the_means_infinite_and_is_counted(capsys):
-    from experiments.evaluate import warn
+    from experiments.command.evaluation_table import warn
     from vae.runs.files import finite_or_null
 
     log_w = np.zeros((4, 100))
@@ -431,7 +431,7 @@ def flow_model(part, factor):
 )
 def test_an_inverse_that_rounding_makes_wrong_is_measured_and_said(mlp, capsys, part, factor, wrong):
     """Large weights: log q(z|x) of a sample, by the inverse, is off by many nats, and finite."""
-    from experiments.evaluate import warn
+    from experiments.command.evaluation_table import warn
 
     model, params = flow_model(part, factor)
     images = mlp[2]

@@ -7,14 +7,13 @@ import os
 import numpy as np
 import pytest
 
-from experiments.command import comparison_runs
-from experiments.flags import naming, points, variants
+from experiments.flags import points, variants
 from tests.run_samples import config
-from vae.runs import checkpoint
+from vae.runs import checkpoint, naming
 from vae.runs.config import write_config
 from vae.runs.files import RunError
 from vae.runs.folder import CONFIG, METRICS
-from vae.sweeps import folders, planning
+from vae.sweeps import comparing, folders, planning
 
 NUMBERS = [
     -2.0,
@@ -91,11 +90,11 @@ def test_a_folder_name_is_short_and_its_characters_survive_a_checkpoint(tmp_path
 
 
 def plan(*settings):
-    """A Plan of one variant for each of `settings`, with nothing tuned."""
+    """A plan of one variant for each of `settings`, with nothing tuned."""
     configs = [config(**one) for one in settings]
     given = [{"objective": "elbo"} | one for one in settings]
-    found = [variants.Candidate(number, {}, one, {}) for number, one in enumerate(configs)]
-    return comparison_runs.Plan(variants.labels(configs), given, found, [0.1] * len(found))
+    found = [comparing.Candidate(number, {}, one, {}) for number, one in enumerate(configs)]
+    return comparing.ComparisonPlan(variants.labels(configs), given, found, [0.1] * len(found))
 
 
 CLASHING = [  # one folder for both, in the code before
@@ -109,19 +108,19 @@ CLASHING = [  # one folder for both, in the code before
 @pytest.mark.parametrize("settings", CLASHING, ids=str)
 def test_every_run_of_a_comparison_has_a_folder_and_every_objective_a_label(settings, tmp_path):
     made = plan(*settings)
-    places = comparison_runs.place(made, tmp_path, 2, recorded=False)
+    places = comparing.place(made, tmp_path, 2, recorded=False)
     assert len({folder for by_seed in places for folder in by_seed.values()}) == 4
     assert len(set(made.labels)) == 2
-    assert {one.config.seed for one in comparison_runs.runs_of(made, places).values()} == {0, 1}
-    assert len(comparison_runs.runs_of(made, places)) == 4
+    assert {one.config.seed for one in comparing.runs_of(made, places).values()} == {0, 1}
+    assert len(comparing.runs_of(made, places)) == 4
 
 
 def test_two_tuned_values_have_a_folder_each(tmp_path):
     one = plan({"objective": "renyi"}, {})
     tuned = [
-        variants.Candidate(0, {"alpha": alpha}, config(objective="renyi", alpha=alpha), {}) for alpha in (-2.0, 2.0)
+        comparing.Candidate(0, {"alpha": alpha}, config(objective="renyi", alpha=alpha), {}) for alpha in (-2.0, 2.0)
     ]
-    places = comparison_runs.place(one._replace(candidates=tuned), tmp_path, 1, recorded=False)
+    places = comparing.place(one._replace(candidates=tuned), tmp_path, 1, recorded=False)
     assert [folder.name for by_seed in places for folder in by_seed.values()] == [
         "renyi+alpha=-2+seed=0",
         "renyi+alpha=2+seed=0",
@@ -131,7 +130,7 @@ def test_two_tuned_values_have_a_folder_each(tmp_path):
 def test_two_runs_that_would_share_a_folder_are_refused(tmp_path):
     twice = plan({"learning_rate": 1e-3}, {"learning_rate": 1e-2})
     with pytest.raises(RunError, match=r"two runs would share the folder elbo\+seed=0: learning_rate is 0.001"):
-        comparison_runs.place(twice._replace(given=[{"objective": "elbo"}] * 2), tmp_path, 1, recorded=False)
+        comparing.place(twice._replace(given=[{"objective": "elbo"}] * 2), tmp_path, 1, recorded=False)
 
 
 def write(workdir, name, configuration):
@@ -146,7 +145,7 @@ def test_a_comparison_of_before_finds_its_folders_by_what_is_in_them(tmp_path):
     """Its names were computed otherwise, and two runs may have been given one: the second one wrote it."""
     settings = CLASHING[0]
     old = write(tmp_path, "renyi-alpha-2-seed-0", config(**settings[1]))
-    first, second = comparison_runs.place(plan(*settings), tmp_path, 1, recorded=True)
+    first, second = comparing.place(plan(*settings), tmp_path, 1, recorded=True)
     assert second == {0: old}
     assert first == {0: tmp_path / planning.RUNS / "renyi+alpha=-2+seed=0"}
 
@@ -155,7 +154,7 @@ def test_a_folder_is_not_taken_for_a_run_by_its_name(tmp_path):
     settings = CLASHING[0]
     write(tmp_path, "renyi+alpha=2+seed=0", config(objective="renyi", alpha=3.0))
     with pytest.raises(RunError, match=r"alpha=2\+seed=0 holds another run: alpha is 3.0, not 2.0; choose another"):
-        comparison_runs.place(plan(*settings), tmp_path, 1, recorded=True)
+        comparing.place(plan(*settings), tmp_path, 1, recorded=True)
 
 
 WANTED = {"000": config(), "001": config(learning_rate=1e-2)}

@@ -14,6 +14,7 @@ from tests.script_runs import everything, scripts
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CONFIG, METRICS
+from vae.sweeps.comparing import epochs_within
 from vae.sweeps.sweep_file import SWEEP
 
 __all__ = ["scripts"]
@@ -182,9 +183,7 @@ def test_a_budget_is_equal_for_all(budget, epochs):
     """25, 12 and 25 steps an epoch, at 0.1, 0.5 and 0.75 s; the dearest has the 10 epochs, no other a higher cost."""
     settings = [{"num_samples": 1}, {"num_samples": 1, "batch_size": 100}, {"num_samples": 2, "num_groups": 2}]
     configs = [config(epochs=10, **one) for one in settings]
-    pace = dict(zip(configs, (0.1, 0.5, 0.75), strict=True))
-    found = [variants.Candidate(number, {}, one, {}) for number, one in enumerate(configs)]
-    assert variants.within_budget(budget, found, 1294, pace.__getitem__) == epochs
+    assert epochs_within(budget, configs, 1294, (0.1, 0.5, 0.75)) == epochs
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,16 @@ def stored(dataset: Dataset, split: str, binarization: str, *, training: bool) -
     return Split(np.asarray(_binarize_fixed(images, first_index, split == "test")), labels)
 
 
+def subset(split: Split, num_examples: int | None) -> tuple[Split, np.ndarray]:
+    """`num_examples` images of a split, fixed at random, and their positions [N]; all if there are no more, or None."""
+    num_images = len(split.images)
+    if num_examples is None or num_examples >= num_images:
+        return split, np.arange(num_images)
+    # Not the first ones: the test images of binarized_mnist are sorted by class.
+    index = np.sort(np.random.default_rng(0).permutation(num_images)[:num_examples])
+    return Split(split.images[index], None if split.labels is None else split.labels[index]), index
+
+
 @jax.jit
 def _binarize_fixed(images, first_index, is_test):
     key = jax.random.fold_in(jax.random.key(FIXED_KEY), is_test)

@@ -38,6 +38,11 @@ class Config:
             "hyperparameters": self.hyperparameters._asdict(),
         }
 
+    def flat(self) -> dict[str, Any]:
+        """Every value by its name, those of the settings and the hyperparameters among them."""
+        values = self.to_dict()
+        return {**values.pop("settings"), **values.pop("hyperparameters"), **values}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any], file_format: int = FORMAT) -> Config:
         """The inverse of `to_dict`, also through JSON, and of files of older formats; raises SettingsError."""
@@ -50,13 +55,8 @@ class Config:
 
 
 def changed_settings(stored: Config, asked: Config) -> list[str]:
-    """Each setting in which `asked` differs from `stored`, but for the number of epochs, which may change."""
-
-    def flat(config):
-        values = config.to_dict()
-        return {**values.pop("settings"), **values.pop("hyperparameters"), **values} | {"epochs": None}
-
-    old, new = flat(stored), flat(asked)
+    """Each setting in which `asked` differs from `stored`; the number of epochs may change."""
+    old, new = (config.flat() | {"epochs": None} for config in (stored, asked))
     return [f"{name} is {old[name]}, not {new[name]}" for name in old if old[name] != new[name]]
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.command import comparison_runs, judging
-from experiments.flags.parsing import UsageError
-from tests.run_samples import config
+from experiments.flags import variants
+from tests.run_samples import config, digits
+from vae.judging import evaluations
+from vae.judging import groups as judging
 from vae.runs.config import write_config
 from vae.runs.files import RunError, write_json
 from vae.runs.folder import METRICS
+from vae.training import timing
 from vae.training.record import FAILURE
 
 
 def groups(*configs):
-    return [judging.Group(str(i), one, {0: Path(f"run{i}")}) for i, one in enumerate(configs)]
+    return [judging.RunGroup(str(i), one, {0: Path(f"run{i}")}) for i, one in enumerate(configs)]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def groups(*configs):
     ],
 )
 def test_two_log_likelihoods_of_different_quantities_are_refused(change, reason):
-    with pytest.raises(UsageError, match=f"run0 and run1 cannot be compared: {reason}"):
+    with pytest.raises(judging.ComparisonError, match=f"run0 and run1 cannot be compared: {reason}"):
         judging.check_comparable(groups(config(), config(**change)))
 
 
@@ -48,7 +50,7 @@ def test_log_likelihoods_of_other_images_are_refused(change, name):
         other = dataclasses.replace(other, settings=dataclasses.replace(other.settings, **change))
     else:
         other = dataclasses.replace(other, **change)
-    with pytest.raises(UsageError, match=f"cannot be compared: another {name}: "):
+    with pytest.raises(judging.ComparisonError, match=f"cannot be compared: another {name}: "):
         judging.check_comparable(groups(config(), other))
 
 
@@ -61,7 +63,7 @@ def test_what_leaves_the_log_likelihood_what_it_is_may_differ():
 
 def judged(*log_likelihood):
     values = np.array(log_likelihood)
-    return judging.Judged({"split": "test", "log_likelihood": values.mean()}, values)
+    return evaluations.RunEvaluation({"split": "test", "log_likelihood": values.mean()}, values)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +76,13 @@ def judged(*log_likelihood):
 )
 def test_an_objective_with_one_run_that_is_not_finite_is_out_whole_and_the_others_keep_all_their_seeds(bad, reason):
     folders = [{seed: Path(f"run{i}-{seed}") for seed in range(2)} for i in range(3)]
-    given = [judging.Group(f"g{i}", config(), by_seed) for i, by_seed in enumerate(folders)]
-    kept, evaluations, left_out = judging.judge_all(
+    given = [judging.RunGroup(f"g{i}", config(), by_seed) for i, by_seed in enumerate(folders)]
+    kept, found, left_out = evaluations.evaluate_groups(
         given, [0, 1], lambda folder: bad() if folder.name == "run1-1" else judged(-2.0, -1.0)
     )
     assert [group.label for group in kept] == ["g0", "g2"]
     assert [group.folders for group in kept] == [folders[0], folders[2]]
-    assert set(evaluations) == {*folders[0].values(), *folders[2].values()}
+    assert set(found) == {*folders[0].values(), *folders[2].values()}
     (line,) = left_out
     assert line.startswith(f"g1: {reason}; it is out with all its seeds, since a mean over those that went well would")
 
@@ -96,7 +98,7 @@ def test_of_runs_that_exist_an_objective_with_a_diverged_one_is_out_whole(tmp_pa
         else:
             row = {"step": 75, "epoch": 3.0, "split": "test", one.settings.objective: -20.0}
             (tmp_path / name / METRICS).write_text(json.dumps(row) + "\n")
-    groups, (line,) = judging.group(sorted(tmp_path.iterdir()))
+    groups, (line,) = judging.group(sorted(tmp_path.iterdir()), variants.labels)
     assert [sorted(path.name for path in group.folders.values()) for group in groups] == [["a0", "a1"], ["c0"]]
     assert line.startswith(f"iwae K=2 latent_dim=2 diverged ({tmp_path / 'b1'}); it is out with all its seeds")
 
@@ -111,10 +113,10 @@ def test_runs_of_one_program_have_one_pace_and_each_program_is_timed_once(monkey
         while True:
             yield float(len(timed)) + timed.index(one)
 
-    monkeypatch.setattr(comparison_runs, "seconds_per_step", seconds)
-    monkeypatch.setattr(comparison_runs, "loader", lambda: lambda one: None)
+    monkeypatch.setattr(timing, "seconds_per_step", seconds)
     rates = [config(learning_rate=rate) for rate in (1e-3, 3e-3, 1e-2)]
-    found = comparison_runs.paces([*rates, config(objective="iwae", num_samples=9), config(seed=3)])
+    runs = [*rates, config(objective="iwae", num_samples=9), config(seed=3)]
+    found = timing.paces(runs, lambda one: digits())
     assert len(timed) == 2
     assert len({found[0], found[1], found[2], found[4]}) == 1
     assert found[3] != found[0]

@@ -1,0 +1,128 @@
+"""What experiments.compare is asked to compare: runs that exist, or a plan of runs to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.flags import configuration, options, variants
+from experiments.flags.parsing import UsageError
+from experiments.flags.points import loader
+
+if TYPE_CHECKING:
+    from vae.datasets import Dataset, Split
+    from vae.evaluation.summary import EvaluationSettings
+    from vae.judging.groups import RunGroup
+    from vae.judging.tuning import ComparedRuns
+    from vae.sweeps.comparing import ComparisonPlan
+
+FLAGS = options.FLAGS
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """`folder` if it is a run, otherwise the runs below it."""
+    from vae.runs.folder import CONFIG
+
+    if (folder / CONFIG).exists():
+        return [folder.absolute()]
+    found = sorted(path.parent.absolute() for path in folder.rglob(CONFIG))
+    if not found:
+        raise UsageError(f"--runs={folder} holds no run (no {CONFIG}); train some with experiments.train")
+    return found
+
+
+def trained_before(asked: dict[str, Any], stored: dict[str, Any]) -> ComparedRuns:
+    """The runs of --runs; all that can be refused is refused before anything is written."""
+    from vae.judging import groups
+    from vae.judging.tuning import ComparedRuns
+    from vae.training import timing
+
+    found, left_out = groups.group(list(map(Path, asked["runs"])), variants.labels)
+    check_number(found, left_out)
+    groups.check_comparable(found)
+    groups.common_seeds(found)
+    evaluation_settings(found, asked)
+    paces = stored.get("seconds_per_step") or timing.paces([group.config for group in found], loader())
+    return ComparedRuns(found, paces, [], left_out)
+
+
+def make_plan(
+    chosen: Sequence[variants.Variant],
+    points: Sequence[dict[str, Any]],
+    budget: str,
+    given: set[str],
+    stored: dict[str, Any],
+    available,
+) -> tuple[ComparisonPlan, Dataset]:
+    """What is to be trained, and its data; raises UsageError, RunError or ObjectiveError if it cannot be."""
+    from vae.judging import groups
+    from vae.runs.files import RunError
+    from vae.sweeps import comparing
+    from vae.sweeps.sweep_file import PLAN
+    from vae.training import fit, timing
+
+    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
+    if len(points) > 1 and not len(dataset.validation.images):
+        raise UsageError("--tune chooses on validation images, and there are none; leave --validation=0 out")
+    found = variants.candidates(chosen, points, given, dataset)
+    first = {candidate.variant: candidate.config for candidate in reversed(found)}
+    labels = variants.labels([first[number] for number in range(len(chosen))])
+    if len(labels) < 2:
+        raise UsageError(f"--objectives={chosen[0].text} is one objective alone; a comparison needs two")
+    groups.refuse_others([(one.text, groups.about(first[number])) for number, one in enumerate(chosen)])
+    for candidate in found:
+        fit.check(None, candidate.config, dataset, available, begun=bool(stored))
+    configs = [candidate.config for candidate in found]
+    paces, epochs = stored.get("seconds_per_step"), stored.get("epochs")
+    if paces is None:
+        paces = timing.paces(configs, lambda config: dataset)
+    if any(values is not None and len(values) != len(found) for values in (paces, epochs)):
+        raise RunError(f"{PLAN} is damaged: it is of another number of runs; choose another --workdir")
+    epochs = epochs or comparing.epochs_within(budget, configs, len(dataset.train.images), paces)
+    found = variants.candidates(chosen, points, given, dataset, epochs)
+    return comparing.ComparisonPlan(labels, [variant.given for variant in chosen], found, paces), dataset
+
+
+def check_number(groups: Sequence[RunGroup], left_out: Sequence[str] = ()) -> None:
+    """Raises unless there are two to compare: TrainingFailed if some were left out, otherwise UsageError."""
+    if len(groups) >= 2:
+        return
+    from vae.training.record import TrainingFailed
+
+    found = f"there is one objective alone ({groups[0].label})" if groups else "there is no objective"
+    reasons = "".join(f"; left out: {text}" for text in left_out)
+    raise (TrainingFailed if left_out else UsageError)(f"{found}; a comparison needs two{reasons}")
+
+
+def evaluation_settings(groups: Sequence[RunGroup], asked: dict[str, Any]) -> EvaluationSettings:
+    """How test images are judged: as the flags say, otherwise as the runs were evaluated already."""
+    from vae.judging import evaluations
+
+    return evaluations.settings_for(
+        groups, asked["evaluation_samples"], asked["evaluation_seed"], asked["num_examples"]
+    )
+
+
+def tuning_settings(asked: dict[str, Any]) -> EvaluationSettings:
+    """How validation images are judged, among which a point is chosen."""
+    from vae.evaluation.summary import EvaluationSettings
+    from vae.judging import evaluations, tuning
+
+    return EvaluationSettings("validation", tuning.NUM_SAMPLES, asked["evaluation_seed"] or evaluations.SEED)
+
+
+def images_of(split: str, num_examples: int | None) -> Callable[[Path], tuple[Split, Any]]:
+    """Loads the images that a run is evaluated on, those of runs on the same data once."""
+    from vae.runs.config import read_config
+
+    loaded: dict[Any, Any] = {}
+
+    def load(folder):
+        config = read_config(folder)
+        key = config.dataset, config.validation, config.image_size, config.settings.binarization
+        if key not in loaded:
+            loaded[key] = options.evaluated_split(folder, split, num_examples)
+        return loaded[key]
+
+    return load

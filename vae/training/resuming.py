@@ -1,0 +1,29 @@
+"""Whether a run folder holds the run that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vae.datasets.dataset import Dataset
+from vae.runs import checkpoint
+from vae.runs.config import Config, changed_settings, read_config
+from vae.runs.files import RunError
+from vae.runs.folder import CHECKPOINTS, CONFIG
+
+
+def check(workdir: Path, config: Config, dataset: Dataset) -> None:
+    """Raises RunError if `workdir` holds another run, or the same one trained for longer than `config` says."""
+    if not (workdir / CONFIG).exists():
+        return
+    if differences := changed_settings(read_config(workdir), config):
+        raise RunError(
+            f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another --workdir "
+            f"(with --init_from={workdir} it starts from this run's parameters)"
+        )
+    steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
+    saved = checkpoint.steps(workdir / CHECKPOINTS)
+    if saved and saved[-1] > config.epochs * steps_per_epoch:
+        raise RunError(
+            f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
+            f"--epochs={config.epochs}; ask for more, or choose another --workdir"
+        )
