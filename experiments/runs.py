@@ -91,15 +91,15 @@ def sorted_by(score: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         print(f"runs of {len(groups)} kinds do not compare ({'; '.join(g.title for g in groups)})", file=sys.stderr)
     found = []
     for one in groups:
-        key = f"{score}_elbo" if score in BOUNDS and one.metric == "elbo" else score
-        if key != score:
+        column = f"{score}_elbo" if score in BOUNDS and one.metric == "elbo" else score
+        if column != score:
             print(f"{ranking.reason(one.changing)}: sorted by the ELBO", file=sys.stderr)
-        found += _descending(key, [by_run[name] for name in one.names])
+        found += _descending(column, [by_run[name] for name in one.names])
     return found if groups else _descending(score, rows)
 
 
-def _descending(key: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: -math.inf if row[key] is None else row[key], reverse=True)
+def _descending(column: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: -math.inf if row[column] is None else row[column], reverse=True)
 
 
 def shown_scores(rows: list[dict[str, Any]]) -> list[str]:

@@ -64,9 +64,9 @@ def charts(groups: Sequence[RunGroup], comparison: dict[str, Any], evaluations: 
     return made
 
 
-def values_of(summaries: Sequence[dict[str, Any]], key: str) -> np.ndarray:
+def values_of(summaries: Sequence[dict[str, Any]], name: str) -> np.ndarray:
     """The values of each seed; NaN for those that do not exist or are not finite."""
-    return np.array([summary[key] for summary in summaries], float)
+    return np.array([summary[name] for summary in summaries], float)
 
 
 def folders(group: RunGroup, comparison: dict[str, Any]) -> list[Path]:
@@ -93,10 +93,12 @@ def of_models(groups: Sequence[RunGroup], images: Callable[[Path], tuple]) -> di
     for group, folder in zip(groups, first, strict=True):
         model, params, settings = load_run(folder)
         labels = data.labels[chosen] if settings.num_classes else None
-        means, _ = generation.reconstructions(key_reconstructions, params, data.images[chosen], model, labels)
+        means, _ = generation.reconstructions(
+            jax.random.clone(key_reconstructions), params, data.images[chosen], model, labels
+        )
         reconstructed[group.label] = means
         classes = sorted_classes(settings.num_classes, NUM_SAMPLED)
-        sampled[group.label] = generation.samples(key_samples, params, model, NUM_SAMPLED, classes)
+        sampled[group.label] = generation.samples(jax.random.clone(key_samples), params, model, NUM_SAMPLED, classes)
     return {
         "reconstructions": figures.side_by_side(reconstructed, "Reconstructions of the same test images"),
         "samples": figures.side_by_side(sampled, "Samples from the same draws of the prior"),

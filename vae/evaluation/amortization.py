@@ -86,7 +86,7 @@ def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, 
     encoder = model.posterior(params, batch)
     optimizer = _adam(num_steps)
 
-    def loss(q, key):
+    def loss(key, q):
         z, log_q = q.sample_and_log_prob(key, num_samples)
         if not isinstance(q, Flow | ForwardFlow):  # whose density of a given z needs an inverse, or does not exist
             # The gradient's noise vanishes where q is the posterior (Roeder et al. 2017).
@@ -95,7 +95,7 @@ def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, 
 
     def step(t, carry):
         q, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(q, jax.random.fold_in(key_steps, t)), state, q)
+        updates, state = optimizer.update(jax.grad(loss, argnums=1)(jax.random.fold_in(key_steps, t), q), state, q)
         return optax.apply_updates(q, updates), state
 
     optimized, _ = lax.fori_loop(0, num_steps, step, (encoder, optimizer.init(encoder)))

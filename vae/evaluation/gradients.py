@@ -102,12 +102,12 @@ def measure(
     model.check_images(np.asarray(batch.x))
     if num_draws < LEAST_DRAWS:
         raise ValueError(f"{num_draws} draws are too few: {NUM_BLOCKS} blocks need {LEAST_DRAWS} or more")
-    key = stream(root, Stream.GRADIENTS, num_samples, int(reference))
+    root = stream(root, Stream.GRADIENTS, num_samples, int(reference))
     edges = [block * num_draws // NUM_BLOCKS for block in range(NUM_BLOCKS + 1)]
     groups = [name for name in sorted(params, key=reading_order) if jax.tree.leaves(params[name])]
     blocks = {name: [] for name in groups}
     for first, stop in pairwise(edges):
-        drawn = draw_moments(key, params, batch, hyperparameters, step, first, stop, model=model, objective=objective)
+        drawn = draw_moments(root, params, batch, hyperparameters, step, first, stop, model=model, objective=objective)
         count, mean, m2 = jax.device_get(drawn)
         for name in groups:
             block = Moments(int(count), vector(mean[name]), vector(m2[name]))

@@ -103,7 +103,13 @@ def spread(latents: Latents, value: Float[Array, ""]) -> Float[Array, "B"]:
 
 
 def info(
-    latents: Latents, key: Key[Array, ""], info_alpha: Scalar, info_lambda: Scalar, mmd_kernel: str, mmd_scale: Scalar
+    latents: Latents,
+    info_alpha: Scalar,
+    info_lambda: Scalar,
+    mmd_kernel: str,
+    mmd_scale: Scalar,
+    *,
+    key: Key[Array, ""],
 ) -> Terms:
     """E log p(x|z) − (1 − α)·KL − (α + λ − 1)·MMD²(q(z), p(z)) (InfoVAE; Zhao et al. 2019, eq. 6).
 

@@ -142,7 +142,7 @@ def whoever_comes_first(create, text: str) -> Any:
         except (exc.SQLAlchemyError, optuna.exceptions.OptunaError, AssertionError) as error:
             if attempt + 1 == ATTEMPTS:
                 raise RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
-            time.sleep(random.random() * 0.1 * (attempt + 1))
+            time.sleep(random.SystemRandom().random() * 0.1 * (attempt + 1))
         except RuntimeError as error:  # tables of another version of Optuna
             raise RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
 
