@@ -6,6 +6,7 @@ Shapes: N examples, C chains for each; z has leaves [N, C, 1, D_l].
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,50 +72,56 @@ def simulate(root, params, labels, index, model: Model):
     return jax.vmap(one)(labels, index)
 
 
-@partial(jax.jit, static_argnums=(8, 9))
-def tune(root, params, examples: Batch, points, log_step_size, betas, first, count, model: Model, num_leapfrog: int):
-    """(points, log step sizes [N, len(betas)]) of `count` temperatures, counted from `first`.
+class Stretch(NamedTuple):
+    """Temperatures that one call passes: `count` of those in `betas`, the first of which is number `first` of all."""
 
-    Each follows from the one before: it grows where more than `TARGET_ACCEPTANCE` is accepted.
-    """
+    betas: Any  # [T]
+    first: int
+    count: int
+    direction: int  # PILOT, FORWARD or REVERSE: which noise
+    increments: Any = None  # [T], of each from the one before
+
+
+@partial(jax.jit, static_argnames=("model", "num_leapfrog"))
+def tune(root, params, examples: Batch, points, log_step_size, stretch: Stretch, *, model: Model, num_leapfrog: int):
+    """(points, log step sizes [N, T]); each grows from the one before if more than `TARGET_ACCEPTANCE` is accepted."""
+    betas = stretch.betas
 
     def one(example, point, log_step_size):
-        _, key = _keys(root, example.index, PILOT)
+        _, key = _keys(root, example.index, stretch.direction)
         target = _target(params, example, model)
 
         def step(t, carry):
             point, log_step_size, found = carry
-            key_t, beta = jax.random.fold_in(key, first + t), betas[t].astype(found.dtype)
+            key_t, beta = jax.random.fold_in(key, stretch.first + t), betas[t].astype(found.dtype)
             point, accepted = transition(key_t, target, point, beta, jnp.exp(log_step_size), num_leapfrog)
             log_step_size = log_step_size + GAIN * (accepted.mean() - TARGET_ACCEPTANCE)
             return point, log_step_size, found.at[t].set(log_step_size)
 
         found = jnp.zeros(len(betas), log_step_size.dtype)
-        point, _, found = lax.fori_loop(0, count, step, (point, log_step_size, found))
+        point, _, found = lax.fori_loop(0, stretch.count, step, (point, log_step_size, found))
         return point, found
 
     return jax.vmap(one)(examples, points, log_step_size)
 
 
-@partial(jax.jit, static_argnums=(10, 11))
-def anneal(
-    root, params, examples: Batch, points, betas, increments, step_sizes, direction, first, count,
-    model: Model, num_leapfrog: int,
-):  # fmt: skip
-    """(points, log-weights gained [N, C], acceptance summed [N]) of `count` temperatures, counted from `first`."""
+@partial(jax.jit, static_argnames=("model", "num_leapfrog"))
+def anneal(root, params, examples: Batch, points, step_sizes, stretch: Stretch, *, model: Model, num_leapfrog: int):
+    """(points, log-weights gained [N, C], acceptance summed [N])."""
+    betas, increments = stretch.betas, stretch.increments
 
     def one(example, point, step_sizes):
-        _, key = _keys(root, example.index, direction)
+        _, key = _keys(root, example.index, stretch.direction)
         target = _target(params, example, model)
 
         def step(t, carry):
             point, log_w, acceptance = carry
             log_w = log_w + increments[t].astype(log_w.dtype) * point.log_p_x_given_z
-            key_t, beta = jax.random.fold_in(key, first + t), betas[t].astype(log_w.dtype)
+            key_t, beta = jax.random.fold_in(key, stretch.first + t), betas[t].astype(log_w.dtype)
             point, accepted = transition(key_t, target, point, beta, step_sizes[t], num_leapfrog)
             return point, log_w, acceptance + accepted.mean()
 
         nothing = jnp.zeros_like(point.log_p_z)
-        return lax.fori_loop(0, count, step, (point, nothing, nothing[0]))
+        return lax.fori_loop(0, stretch.count, step, (point, nothing, nothing[0]))
 
     return jax.vmap(one)(examples, points, step_sizes)

@@ -156,8 +156,9 @@ def _step_sizes(run: _Run, examples: Batch) -> np.ndarray:
     latest = np.full(len(examples.x), math.log(INITIAL_STEP_SIZE), examples.x.dtype)
     logs = [latest[:, None]]
     for rows, first, count in _calls(betas):
+        stretch = chains.Stretch(betas[rows], first, count, chains.PILOT)
         points, found = chains.tune(
-            run.root, run.params, examples, points, latest, betas[rows], first, count, run.model, run.num_leapfrog
+            run.root, run.params, examples, points, latest, stretch, model=run.model, num_leapfrog=run.num_leapfrog
         )
         logs.append(np.asarray(found)[:, :count])
         latest = logs[-1][:, -1]
@@ -181,10 +182,17 @@ def _through(run: _Run, examples: Batch, points, betas, step_sizes, direction: i
     log_w, acceptance = np.zeros((len(examples.x), run.num_chains)), np.zeros(len(examples.x))
     increments = np.diff(betas, prepend=betas[0])
     for rows, first, count in _calls(betas):
+        stretch = chains.Stretch(betas[rows], first, count, direction, increments[rows])
         points, gained, accepted = chains.anneal(
-            run.root, run.params, examples, points, betas[rows], increments[rows], step_sizes[:, rows], direction,
-            first, count, run.model, run.num_leapfrog,
-        )  # fmt: skip
+            run.root,
+            run.params,
+            examples,
+            points,
+            step_sizes[:, rows],
+            stretch,
+            model=run.model,
+            num_leapfrog=run.num_leapfrog,
+        )
         log_w += np.asarray(gained, np.float64)
         acceptance += np.asarray(accepted, np.float64)
         run.report(count)
