@@ -10,6 +10,7 @@ import pytest
 from vae import objectives
 from vae.evaluation import importance as evaluation
 from vae.models import model as models
+from vae.models import protocols
 from vae.objectives.estimators import ESTIMATORS
 from vae.settings import Hyperparameters, Settings
 
@@ -39,6 +40,50 @@ BATCH = models.Batch(
 def initialized(name):
     model = models.build(MODELS[name])
     return model, jax.jit(model.init)(jax.random.key(1), BATCH)
+
+
+def members(protocol):
+    """The names that a Protocol asks for."""
+    return {
+        name
+        for base in protocol.__mro__
+        if getattr(base, "_is_protocol", False)
+        for name in vars(base)
+        if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_part_of_a_model_offers_what_its_protocol_says_with_its_shapes(name):
+    model, params = initialized(name)
+    settings, classes = MODELS[name], BATCH.y if MODELS[name].num_classes else None
+    dims = (settings.latent_dim, *([settings.upper_latent_dim] if settings.upper_latent_dim else []))
+
+    def shapes(tree):
+        return [leaf.shape for leaf in jax.tree.leaves(tree)]
+
+    @jax.eval_shape
+    def _checked():
+        q, p = model.posterior(params, BATCH), model.prior(params, classes)
+        for part, protocol in ((q, protocols.ApproximatePosterior), (p, protocols.PriorDistribution)):
+            assert members(protocol) <= set(dir(part))
+            size = 3 if part is q else 1
+            z, log_density = part.sample_and_log_prob(jax.random.key(2), 5)
+            assert shapes(z) == [(5, size, dim) for dim in dims]
+            assert shapes(log_density) == [(5, size)] * len(dims)
+            assert (part.log_prob is None) == (part is q and not models.can_score(settings))
+            if part.log_prob is not None:
+                assert shapes(part.log_prob(z)) == [(5, size)] * len(dims)
+        z, _ = q.sample_and_log_prob(jax.random.key(2), 5)
+        assert q.mean is None or q.mean.shape == (3, dims[0])
+        assert q.covariance is None or q.covariance.shape == (3, dims[0], dims[0])
+        assert shapes(q.log_prob_per_dimension(z)) in ([], [(5, 3, dims[0])])
+        assert shapes(q.kl_per_dimension(p)) in ([], [(3, dim) for dim in dims])
+        x = model.likelihood(params, z, classes)
+        assert members(protocols.ImageDistribution) <= set(dir(x))
+        assert shapes((x.mean, x.sample(jax.random.key(3)))) == [(5, 3, *BATCH.x.shape[1:])] * 2
+        assert x.log_prob(BATCH.x[None]).shape == (5, 3)
+        return ()
 
 
 @pytest.mark.parametrize("name", MODELS)

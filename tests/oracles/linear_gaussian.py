@@ -93,6 +93,13 @@ class FullNormal(NamedTuple):
     def mean(self):
         return self.loc
 
+    @property
+    def covariance(self):
+        return self.scale_tril @ self.scale_tril.mT
+
+    def log_prob_per_dimension(self, z):
+        return None
+
     def sample_and_log_prob(self, key, num_samples):
         noise = jax.random.normal(key, (num_samples, *self.loc.shape), self.loc.dtype)
         z = self.loc[None] + jnp.einsum("bij,kbj->kbi", self.scale_tril, noise)

@@ -83,7 +83,7 @@ def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, 
     batch = jax.tree.map(lambda a: a[None], example)
     # Three, of which two are spent: a diagonal q keeps the noise that it always had.
     _, key_steps, key_evaluate = jax.random.split(stream(root, Stream.AMORTIZE, example.index), 3)
-    encoder = model.posterior(params, batch)
+    encoder: Any = model.posterior(params, batch)
     optimizer = _adam(num_steps)
 
     def loss(key, q):

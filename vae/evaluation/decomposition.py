@@ -95,8 +95,7 @@ def unavailable(model: Model, params: Any, images: np.ndarray, labels: np.ndarra
     def parts(images, labels):
         q, p = model.posterior(params, Batch(to_unit_interval(images), labels)), model.prior(params, labels)
         z, _ = q.sample_and_log_prob(jax.random.key(0), 1)
-        per_dimension = getattr(q, "log_prob_per_dimension", None)
-        return per_dimension and per_dimension(z), p.sample_and_log_prob(jax.random.key(0), 1)[0]
+        return q.log_prob_per_dimension(z), p.sample_and_log_prob(jax.random.key(0), 1)[0]
 
     per_dimension, from_prior = jax.eval_shape(parts, images[:2], None if labels is None else labels[:2])
     if per_dimension is None:

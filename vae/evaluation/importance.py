@@ -85,7 +85,7 @@ def weigh_example(root, params, image, y, index, *, model: Model, num_samples: i
         log_p_x_given_z=log_p_x_given_z,
         log_q_over_p=log_q_over_p,
         posterior_means=(*(jnp.repeat(mean, 2, axis=0) for mean in exact_means), *sampled_means),
-        kl_per_dimension=_of_example(q.kl_per_dimension and q.kl_per_dimension(prior)),
+        kl_per_dimension=_of_example(q.kl_per_dimension(prior)),
         log_w_of_masses=log_w_of_masses,
         inverse_error=_inverse_error(stream(root, Stream.EVALUATE, index, 0), q, inverses, block_size),
     )

@@ -48,7 +48,7 @@ def encode(params: Any, images: np.ndarray, model: Model, labels: np.ndarray | N
         q = model.posterior(params, Batch(to_unit_interval(images), labels))
         if q.mean is None:
             z, _ = q.sample_and_log_prob(jax.random.key(0), SAMPLES_OF_MEAN)
-            return Codes(z.mean(0), None)
+            return Codes(jax.tree.leaves(z)[0].mean(0), None)
         lowest = getattr(q, "lower", q)
         return Codes(q.mean, lowest.log_scale if isinstance(lowest, DiagonalNormal) else None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,42 +14,23 @@ from vae.models.likelihoods import LIKELIHOODS
 from vae.models.posteriors import CANNOT_SCORE, POSTERIORS, two_layers
 from vae.models.priors import PRIORS
 from vae.models.priors import two_layers as two_layers_prior
+from vae.models.protocols import Batch, CheckImages, Init, LikelihoodOf, PosteriorOf, PriorOf
 from vae.settings import Settings
 
 
-class Batch(NamedTuple):
-    """Images in [0, 1], and, where there are any, their labels and their positions in a data set of `dataset_size`."""
-
-    x: Float[Array, "B H W C"]
-    y: Int[Array, "B"] | None = None
-    index: Int[Array, "B"] | None = None
-    dataset_size: int | Int[Array, ""] | None = None
-
-
 class Model(NamedTuple):
-    """Pure functions of `params`, a dict with the subtrees `encoder`, `decoder` and `prior`.
-
-    init(key, batch, spread=1.0) -> params; the mean of `batch.x` sets the decoder's output bias, so pass the training
-        set's mean image (as a batch of one) or a large batch. A learned scale begins at `spread`, the root mean square
-        of the training set's values about that image. Spends `key`.
-    posterior(params, batch) -> q(z|x), with B examples (see posteriors.py).
-    prior(params, y=None) -> p(z), of the same interface, with B = 1 where it does not depend on y (see priors.py).
-    likelihood(params, z, y=None) -> p(x|z); `log_prob(x)` sums over an image, `sample(key)`, `mean`.
-        z is [..., B, D], and x is broadcast by the caller. Of several stochastic layers, the first is what x is made
-        of, and may be given alone.
-    likelihood_in_training: what p(x|z) is while it is trained, where that differs; None where it does not.
-    check_images(images): raises LikelihoodError where stored images [N, H, W, C] are none that p(x|z) can score.
+    """Pure functions of `params`; protocols.py says what they take and give.
 
     A class-conditional model is p(x|z, y) p(z) with q(z|x, y), given one-hot labels (Kingma et al. 2014, M2; Sohn et
     al. 2015). With y = None no class is marked.
     """
 
-    init: Callable[..., Any]
-    posterior: Callable[..., Any]
-    prior: Callable[..., Any]
-    likelihood: Callable[..., Any]
-    likelihood_in_training: Callable[..., Any] | None = None
-    check_images: Callable[..., None] = lambda images: None
+    init: Init
+    posterior: PosteriorOf
+    prior: PriorOf
+    likelihood: LikelihoodOf
+    likelihood_in_training: LikelihoodOf | None = None  # None: as `likelihood`
+    check_images: CheckImages = lambda images: None
 
     @property
     def in_training(self) -> Model:

@@ -39,7 +39,7 @@ def beta_tcvae(
 
 def pairwise_log_q(q, z: Float[Array, "B D"]) -> Float[Array, "B B D"]:
     """log q(z_i|x_j) of each dimension, at [i, j]; raises ObjectiveError where q has no density of a dimension."""
-    log_q = getattr(q, "log_prob_per_dimension", lambda z: None)(z[:, None])
+    log_q = q.log_prob_per_dimension(z[:, None])
     if log_q is None:
         raise ObjectiveError("beta_tcvae needs the density of each dimension of q(z|x); use --posterior=diagonal")
     return log_q
@@ -121,7 +121,7 @@ def info(
     prior_z, _ = latents.prior.sample_and_log_prob(key, num_samples * batch_size)
     # Of a single image, which a new run is refused, all pairs would be left out: its draws pass for those of q(z).
     image = jnp.tile(jnp.arange(batch_size), num_samples) if batch_size > 1 else None
-    mmd = mmd_squared(z.reshape(-1, z.shape[-1]), prior_z[:, 0], mmd_kernel, mmd_scale, image)
+    mmd = mmd_squared(z.reshape(-1, z.shape[-1]), one_layer(prior_z)[:, 0], mmd_kernel, mmd_scale, image)
     return {"kl": (1 - info_alpha, latents.kl), "mmd": (info_alpha + info_lambda - 1, spread(latents, mmd))}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -31,7 +33,8 @@ def with_discriminator(settings: Settings) -> Objective:
 
     def init(key, model):
         del model
-        return discriminator.init(key, jnp.zeros((1, settings.latent_dim)))["params"]
+        variables: Any = discriminator.init(key, jnp.zeros((1, settings.latent_dim)))
+        return variables["params"]
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
         key_z, key_permute = jax.random.split(key)

@@ -63,6 +63,7 @@ def rws(settings: Settings) -> Objective:
     def apply(key, params, model: Model, batch, hyperparameters, step):
         del hyperparameters, step
         q = model.posterior(params, batch)
+        assert q.log_prob is not None  # as `objectives.build` has checked
         z = lax.stop_gradient(q.sample_and_log_prob(key, settings.num_samples)[0])
         weighted = score_samples(params, model, batch, z, q.log_prob(z))
         normalized = lax.stop_gradient(jax.nn.softmax(weighted.log_w, axis=0))

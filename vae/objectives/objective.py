@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from vae.models.model import sum_layers
+from vae.models.model import Batch, Model, sum_layers
+from vae.models.protocols import ApproximatePosterior, Layers, Params, PriorDistribution
 from vae.settings import Hyperparameters, Settings
 
 FIELDS = {*Hyperparameters._fields, *(field.name for field in dataclasses.fields(Settings))}
@@ -20,17 +21,38 @@ class ObjectiveError(ValueError):
     """An objective that cannot be trained as asked; one line for the user."""
 
 
+@runtime_checkable
+class ObjectiveInit(Protocol):
+    def __call__(self, key: Key[Array, ""], model: Model, /) -> dict[str, Any]:
+        """Parameters of its own, {} for nearly all; they are trained as params["objective"]. Spends `key`."""
+        ...
+
+
+@runtime_checkable
+class ObjectiveApply(Protocol):
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        params: Params,
+        model: Model,
+        batch: Batch,
+        hyperparameters: Hyperparameters,
+        step: Int[Array, ""] | int,
+        /,
+    ) -> tuple[Float[Array, ""], Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+        """(surrogate, bound, metrics), in nats. Spends `key`.
+
+        The surrogate is what is differentiated; the bound is the value reported under the objective's name, whatever
+        the estimator.
+        """
+        ...
+
+
 class Objective(NamedTuple):
-    """A bound and how its gradient is taken.
+    """A bound and how its gradient is taken."""
 
-    init(key, model) -> extra parameters, {} for nearly all; they are trained as params["objective"].
-    apply(key, params, model, batch, hyperparameters, step) -> (surrogate [], bound [B], metrics).
-        `surrogate` is what is differentiated; `bound` is the value reported under the objective's name, whatever the
-        estimator; `metrics` are per example, [B], in nats. Spends `key`.
-    """
-
-    init: Callable[..., Any]
-    apply: Callable[..., Any]
+    init: ObjectiveInit
+    apply: ObjectiveApply
 
 
 Scalar = Float[Array, ""] | float
@@ -40,9 +62,9 @@ Terms = dict[str, tuple[Scalar, Float[Array, "B"]]]
 class Latents(NamedTuple):
     """q(z|x) of a batch, the prior, and K samples z of each q with their log densities [K, B]."""
 
-    q: Any
-    prior: Any
-    z: Any
+    q: ApproximatePosterior
+    prior: PriorDistribution
+    z: Layers[Float[Array, "K B D"]]
     log_q_z_given_x: Float[Array, "K B"]
     log_p_z: Float[Array, "K B"]
     step: Int[Array, ""] | int
