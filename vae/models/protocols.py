@@ -72,8 +72,8 @@ class ApproximatePosterior(Distribution, Protocol):
         """Of the first layer."""
         ...
 
-    def log_prob_per_dimension(self, z: Float[Array, "K #B D"], /) -> Float[Array, "K B D"] | None:
-        """None if the dimensions of z depend on each other given x."""
+    def log_prob_per_dimension(self, z: Layers[Float[Array, "K #B D"]], /) -> Float[Array, "K B D"] | None:
+        """Of one layer; None if there are several, or if the dimensions of z depend on each other given x."""
         ...
 
     def kl_per_dimension(self, prior: Any, /) -> Layers[Float[Array, "B D"]] | None:
