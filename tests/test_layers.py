@@ -104,5 +104,18 @@ def test_no_script_is_imported_and_what_scripts_share_imports_one_way(path):
     assert all(SHARED.index(other) <= SHARED.index(own) for other in used if own), used
 
 
+TWICE = {"Progress", "Program"}  # still
+
+
+def test_no_two_classes_have_one_name():
+    names = [
+        node.name
+        for path in (*FILES, *EXPERIMENTS.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert {name for name in names if names.count(name) > 1} <= TWICE
+
+
 def test_only_networks_imports_flax():
     assert [path.name for path in FILES if any(name.startswith("flax") for name in imported(path))] == ["networks.py"]

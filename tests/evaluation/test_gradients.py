@@ -11,7 +11,7 @@ import scipy.stats
 from tests.objectives.test_estimators import pair, params_at
 from vae import figures, objectives
 from vae.evaluation import gradients
-from vae.evaluation.gradients import Bias, Moments, Signal
+from vae.evaluation.gradients import Bias, GradientMoments, Signal
 from vae.models.model import Batch
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
@@ -47,9 +47,9 @@ def blocks(
 
 
 def of_draws(draws, num_blocks=gradients.NUM_BLOCKS):
-    """Blocks of Moments, by numpy, of draws [R, P]."""
+    """Blocks of moments, by numpy, of draws [R, P]."""
     parts = np.array_split(draws, num_blocks)
-    return [Moments(len(part), part.mean(0), ((part - part.mean(0)) ** 2).sum(0)) for part in parts]
+    return [GradientMoments(len(part), part.mean(0), ((part - part.mean(0)) ** 2).sum(0)) for part in parts]
 
 
 def columns(values: Signal | Bias):

@@ -28,7 +28,7 @@ NUM_BLOCKS = 10  # J: independent parts of the draws, for standard errors and th
 LEAST_DRAWS = 2 * NUM_BLOCKS
 
 
-class Moments(NamedTuple):
+class GradientMoments(NamedTuple):
     """Of `count` draws: their mean and the sum of squared deviations from it. A pytree, or vectors [P]."""
 
     count: Any
@@ -57,7 +57,7 @@ def draw_moments(
     *,
     model: Model,
     objective: Objective,
-) -> Moments:
+) -> GradientMoments:
     """Moments of draws `first` to `stop` − 1 (Welford 1962); draw r is made with fold_in(key, r)."""
 
     def add(r, moments):
@@ -66,17 +66,19 @@ def draw_moments(
         count = moments.count + 1
         mean = jax.tree.map(lambda m, g: m + (g - m) / count.astype(g.dtype), moments.mean, draw)
         m2 = jax.tree.map(lambda s, g, old, new: s + (g - old) * (g - new), moments.m2, draw, moments.mean, mean)
-        return Moments(count, mean, m2)
+        return GradientMoments(count, mean, m2)
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    return lax.fori_loop(first, stop, add, Moments(jnp.zeros((), jnp.int32), zeros, zeros))
+    return lax.fori_loop(first, stop, add, GradientMoments(jnp.zeros((), jnp.int32), zeros, zeros))
 
 
-def merge(a: Moments, b: Moments) -> Moments:
+def merge(a: GradientMoments, b: GradientMoments) -> GradientMoments:
     """Moments of the draws of both, from those of vectors (Chan et al. 1979)."""
     count = a.count + b.count
     delta = b.mean - a.mean
-    return Moments(count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta**2 * (a.count * b.count / count))
+    return GradientMoments(
+        count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta**2 * (a.count * b.count / count)
+    )
 
 
 def measure(
@@ -92,8 +94,8 @@ def measure(
     step: int = 0,
     reference: bool = False,
     on_progress: Callable[[int], None] = lambda draws: None,
-) -> dict[str, list[Moments]]:
-    """group → the Moments, float64 vectors [P], of J consecutive blocks of `num_draws` draws.
+) -> dict[str, list[GradientMoments]]:
+    """group → the moments, float64 vectors [P], of J consecutive blocks of `num_draws` draws.
 
     The noise is a function of `root`, `num_samples`, `reference` and the draw: estimators see the same samples, a
     reference sees others. `on_progress` gets the number of draws of each finished block. Raises ValueError for fewer
@@ -110,7 +112,7 @@ def measure(
         drawn = draw_moments(root, params, batch, hyperparameters, step, first, stop, model=model, objective=objective)
         count, mean, m2 = jax.device_get(drawn)
         for name in groups:
-            block = Moments(int(count), vector(mean[name]), vector(m2[name]))
+            block = GradientMoments(int(count), vector(mean[name]), vector(m2[name]))
             if not np.isfinite(block.m2).all():
                 raise FloatingPointError(f"the gradient of the {name} is not finite")
             blocks[name].append(block)
@@ -142,7 +144,7 @@ class Signal(NamedTuple):
     noise_floor: float
 
 
-def signal(blocks: Sequence[Moments]) -> Signal:
+def signal(blocks: Sequence[GradientMoments]) -> Signal:
     """The mean gradient of a group and its noise.
 
     The signal-to-noise ratio |E g_i|/√Var g_i is that of each parameter (Rainforth et al. 2018); `snr` is its plain
@@ -176,7 +178,7 @@ def signal(blocks: Sequence[Moments]) -> Signal:
     )
 
 
-def ratio(moments: Moments) -> float:
+def ratio(moments: GradientMoments) -> float:
     """Mean of |mean|/std over the parameters whose gradient varies; NaN where none does."""
     varies = moments.m2 > 0
     if not varies.any():
@@ -201,7 +203,7 @@ class Bias(NamedTuple):
     share_below_5_percent: float  # share of the parameters with a p-value below .05; .05 expected without a bias
 
 
-def bias(blocks: Sequence[Moments], reference: Sequence[Moments]) -> Bias:
+def bias(blocks: Sequence[GradientMoments], reference: Sequence[GradientMoments]) -> Bias:
     """Test whether an estimator has the mean of a reference, both in J independent blocks.
 
     `p_max_t` finds a bias in a few parameters: Welch's t-test of each one whose gradient varies, corrected for their
