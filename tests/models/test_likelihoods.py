@@ -277,16 +277,16 @@ def fitted(**changes):
     first = initialize(
         jax.random.key(0), Hyperparameters(ema_decay=0.9), images.Moments(jnp.full((8, 8, 1), 0.3), jnp.ones(()))
     )
-    fit_scale = jax.jit(partial(training.fit_scale, model=model, settings=settings))
-    return first, lambda root, state=first: fit_scale(root, state, data), data
+    refit = jax.jit(partial(training.refit, model=model, settings=settings))
+    return first, lambda root, state=first: refit(root, state, data), data
 
 
 def test_sigma_is_a_function_of_seed_and_step_and_the_last_batch_is_masked():
-    first, fit_scale, data = fitted()
-    once = fit_scale(jax.random.key(0))
-    assert_same_bits(fit_scale(jax.random.key(0)), once)
-    assert log_scale(fit_scale(jax.random.key(1)).params) != log_scale(once.params)
-    assert log_scale(fit_scale(jax.random.key(0), first._replace(step=first.step + 1)).params) != log_scale(once.params)
+    first, refit, data = fitted()
+    once = refit(jax.random.key(0))
+    assert_same_bits(refit(jax.random.key(0)), once)
+    assert log_scale(refit(jax.random.key(1)).params) != log_scale(once.params)
+    assert log_scale(refit(jax.random.key(0), first._replace(step=first.step + 1)).params) != log_scale(once.params)
     # The two batches of 50 by hand: the second is half filled.
     model, total = models.build(optimal().settings), 0.0
     x = np.asarray(data.images, np.float32) / 255
@@ -299,8 +299,8 @@ def test_sigma_is_a_function_of_seed_and_step_and_the_last_batch_is_masked():
 
 
 def test_sigma_changes_nothing_but_itself_and_the_average_has_it_too():
-    first, fit_scale, _ = fitted(average_weights=True, ema_decay=0.9)
-    once = fit_scale(jax.random.key(0))
+    first, refit, _ = fitted(average_weights=True, ema_decay=0.9)
+    once = refit(jax.random.key(0))
     assert log_scale(once.average) == log_scale(once.params) != 0
     for tree in (once.params, once.average):
         tree["decoder"]["output"]["log_scale"] = jnp.zeros(())
@@ -310,8 +310,8 @@ def test_sigma_changes_nothing_but_itself_and_the_average_has_it_too():
 def test_training_neither_reads_nor_moves_the_stored_sigma():
     settings = optimal().settings
     model, objective = models.build(settings), objectives.build(settings)
-    first, fit_scale, data = fitted()
-    once = fit_scale(jax.random.key(0))
+    first, refit, data = fitted()
+    once = refit(jax.random.key(0))
 
     @jax.jit
     def step(state):

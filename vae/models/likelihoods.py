@@ -25,6 +25,7 @@ from vae.models.distributions import (
     OptimalNormal,
     bounded,
     flatten_image,
+    optimal_log_scale,
     unbounded,
 )
 from vae.settings import Settings
@@ -37,20 +38,33 @@ MASSES = ("discretized_logistic", "logistic_mixture", "categorical")
 LEAST_SPREAD = 0.001  # images that are all alike would have a scale of 0
 
 
+class LikelihoodRefit(NamedTuple):
+    """Parameters of a likelihood that no gradient trains: they are set in closed form after every epoch.
+
+    in_training(params, raw): p(x|z) as a training step sees it, which does not read these parameters.
+    statistic(p, x) -> [B]: what their optimum depends on, for each image; p is p(x|z) of one z, [1, B].
+    solve(mean) -> the optimum, a part of `params`; `mean` is that of the statistic over the training set.
+    """
+
+    in_training: Callable[[dict[str, Any], Float[Array, "... H W N"]], Any]
+    statistic: Callable[[Any, Float[Array, "B H W C"]], Float[Array, "B"]]
+    solve: Callable[[Float[Array, ""]], dict[str, Any]]
+
+
 class Likelihood(NamedTuple):
     """How raw decoder outputs become a distribution of x.
 
     `init(mean_image, spread)` gives the parameters it adds to the decoder's; `bias` makes the untrained decoder output
     the mean training image (Burda et al. 2016, authors' code), and a learned scale begins at `spread`, the root mean
     square of the training images about it, which is the best one for that decoder. `distribution(params, raw)` takes
-    raw [..., H, W, n·C], the n outputs of each channel one block of C after the other; `in_training` is the same where
-    training differs.
+    raw [..., H, W, n·C], the n outputs of each channel one block of C after the other. `refit`: None if gradients
+    train all of it.
     """
 
     outputs_per_channel: int
     init: Callable[[Float[Array, "H W C"], Float[Array, ""]], dict[str, Any]]
     distribution: Callable[[dict[str, Any], Float[Array, "... H W N"]], Any]
-    in_training: Callable[[dict[str, Any], Float[Array, "... H W N"]], Any] | None = None
+    refit: LikelihoodRefit | None = None
 
 
 def add_bias(raw: Float[Array, "... H W N"], bias: Float[Array, "H W N"]) -> Float[Array, "... H W N"]:
@@ -119,8 +133,9 @@ def continuous_bernoulli(settings: Settings) -> Likelihood:
 def normal(settings: Settings) -> Likelihood:
     """N(mean, σ²) with one σ for all values (Rybkin et al. 2021): `settings.scale`, or learned and bounded, or optimal.
 
-    Optimal: in training σ² is the mean squared error of the batch, elsewhere exp(2·log_scale), which has no gradient
-    and is set from the training set at the end of every epoch (training.fit_scale).
+    Optimal: in training σ² is the mean squared error of the batch, elsewhere exp(2·log_scale), which has no gradient.
+    After every epoch it is set to the mean squared error of all values of the training set, with one z of q(z|x) for
+    each image.
     """
     fixed = settings.scale if isinstance(settings.scale, int | float) else None
 
@@ -142,7 +157,14 @@ def normal(settings: Settings) -> Likelihood:
     def in_training(params, raw):
         return Independent(OptimalNormal(add_bias(raw, params["bias"])))
 
-    return Likelihood(1, init, distribution, in_training if settings.scale == "optimal" else None)
+    def squared_error(p, x):
+        return (flatten_image(p.mean[0] - x) ** 2).mean(-1)
+
+    def solve(mean):
+        return {"log_scale": optimal_log_scale(mean)}
+
+    refit = LikelihoodRefit(in_training, squared_error, solve) if settings.scale == "optimal" else None
+    return Likelihood(1, init, distribution, refit)
 
 
 def discretized_logistic(settings: Settings) -> Likelihood:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +19,23 @@ from vae.models.protocols import Batch, CheckImages, Init, LikelihoodOf, Posteri
 from vae.settings import Settings
 
 
+class Refit(NamedTuple):
+    """What a model re-estimates in closed form from the training set after every epoch, and no gradient trains.
+
+    likelihood_in_training: p(x|z) as a training step sees it, without these parameters.
+    statistic(key, params, batch) -> [B], what their optimum depends on, for each image; spends `key`.
+    apply(params, mean) -> `params` with the optimum for the mean of the statistic over the training set.
+    """
+
+    likelihood_in_training: LikelihoodOf
+    statistic: Callable[..., Float[Array, "B"]]
+    apply: Callable[[Any, Float[Array, ""]], Any]
+
+
 class Model(NamedTuple):
     """Pure functions of `params`; protocols.py says what they take and give.
+
+    `refit` is what is set in closed form after every epoch; None if gradients train everything.
 
     A class-conditional model is p(x|z, y) p(z) with q(z|x, y), given one-hot labels (Kingma et al. 2014, M2; Sohn et
     al. 2015). With y = None no class is marked.
@@ -29,13 +45,13 @@ class Model(NamedTuple):
     posterior: PosteriorOf
     prior: PriorOf
     likelihood: LikelihoodOf
-    likelihood_in_training: LikelihoodOf | None = None  # None: as `likelihood`
+    refit: Refit | None = None
     check_images: CheckImages = lambda images: None
 
     @property
     def in_training(self) -> Model:
         """The model that a training step sees."""
-        return self if self.likelihood_in_training is None else self._replace(likelihood=self.likelihood_in_training)
+        return self if self.refit is None else self._replace(likelihood=self.refit.likelihood_in_training)
 
 
 class ModelError(ValueError):
@@ -125,15 +141,29 @@ def build(settings: Settings) -> Model:
 
         return likelihood
 
-    in_training = likelihood_family.in_training
+    likelihood, of_output = decoded(likelihood_family.distribution), likelihood_family.refit
     return Model(
         init,
         posterior,
         prior,
-        likelihood=decoded(likelihood_family.distribution),
-        likelihood_in_training=None if in_training is None else decoded(in_training),
+        likelihood,
+        None if of_output is None else _refit(of_output, posterior, likelihood, decoded(of_output.in_training)),
         check_images=lambda images: check_images(settings, images),
     )
+
+
+def _refit(of_output: Any, posterior: Callable, likelihood: Callable, likelihood_in_training: Callable) -> Refit:
+    """The Refit of a model whose likelihood has the LikelihoodRefit `of_output`."""
+
+    def statistic(key, params, batch):
+        z, _ = posterior(params, batch).sample_and_log_prob(key, 1)
+        return of_output.statistic(likelihood(params, z, batch.y), batch.x)
+
+    def apply(params, mean):
+        decoder = params["decoder"]
+        return params | {"decoder": decoder | {"output": decoder["output"] | of_output.solve(mean)}}
+
+    return Refit(likelihood_in_training, statistic, apply)
 
 
 def one_hot(y: Int[Array, "B"] | None, settings: Settings, size: int) -> Float[Array, "B classes"] | None:

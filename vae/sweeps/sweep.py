@@ -176,7 +176,7 @@ class Crew:
         self.drop(names)
 
     def _end_epoch(self, seen: training.TrainState, board: Scoreboard) -> dict[str, dict[str, float]]:
-        self.states = self.program.fit_scale(self.members, self.states, self.data["train"])
+        self.states = self.program.refit(self.members, self.states, self.data["train"])
         values = self.program.validate(self.members, self.states, self.data[self.held_out])
         for r, record in enumerate(self.records):
             if self.going[r]:

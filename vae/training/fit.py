@@ -108,7 +108,7 @@ def fit(
             if step == epoch_end:
                 seconds = seconds_before + time.perf_counter() - started
                 record.write(metrics, step, "train", means | {"seconds": seconds})
-                state = program.fit_scale(state, splits["train"])
+                state = program.refit(state, splits["train"])
                 values = program.validate(state, splits[held_out])
                 held_out_bound = values["bound"]
                 record.write(metrics, step, held_out, values)
@@ -165,7 +165,7 @@ class Program(NamedTuple):
     whole: NamedSharding
     compiled_train_steps: Callable[..., training.TrainState]
     compiled_validate: Callable[..., dict[str, jax.Array]]
-    compiled_fit_scale: Callable[..., training.TrainState] | None
+    compiled_refit: Callable[..., training.TrainState] | None
 
     @classmethod
     def compile(cls, config: Config, devices: Sequence[Any]) -> Program:
@@ -181,7 +181,7 @@ class Program(NamedTuple):
         hyperparameters = jax.tree.map(jnp.asarray, config.hyperparameters)
         root, hyperparameters = hosts.place((jax.random.key(config.seed), hyperparameters), whole)
         train_steps = partial(training.train_steps, **parts, sharding=shared)
-        fit_scale = partial(training.fit_scale, model=parts["model"], settings=settings)
+        refit = partial(training.refit, model=parts["model"], settings=settings)
         return cls(
             parts,
             root,
@@ -189,7 +189,7 @@ class Program(NamedTuple):
             whole,
             jax.jit(train_steps, donate_argnames="state"),
             jax.jit(partial(training.validate, **parts)),
-            None if parts["model"].likelihood_in_training is None else jax.jit(fit_scale),
+            None if parts["model"].refit is None else jax.jit(refit),
         )
 
     def put(self, tree: Any) -> Any:
@@ -198,9 +198,9 @@ class Program(NamedTuple):
     def train_steps(self, state: training.TrainState, data: Split, stop: int) -> training.TrainState:
         return self.compiled_train_steps(self.root, state, data, jnp.int32(stop), self.hyperparameters)
 
-    def fit_scale(self, state: training.TrainState, data: Split) -> training.TrainState:
-        """`state` with what p(x|z) is given outside of training, where that differs."""
-        return state if self.compiled_fit_scale is None else self.compiled_fit_scale(self.root, state, data)
+    def refit(self, state: training.TrainState, data: Split) -> training.TrainState:
+        """`state` with what the model re-estimates after an epoch."""
+        return state if self.compiled_refit is None else self.compiled_refit(self.root, state, data)
 
     def validate(self, state: training.TrainState, data: Split) -> dict[str, float]:
         """The bound being trained and its metrics, averaged over `data`, with the same noise at every call."""

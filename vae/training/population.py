@@ -161,12 +161,12 @@ class Program:
             key, numbers = stream(jax.random.key(members.seed), Stream.EVALUATE), members.hyperparameters
             return training.validate(key, state.evaluated_params, data, numbers, **parts)
 
-        def fit_scale(data, state, members):
+        def refit(data, state, members):
             root = jax.random.key(members.seed)
-            return training.fit_scale(root, state, data, model=parts["model"], settings=settings)
+            return training.refit(root, state, data, model=parts["model"], settings=settings)
 
-        refits = parts["model"].likelihood_in_training is not None
-        self._fit_scale = self.layout.compile(fit_scale, donate=1) if refits else None
+        refits = parts["model"].refit is not None
+        self._refit = self.layout.compile(refit, donate=1) if refits else None
         self._initialize = self.layout.compile(initialize)
         self._train_steps = self.layout.compile(train_steps, donate=1)
         self._validate = self.layout.compile(validate)
@@ -186,9 +186,9 @@ class Program:
         states, seen = outputs
         return states, self.layout.get(seen)
 
-    def fit_scale(self, members: Any, states: Any, data: Any) -> Any:
-        """The states with what p(x|z) is given outside of training, where that differs; those passed in are spent."""
-        return states if self._fit_scale is None else self._fit_scale(data, states, members)
+    def refit(self, members: Any, states: Any, data: Any) -> Any:
+        """The states with what the model re-estimates after an epoch; those passed in are spent."""
+        return states if self._refit is None else self._refit(data, states, members)
 
     def validate(self, members: Any, states: Any, data: Any) -> dict[str, Float[np.ndarray, "R"]]:
         """Each run's bound and metrics averaged over `data`, with the same noise at every call."""

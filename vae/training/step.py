@@ -14,8 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vae.datasets.dataset import Split
-from vae.datasets.images import Moments, flatten_image, seen_in_training, to_unit_interval
-from vae.models.distributions import optimal_log_scale
+from vae.datasets.images import Moments, seen_in_training, to_unit_interval
 from vae.models.model import Batch, Model
 from vae.objectives import Objective
 from vae.settings import Hyperparameters, Settings
@@ -237,30 +236,24 @@ def validate(
     return {name: value.sum() / num_images for name, value in sums.items()}
 
 
-def fit_scale(root: Key[Array, ""], state: TrainState, data: Split, *, model: Model, settings: Settings) -> TrainState:
-    """`state` with the log_scale of a normal likelihood at its optimum over `data`, as evaluated (Rybkin et al. 2021).
+def refit(root: Key[Array, ""], state: TrainState, data: Split, *, model: Model, settings: Settings) -> TrainState:
+    """`state` with what `model.refit` re-estimates at its optimum over `data`, as evaluated; as it is if there is none.
 
-    That is ½ log of the mean squared error of all values, with one z of q(z|x) for each image, whose noise is a
-    function of (seed, step). The average of the weights, where there is one, is what is evaluated, and gets it too.
+    The noise is a function of (seed, step). The average of the weights is what is evaluated, and gets the values too.
     """
+    refitted = model.refit
+    if refitted is None:
+        return state
     num_images, batch_size = len(data.images), settings.batch_size
     params = state.evaluated_params
 
-    def squared_error(number):
+    def batch_sum(number):
         position = number * batch_size + jnp.arange(batch_size)
         index = jnp.minimum(position, num_images - 1)
         batch = Batch(to_unit_interval(data.images[index]), None if data.labels is None else data.labels[index], index)
-        key = stream(root, Stream.SCALE, state.step, number)
-        z, _ = model.posterior(params, batch).sample_and_log_prob(key, 1)
-        error = flatten_image(model.likelihood(params, z, batch.y).mean[0] - batch.x) ** 2
-        return jnp.where(position < num_images, error.mean(-1), 0).sum()
+        values = refitted.statistic(stream(root, Stream.SCALE, state.step, number), params, batch)
+        return jnp.where(position < num_images, values, 0).sum()
 
-    total = lax.map(squared_error, jnp.arange(-(-num_images // batch_size))).sum()
-    log_scale = optimal_log_scale(total / num_images)
-
-    def with_log_scale(params):
-        output = params["decoder"]["output"] | {"log_scale": log_scale}
-        return params | {"decoder": params["decoder"] | {"output": output}}
-
-    average = None if state.average is None else with_log_scale(state.average)
-    return state._replace(params=with_log_scale(state.params), average=average)
+    mean = lax.map(batch_sum, jnp.arange(-(-num_images // batch_size))).sum() / num_images
+    average = None if state.average is None else refitted.apply(state.average, mean)
+    return state._replace(params=refitted.apply(state.params, mean), average=average)
