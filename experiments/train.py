@@ -33,12 +33,12 @@ def main() -> int:
     from vae import hosts
     from vae.runs.config import write_config
     from vae.runs.folder import lock
-    from vae.training import fit, resuming
+    from vae.training import fit, resuming, start
 
     available = devices.start(FLAGS.devices, distributed=FLAGS.distributed)
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     config = configuration.config(dataset)
-    fit.check(workdir, config, dataset, available)
+    start.check(workdir, config, dataset, available)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
     with lock(workdir):

@@ -18,7 +18,7 @@ from vae import hosts
 from vae.api import load_run
 from vae.runs import checkpoint
 from vae.runs.folder import lock
-from vae.training import fit
+from vae.training.loop import Pace
 
 __all__ = ["scripts"]
 
@@ -197,7 +197,7 @@ def what_is_agreed(number, port, path):
     os.environ |= {key: str(value) for key, value in by_hand(number, 2, port).items()}
     jax.config.update("jax_num_cpu_devices", 2)
     hosts.join()
-    pace = fit.Pace(1.0)
+    pace = Pace(1.0)
     for seconds in (1.0, 0.01 * (number + 1), 0.02 * (number + 1)):
         pace.saw(1, seconds)
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("run",))

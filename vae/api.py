@@ -9,7 +9,7 @@ import jax
 
 from vae.models import model as models
 from vae.settings import Settings
-from vae.training import fit
+from vae.training import start
 
 
 class LoadedRun(NamedTuple):
@@ -25,5 +25,5 @@ def load_run(workdir: str | Path, checkpoint: str | int = "last") -> LoadedRun:
 
     "best" is the checkpoint with the highest validation bound.
     """
-    config, state = fit.saved_state(Path(workdir).expanduser(), checkpoint)
+    config, state = start.saved_state(Path(workdir).expanduser(), checkpoint)
     return LoadedRun(models.build(config.settings), jax.device_put(state.evaluated_params), config.settings)

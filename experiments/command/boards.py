@@ -30,11 +30,11 @@ class SweepBoard(LiveLine):
 
 
 class SearchBoard(LiveLine):
-    """Also what the study of `member` has reached, over all workers."""
+    """Also what the study of `worker` has reached, over all workers."""
 
-    def __init__(self, member):
+    def __init__(self, worker):
         super().__init__()
-        self._member, self._told, self._best = member, "", ""
+        self._worker, self._told, self._best = worker, "", ""
 
     def update(self, progress) -> None:
         """As vae.search reports it."""
@@ -52,12 +52,12 @@ class SearchBoard(LiveLine):
         """How many trials are told, and the best of them."""
         from optuna.trial import TrialState
 
-        trials = self._member.trials()
+        trials = self._worker.trials()
         told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
         best = max(finished, key=lambda trial: trial.value, default=None)
         return (
-            f"{len(told)} of {self._member.num_trials} trials, ",
+            f"{len(told)} of {self._worker.num_trials} trials, ",
             "" if best is None else f", best {best.value:.2f} ({label(rounded(best.params))})",
         )
 

@@ -83,7 +83,7 @@ def exit_code(error: Exception) -> int | None:
     from vae.objectives import ObjectiveError
     from vae.runs.checkpoint import CheckpointError
     from vae.runs.files import RunError
-    from vae.training.fit import TrainingFailed
+    from vae.training.record import TrainingFailed
 
     of_a_run = DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError
     if isinstance(error, of_a_run | ComparisonError | HostsError):

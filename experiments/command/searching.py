@@ -72,11 +72,11 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
         with lock(workdir):
             opened = shared or storage.open_storage(str(workdir / JOURNAL))
             study.join(opened, asked["study"], wanted)
-            worker = study.Worker(
+            identity = study.WorkerId(
                 stored.get("worker") or uuid.uuid4().hex, str(workdir.absolute()), os.uname().nodename
             )
-            begin(workdir, stored, asked, worker.id, available)
-            member = study.Member(opened, asked["study"], worker, wanted, asked["trials"])
+            begin(workdir, stored, asked, identity.id, available)
+            worker = study.StudyWorker(opened, asked["study"], identity, wanted, asked["trials"])
             spec = study.Spec(
                 space=distributions(space),
                 sampler=asked["search"],
@@ -87,16 +87,16 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                 seeds=(FLAGS.seed,) if shared is None else (FLAGS.seed, secrets.randbits(64)),
             )
 
-            def configure(params: dict[str, Any]) -> search.Run:
+            def configure(params: dict[str, Any]) -> search.TrialRun:
                 one = configured(point_of(space, params), given, load)
                 about = {"flags": one.flags, "argv": argv(), "devices": list(map(str, available))}
-                return search.Run(one.values, one.config, about)
+                return search.TrialRun(one.values, one.config, about)
 
             print(f"search for the highest validation {named(metric)} by {asked['search']}: {asked['trials']} trials")
-            with SearchBoard(member) as board:
+            with SearchBoard(worker) as board:
                 finished = search.search(
                     workdir,
-                    member,
+                    worker,
                     spec,
                     configure,
                     load,
@@ -108,7 +108,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                 )
             if not finished:
                 return script.stopped(workdir)
-            conclude(workdir, member, space, metric)
+            conclude(workdir, worker, space, metric)
     print(workdir)
     return 0
 
@@ -271,14 +271,14 @@ def argv() -> list[str]:
     return list(map(passwords.without_password, sys.argv))
 
 
-def conclude(workdir: Path, member, space: Sequence[Axis | Range], metric: str) -> None:
+def conclude(workdir: Path, worker, space: Sequence[Axis | Range], metric: str) -> None:
     """Write and print what the search found; raises TrainingFailed where no trial stayed finite."""
     from optuna.trial import TrialState
 
     from vae.sweeps import results, study
     from vae.training import record
 
-    trials = member.trials()
+    trials = worker.trials()
     told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
     diverged = [trial for trial in told if trial.user_attrs.get(study.DIVERGED)]

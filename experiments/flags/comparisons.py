@@ -60,7 +60,7 @@ def make_plan(
     from vae.runs.files import RunError
     from vae.sweeps import comparing
     from vae.sweeps.sweep_file import PLAN
-    from vae.training import fit, timing
+    from vae.training import timing
 
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     if len(points) > 1 and not len(dataset.validation.images):
@@ -72,7 +72,7 @@ def make_plan(
         raise UsageError(f"--objectives={chosen[0].text} is one objective alone; a comparison needs two")
     groups.refuse_others([(one.text, groups.about(first[number])) for number, one in enumerate(chosen)])
     for candidate in found:
-        fit.check(None, candidate.config, dataset, available, begun=bool(stored))
+        start.check(None, candidate.config, dataset, available, begun=bool(stored))
     configs = [candidate.config for candidate in found]
     paces, epochs = stored.get("seconds_per_step"), stored.get("epochs")
     if paces is None:

@@ -25,7 +25,7 @@ from vae.models import checks, likelihoods
 from vae.models import model as models
 from vae.settings import LIKELIHOODS, Hyperparameters, Settings
 from vae.streams import Stream, stream
-from vae.training import fit
+from vae.training import fit, loop
 from vae.training import step as training
 
 __all__ = ["compiled_once"]
@@ -252,7 +252,7 @@ def test_the_reported_bounds_before_and_after_the_last_epoch_are_of_the_optimal_
 
 @pytest.mark.parametrize("stops", [[STEPS_PER_EPOCH], [STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH + 3]])
 def test_a_run_with_the_optimal_sigma_resumes_bit_identical(tmp_path, undisturbed, monkeypatch, stops):
-    monkeypatch.setattr(fit, "SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)
     for stop in stops:
         seen = []
         train(

@@ -16,7 +16,7 @@ from vae.objectives import OBJECTIVES, ObjectiveError
 from vae.objectives.checks import LEAST_BATCH
 from vae.runs.folder import CONFIG
 from vae.settings import Hyperparameters, Settings
-from vae.training import fit
+from vae.training import fit, start
 
 SMALL = Settings((3, 3, 1), hidden_sizes=(8,), latent_dim=4, batch_size=10)
 
@@ -104,7 +104,7 @@ def test_what_a_new_run_is_refused_an_old_one_still_loads_and_goes_on_with(tmp_p
     train(tmp_path / "old", config(epochs=2, **changes))
     assert int(state(tmp_path / "old").step) == 2 * first
     # Nor are the runs of a sweep or a comparison that has begun.
-    fit.check(None, config(**changes), few, jax.devices()[:1], begun=True)
+    start.check(None, config(**changes), few, jax.devices()[:1], begun=True)
 
 
 def test_an_objective_that_a_file_names_and_nobody_knows_is_refused_with_those_that_are_known(tmp_path):

@@ -90,6 +90,10 @@ def test_names_that_runs_have_are_plain():
 OUTSIDE = "../../../victim"
 
 
+def plan_of_a_group(workdir):
+    return planning.Plans(workdir).load("0")
+
+
 @pytest.mark.parametrize(
     "about",
     [
@@ -101,7 +105,7 @@ OUTSIDE = "../../../victim"
 )
 def test_a_name_in_sweep_json_leads_nowhere_else(tmp_path, about):
     write_json(tmp_path / SWEEP, about)
-    for read in (results.write, planning.stored, search.stored):
+    for read in (results.write, plan_of_a_group, search.stored):
         with pytest.raises(RunError, match=r"sweep.json is damaged: .* is not a plain name; put the file back"):
             read(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [SWEEP]
@@ -198,7 +202,7 @@ def test_a_trial_of_another_program_in_a_shared_study_is_one_line(tmp_path, work
     study.join(opened, "s", {})
     template = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={study.WORKER: worker})
     opened.create_new_trial(opened.get_study_id_from_name("s"), template)
-    member = study.Member(opened, "s", study.Worker("a", str(tmp_path), "here"), {}, 3)
+    member = study.StudyWorker(opened, "s", study.WorkerId("a", str(tmp_path), "here"), {}, 3)
     with pytest.raises(RunError, match="trial 0 of the study was not made by this program; use another --study"):
         member.free_the_dead({})
 
@@ -207,7 +211,7 @@ def test_the_folder_of_a_trial_of_a_shared_study_is_one_of_its_runs(tmp_path):
     from experiments.command.searching import folder_of
 
     def trial(name, workdir="/data/x"):
-        worker = study.Worker("a", workdir, "here")._asdict()
+        worker = study.WorkerId("a", workdir, "here")._asdict()
         return optuna.trial.create_trial(value=0.0, user_attrs={study.WORKER: worker, study.RUN: name})
 
     assert str(folder_of(trial("003"), tmp_path)) == "/data/x/runs/003"

@@ -20,10 +20,11 @@ from tests.workers import join_at_once
 from vae.runs import checkpoint, tensorboard
 from vae.runs.config import read_config
 from vae.runs.files import RunError, write_json
-from vae.sweeps import planning, results, search, storage, study, sweep
+from vae.sweeps import planning, results, search, storage, study
 from vae.sweeps.sweep_file import SWEEP
-from vae.training import population
 from vae.training import step as training
+from vae.training.loop import PopulationRun
+from vae.training.program import Program
 
 __all__ = ["compiled_once"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -42,18 +43,18 @@ def member_of(workdir, opened=None, num_trials=8, identity="a", asked=ASKED):
     study.join(opened, "s", asked)
     if not (workdir / SWEEP).exists():
         write_json(workdir / SWEEP, {"search": "tpe", "runs": {}, "worker": identity})
-    worker = study.Worker(identity, str(workdir.absolute()), os.uname().nodename)
-    return study.Member(opened, "s", worker, asked, num_trials)
+    of = study.WorkerId(identity, str(workdir.absolute()), os.uname().nodename)
+    return study.StudyWorker(opened, "s", of, asked, num_trials)
 
 
 def make(params, **changes):
-    return search.Run(params, BASE(**(params | changes)), {"flags": {}})
+    return search.TrialRun(params, BASE(**(params | changes)), {"flags": {}})
 
 
-ORIGINAL = search.Programs
+ORIGINAL = search.ProgramCache
 
 
-class Kept(search.Programs):
+class Kept(search.ProgramCache):
     """Programs that are compiled once for all searches of this module."""
 
     compiled: ClassVar = {}
@@ -67,7 +68,7 @@ def start(workdir, spec=SPEC, configure=make, member=None, programs=Kept, **opti
     """What experiments.sweep does with a Spec; the trials."""
     member = member or member_of(workdir, num_trials=options.pop("num_trials", 8))
     load = lambda config: digits(config.validation)  # noqa: E731
-    with mock.patch.object(search, "Programs", programs):
+    with mock.patch.object(search, "ProgramCache", programs):
         search.search(workdir, member, spec, configure, load, devices=jax.devices()[:1], strategy="map", **options)
     return member.trials()
 
@@ -77,7 +78,7 @@ def traces(monkeypatch):
     """Grows by one whenever the training of a program is traced; how much memory it takes is not asked."""
     found, original = [], training.train_steps
     monkeypatch.setattr(training, "train_steps", lambda *args, **kw: found.append(1) or original(*args, **kw))
-    monkeypatch.setattr(population.Program, "bytes_on_a_device", lambda self, *args: 0)
+    monkeypatch.setattr(Program, "bytes_on_a_device", lambda self, *args: 0)
     return found
 
 
@@ -252,7 +253,9 @@ class Killed(BaseException):
 def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_goes_on(tmp_path, monkeypatch, moment):
     spec = SPEC._replace(sampler="random", pruner="median", population=5)
     whole = start(tmp_path / "whole", spec, num_trials=10)
-    original = {"asked": search.Rounds._store, "pruned": sweep.Crew._leave, "told": search.Teller.ended}[moment]
+    original = {"asked": search.Rounds._store, "pruned": PopulationRun._leave, "told": search.TrialReporter.ended}[
+        moment
+    ]
     calls = []
 
     def interrupted(self, *args):
@@ -265,7 +268,7 @@ def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_g
             original(self, *args)
         raise Killed
 
-    owner = {"asked": search.Rounds, "pruned": sweep.Crew, "told": search.Teller}[moment]
+    owner = {"asked": search.Rounds, "pruned": PopulationRun, "told": search.TrialReporter}[moment]
     with monkeypatch.context() as patch:
         patch.setattr(owner, original.__name__, interrupted)
         with pytest.raises(Killed):
@@ -279,6 +282,8 @@ def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_g
     else:
         assert [(t.params, t.value, t.state) for t in trials] == [(t.params, t.value, t.state) for t in whole]
         assert results.write(tmp_path / "x").read_bytes() == results.write(tmp_path / "whole").read_bytes()
+        for folder in (tmp_path / "whole" / planning.RUNS).iterdir():
+            assert rows(tmp_path / "x" / planning.RUNS / folder.name) == rows(folder)
 
 
 def other_worker(tmp_path, member, locked):
@@ -308,10 +313,10 @@ def test_trials_of_a_dead_worker_are_made_up_for_and_those_of_a_live_one_are_not
 def test_a_worker_of_another_host_or_folder_of_the_same_name_is_not_taken_for_dead(tmp_path):
     member = member_of(tmp_path / "x")
     (tmp_path / "x" / ".lock").touch()
-    assert study.is_dead(member.worker)
-    assert not study.is_dead(member.worker._replace(host="elsewhere", id="other"))
-    assert study.is_dead(member.worker._replace(id="other"))  # its folder was here, and is gone
-    assert study.is_dead(member.worker._replace(host="elsewhere"))  # its folder is here, and nobody holds it
+    assert study.is_dead(member.identity)
+    assert not study.is_dead(member.identity._replace(host="elsewhere", id="other"))
+    assert study.is_dead(member.identity._replace(id="other"))  # its folder was here, and is gone
+    assert study.is_dead(member.identity._replace(host="elsewhere"))  # its folder is here, and nobody holds it
 
 
 def test_a_trial_that_others_failed_while_it_trained_is_dropped_and_made_up_for(tmp_path):

@@ -45,7 +45,7 @@ def count(trials, *states):
 
 def member(opened, identity, host, num_trials=8):
     study.join(opened, "s", {"--search": "random"})
-    return study.Member(opened, "s", study.Worker(identity, "/absent", host), {"--search": "random"}, num_trials)
+    return study.StudyWorker(opened, "s", study.WorkerId(identity, "/absent", host), {"--search": "random"}, num_trials)
 
 
 def ask(worker, wanted):
@@ -67,7 +67,7 @@ def test_a_trial_whose_worker_sends_no_heartbeat_is_failed_and_one_whose_worker_
         for worker in (dead, live):
             assert len(ask(worker, 2)) == 2
         # Another died between asking and its first heartbeat.
-        unheard = create_trial(state=TrialState.RUNNING, user_attrs={study.WORKER: dead.worker._asdict()})
+        unheard = create_trial(state=TrialState.RUNNING, user_attrs={study.WORKER: dead.identity._asdict()})
         opened.create_new_trial(opened.get_study_id_from_name("s"), unheard)
         with live.beating():
             observer.free_the_dead(RATES)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,10 +12,11 @@ from vae.datasets import images
 from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.files import RunError, read_json, write_json
-from vae.sweeps import planning, results, scoreboard, sweep
+from vae.sweeps import chunks, planning, results, scoreboard, sweep
 from vae.sweeps.sweep_file import SWEEP
-from vae.training import population
+from vae.training import loop
 from vae.training import step as training
+from vae.training.program import Program
 
 __all__ = ["compiled_once"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -67,7 +67,7 @@ def undisturbed(tmp_path_factory, compiled_once):
 
 def of_bytes(monkeypatch, bytes_of, memory):
     """A program needs `bytes_of` its number of runs on each device, of which there are `memory`."""
-    monkeypatch.setattr(population.Program, "bytes_on_a_device", lambda self, *_: bytes_of(self.num_runs))
+    monkeypatch.setattr(Program, "bytes_on_a_device", lambda self, *_: bytes_of(self.num_runs))
     monkeypatch.setattr(planning, "memory_of", lambda devices: memory)
 
 
@@ -128,9 +128,9 @@ def test_chunks_fit_in_memory_and_are_as_equal_as_can_be(monkeypatch, num_runs, 
 @pytest.mark.parametrize("fastest", ["vmap", "map"])
 def test_the_strategy_that_was_measured_fastest_is_taken(monkeypatch, fastest):
     seconds = {"vmap": 2.0, "map": 2.0, fastest: 1.0}
-    monkeypatch.setattr(planning, "largest_program", lambda *args: population.Program(*DEVICES, 3, args[-1]))
+    monkeypatch.setattr(planning, "largest_program", lambda *args: Program(*DEVICES, 3, args[-1]))
     monkeypatch.setattr(planning, "measure", lambda program, *_: seconds[program.strategy])
-    chosen = planning.choose(Path("x"), GROUP, DATA[0], DEVICES[1], "auto")
+    chosen = planning.choose(GROUP, DATA[0], DEVICES[1], "auto")
     assert chosen.plan == planning.Plan(fastest, 3, 1.0)
     assert chosen.program.strategy == fastest
 
@@ -144,16 +144,30 @@ def test_a_plan_is_made_once_and_kept(tmp_path, monkeypatch):
     assert read_json(tmp_path / "x" / SWEEP)["groups"]["0"] == plan | {"done": 1}
 
 
+def test_a_plan_that_an_older_search_wrote_is_read(tmp_path):
+    plans = {"003": {"strategy": "map", "num_runs": 4, "done": 1}}
+    write_json(tmp_path / SWEEP, {"round": {"trials": [3], "names": ["003"], "plans": plans}})
+    of_round = planning.Plans(tmp_path, of_round=True)
+    plan = of_round.load("003")
+    assert (plan.strategy, plan.chunk_size, plan.done) == ("map", 4, 1)
+    assert of_round.load("004") is None
+    assert planning.Plans(tmp_path).load("003") is None
+    of_round.store("004", plan._replace(done=2))
+    stored = read_json(tmp_path / SWEEP)["round"]
+    assert stored["plans"]["003"] == plans["003"]
+    assert (stored["trials"], stored["plans"]["004"]["done"]) == ([3], 2)
+
+
 def test_a_strategy_that_the_backend_lacks_is_not_taken(monkeypatch):
-    original = population.Program.bytes_on_a_device
+    original = Program.bytes_on_a_device
 
     def lacks_map(self, *args):
         if self.strategy == "map":
             raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: Unsupported\nelement type")
         return original(self, *args)
 
-    monkeypatch.setattr(population.Program, "bytes_on_a_device", lacks_map)
-    arguments = Path("x"), GROUP, DATA[0], DEVICES[1]
+    monkeypatch.setattr(Program, "bytes_on_a_device", lacks_map)
+    arguments = GROUP, DATA[0], DEVICES[1]
     plan = planning.choose(*arguments, "auto").plan
     assert (plan.strategy, plan.chunk_size) == ("vmap", 3)
     assert plan.seconds > 0
@@ -163,15 +177,15 @@ def test_a_strategy_that_the_backend_lacks_is_not_taken(monkeypatch):
 
 def test_a_second_strategy_is_not_tried_where_training_ends_sooner(monkeypatch):
     tried = []
-    monkeypatch.setattr(planning, "largest_program", lambda *args: population.Program(*DEVICES, 3, args[-1]))
+    monkeypatch.setattr(planning, "largest_program", lambda *args: Program(*DEVICES, 3, args[-1]))
     monkeypatch.setattr(planning, "measure", lambda program, *_: tried.append(program.strategy) or 1e-9)
-    chosen = planning.choose(Path("x"), GROUP, DATA[0], DEVICES[1], "auto")
+    chosen = planning.choose(GROUP, DATA[0], DEVICES[1], "auto")
     assert (chosen.plan.strategy, tried) == ("map", ["map"])
 
 
 @pytest.mark.parametrize("strategy", ["vmap", "loop"])
 def test_a_sweep_that_was_stopped_at_any_epoch_goes_on_bit_exactly(tmp_path, monkeypatch, strategy):
-    monkeypatch.setattr(sweep, "SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL_OF_MANY", 0.0)
     runs = configs((1e-3, 1e30, 1e-2))
     start(tmp_path / "whole", runs, strategy=strategy)
     seen = []
@@ -180,7 +194,7 @@ def test_a_sweep_that_was_stopped_at_any_epoch_goes_on_bit_exactly(tmp_path, mon
             tmp_path / "x", runs, strategy=strategy, report=seen.append, should_stop=lambda n=stop_after: len(seen) >= n
         )
     assert len(seen) == 13
-    folder = tmp_path / "x" / sweep.POPULATION / "0-0"
+    folder = tmp_path / "x" / chunks.POPULATION / "0-0"
     assert checkpoint.steps(folder)[-1] == 13
     assert start(tmp_path / "x", runs, strategy=strategy, report=seen.append)
     assert [round(progress.epoch * STEPS_PER_EPOCH) for progress in seen] == list(range(1, 1 + EPOCHS * 6))
@@ -191,7 +205,7 @@ def test_a_sweep_that_was_stopped_at_any_epoch_goes_on_bit_exactly(tmp_path, mon
 
 
 def test_a_run_whose_held_out_bound_is_not_finite_is_frozen_also_after_a_restart(tmp_path, monkeypatch):
-    original, train_steps, steps = population.Program.validate, population.Program.train_steps, []
+    original, train_steps, steps = Program.validate, Program.train_steps, []
 
     def watched(self, *args):
         states, seen = train_steps(self, *args)
@@ -203,8 +217,8 @@ def test_a_run_whose_held_out_bound_is_not_finite_is_frozen_also_after_a_restart
         values["bound"] = np.where(np.arange(3) == 2, np.nan, values["bound"])
         return values
 
-    monkeypatch.setattr(population.Program, "validate", validate)
-    monkeypatch.setattr(population.Program, "train_steps", watched)
+    monkeypatch.setattr(Program, "validate", validate)
+    monkeypatch.setattr(Program, "train_steps", watched)
     seen = []
     start(tmp_path / "x", save_every=0.0, report=seen.append, should_stop=lambda: bool(seen) and seen[-1].epoch >= 1)
     assert "validation bound" not in str(rows(tmp_path / "x" / planning.RUNS / "002"))

@@ -24,8 +24,10 @@ from vae.runs import checkpoint
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG
 from vae.runs.metrics import Metrics, read_metrics
-from vae.training import fit
+from vae.training import fit, loop
 from vae.training import step as training
+from vae.training.program import Program
+from vae.training.record import FAILURE, TrainingFailed
 
 __all__ = ["compiled_once"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -41,7 +43,7 @@ def undisturbed(tmp_path_factory, compiled_once):
 @pytest.fixture(autouse=True)
 def short_calls(monkeypatch):
     """Every call of the compiled program is one step, as of a slow model, so that a run stops where it is asked to."""
-    monkeypatch.setattr(fit, "SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)
 
 
 class StopAfter:
@@ -141,7 +143,7 @@ def test_every_epoch_has_a_row_for_train_and_validation_and_the_end_one_for_test
 
 def test_the_best_checkpoint_is_chosen_by_the_validation_bound_and_kept(tmp_path, monkeypatch):
     bounds = iter([-30.0, -10.0, -20.0, -25.0, -99.0])
-    monkeypatch.setattr(fit.Program, "validate", lambda self, state, data: {"bound": next(bounds)})
+    monkeypatch.setattr(Program, "validate", lambda self, *args: {"bound": np.array([next(bounds)])})
     outcome = train(tmp_path, config(epochs=4), keep_last=1, keep_best=1)
     folder = tmp_path / CHECKPOINTS
     assert checkpoint.steps(folder) == [2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH]
@@ -211,17 +213,17 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
 
 
 def failure(workdir, configuration):
-    with pytest.raises(fit.TrainingFailed) as caught:
+    with pytest.raises(TrainingFailed) as caught:
         train(workdir, configuration)
     assert "\n" not in str(caught.value)
-    return str(caught.value), json.loads((workdir / fit.FAILURE).read_text())
+    return str(caught.value), json.loads((workdir / FAILURE).read_text())
 
 
 def test_a_bound_that_is_not_finite_stops_the_run_and_says_where_and_after_what(tmp_path):
     message, report = failure(tmp_path, config(learning_rate=1e30))
     step = report["step"]
     assert f"not finite at step {step} (bound" in message
-    assert f"{tmp_path / fit.FAILURE}" in message
+    assert f"{tmp_path / FAILURE}" in message
     assert step < STEPS_PER_EPOCH
     assert report["recent_steps"] == list(range(step + 1))
     assert all(len(report[f"recent_{name}"]) == step + 1 for name in training.Recent._fields)

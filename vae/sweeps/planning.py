@@ -18,8 +18,8 @@ from vae.datasets import images
 from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config
 from vae.runs.files import RunError, write_json
-from vae.sweeps.sweep_file import SWEEP, read_sweep
-from vae.training import population
+from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
+from vae.training.program import Program, run_inputs
 from vae.training.record import Record
 
 RUNS = "runs"  # the folder of a sweep's run folders
@@ -41,6 +41,7 @@ class Group(NamedTuple):
         return next(iter(self.configs.values()))
 
     def record(self, workdir: Path, name: str) -> Record:
+        """What the run `name` of the sweep in `workdir` writes about its training."""
         return Record(workdir / RUNS / name, self.configs[name], len(self.dataset.train.images))
 
 
@@ -55,11 +56,39 @@ def grouped(configs: dict[str, Config], load: Callable[[Config], Dataset]) -> li
 
 
 class Plan(NamedTuple):
-    """`seconds` per run and step, over all devices; NaN where nothing was compared."""
+    """How a group is trained, and how many of its chunks are done."""
 
     strategy: str
     chunk_size: int  # runs in a population
-    seconds: float
+    seconds: float = math.nan  # per run and step, over all devices; NaN if nothing was compared
+    done: int = 0
+
+
+class Plans(NamedTuple):
+    """The plan of each group, by the group's key, in the sweep.json of `workdir`."""
+
+    workdir: Path
+    of_round: bool = False  # of a search: those of the round in training
+
+    def load(self, key: str) -> Plan | None:
+        """The stored plan of a group; None if it has none yet. RunError as read_sweep."""
+        stored = hosts.agreed(lambda: self._all(read_sweep(self.workdir)).get(key))
+        if stored is None:
+            return None
+        size = stored.get("chunk_size", stored.get("num_runs"))  # what searches called it before
+        seconds = stored.get("seconds")
+        return Plan(stored["strategy"], size, math.nan if seconds is None else seconds, stored["done"])
+
+    def store(self, key: str, plan: Plan) -> None:
+        """Write the plan of a group into sweep.json."""
+        if hosts.is_first():
+            about = read_sweep(self.workdir)
+            plans = self._all(about) | {key: plan._asdict()}
+            changed = {ROUND: about[ROUND] | {"plans": plans}} if self.of_round else {"groups": plans}
+            write_json(self.workdir / SWEEP, about | changed)
+
+    def _all(self, about: dict[str, Any]) -> dict[str, Any]:
+        return about.get(ROUND, {}).get("plans", {}) if self.of_round else about.get("groups", {})
 
 
 def check_strategy(strategy: str) -> None:
@@ -71,21 +100,23 @@ def check_strategy(strategy: str) -> None:
         )
 
 
-class Chosen(NamedTuple):
+class PlannedProgram(NamedTuple):
+    """A plan, and the program that it is for."""
+
     plan: Plan
-    program: population.Program
+    program: Program
 
 
-def choose(workdir: Path, group: Group, data: Split, devices: Sequence[Any], strategy: str) -> Chosen:
-    """The plan for a group that trains on `data`. Raises RunError where no strategy works.
+def choose(group: Group, data: Split, devices: Sequence[Any], strategy: str) -> PlannedProgram:
+    """The plan for a group that trains on `data`. Raises RunError if no strategy works.
 
-    "auto" measures: `map` first, then `vmap` where training takes longer than it took to find that out.
+    "auto" measures: `map` first, then `vmap` if training takes longer than it took to find that out.
     """
     configs, moments = list(group.configs.values()), images.moments(group.dataset.train.images)
-    num_steps = group.record(workdir, next(iter(group.configs))).num_steps
+    num_steps = group.config.epochs * (len(data.images) // group.config.settings.batch_size)
     alone = "loop" if hosts.num_processes() == 1 else "map"
     wanted = (strategy,) if strategy != "auto" else MEASURED if len(configs) > 1 else (alone,)
-    found: list[Chosen] = []
+    found: list[PlannedProgram] = []
     refused, spent = [], 0.0
     for name in wanted:
         if found and found[0].plan.seconds * len(configs) * num_steps < spent:
@@ -98,21 +129,21 @@ def choose(workdir: Path, group: Group, data: Split, devices: Sequence[Any], str
             refused.append(f"{name}: {' '.join(str(error).split())[:200]}")
             continue
         spent = _seconds_since(started)
-        found.append(Chosen(Plan(name, program.num_runs, seconds), program))
+        found.append(PlannedProgram(Plan(name, program.num_runs, seconds), program))
     if not found:
         raise RunError(f"these runs cannot be trained together ({'; '.join(refused)}); use --strategy=loop")
-    return min(found, key=lambda chosen: chosen.plan.seconds)
+    return min(found, key=lambda one: one.plan.seconds)
 
 
 def largest_program(
     configs: Sequence[Config], data: Split, moments: images.Moments, devices: Sequence[Any], strategy: str
-) -> population.Program:
+) -> Program:
     """A program for as many of the runs as fit in memory at once, in equal shares."""
     settings, num_runs = configs[0].settings, len(configs)
     memory = hosts.agreed(lambda: memory_of(devices))
     while True:
-        program = population.Program(settings, devices, num_runs, strategy)
-        needed = program.bytes_on_a_device(*_arguments(program, configs, data, moments))
+        program = Program(settings, devices, num_runs, strategy)
+        needed = program.bytes_on_a_device(*_shared_out(program, configs, data, moments))
         smallest = program.mesh.shape["run"]
         if needed <= memory or num_runs <= smallest:
             return program
@@ -120,19 +151,19 @@ def largest_program(
         num_runs = math.ceil(len(configs) / math.ceil(len(configs) / min(fitting, num_runs - 1)))
 
 
-def measure(program: population.Program, configs: Sequence[Config], data: Split, moments: images.Moments) -> float:
+def measure(program: Program, configs: Sequence[Config], data: Split, moments: images.Moments) -> float:
     """Seconds per run and step, of the steps that fit in about a second once the program is compiled.
 
     What a call costs without a step is left out: it shuffles the data of every run, once in many steps.
     """
-    members, shared_moments, shared_data = _arguments(program, configs, data, moments)
-    states = program.initialize(members, shared_moments)
+    inputs, shared_moments, shared_data = _shared_out(program, configs, data, moments)
+    states = program.initialize(inputs, shared_moments)
     last = len(data.images) // configs[0].settings.batch_size
 
     def seconds_until(stop):
         nonlocal states
         started = time.perf_counter()
-        states, _ = program.train_steps(members, states, shared_data, np.full(program.num_runs, stop))
+        states, _ = program.train_steps(inputs, states, shared_data, np.full(program.num_runs, stop))
         return _seconds_since(started)
 
     seconds_until(0)  # compiles
@@ -151,21 +182,10 @@ def memory_of(devices: Sequence[Any]) -> float:
     return HOST_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
 
 
-def _arguments(program: population.Program, configs: Sequence[Config], data: Split, moments: images.Moments):
-    first = configs[: program.num_runs]
-    members = population.members([c.seed for c in first], [c.hyperparameters for c in first])
-    return program.layout.put(members), program.layout.share(moments), program.layout.share(data)
-
-
-def stored(workdir: Path) -> dict[str, dict[str, Any]]:
-    """The plan of each group, by its number, and how many of its chunks are done."""
-    return hosts.agreed(lambda: read_sweep(workdir).get("groups", {}))
-
-
-def store(workdir: Path, group: int, plan: dict[str, Any]) -> None:
-    if hosts.is_first():
-        about = read_sweep(workdir)
-        write_json(workdir / SWEEP, about | {"groups": about.get("groups", {}) | {str(group): plan}})
+def _shared_out(program: Program, configs: Sequence[Config], data: Split, moments: images.Moments):
+    """The inputs of as many runs as the program has, the moments and the data, on its devices."""
+    put, share = program.layout.put, program.layout.share
+    return put(run_inputs(configs[: program.num_runs])), share(moments), share(data)
 
 
 def _seconds_since(started: float) -> float:

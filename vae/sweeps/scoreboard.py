@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae.sweeps import planning, ranking
-from vae.training import fit
+from vae.training.loop import PopulationRun
 from vae.training.record import FAILURE
+from vae.training.start import held_out_split
 
 
-class Progress(NamedTuple):
+class SweepProgress(NamedTuple):
     """What a watcher of a sweep sees. Values are nats per example."""
 
     num_runs: int
@@ -31,30 +32,29 @@ class Progress(NamedTuple):
 class Scoreboard:
     """What all runs of a sweep have reached, for the one who watches."""
 
-    def __init__(self, workdir: Path, grouped: Sequence[planning.Group], report: Callable[[Progress], None]):
+    def __init__(self, workdir: Path, grouped: Sequence[planning.Group], report: Callable[[SweepProgress], None]):
         self._report = report
         self._records = {name: group.record(workdir, name) for group in grouped for name in group.configs}
         self._rankings = ranking.rankings({name: record.config for name, record in self._records.items()})
         self._metric = {name: one.metric for one in self._rankings for name in one.names}
-        self._held_out = {name: fit.held_out_split(group.dataset) for group in grouped for name in group.configs}
-        self._left: dict[str, int] = {}  # steps
+        self._held_out = {name: held_out_split(group.dataset) for group in grouped for name in group.configs}
+        self._left = {name: record.num_steps for name, record in self._records.items()}
         self._values: dict[str, float] = {}
         self._ended: dict[str, bool] = {}  # whether it diverged
-        for number, group in enumerate(grouped):
-            plan = planning.stored(workdir).get(str(number), {"done": 0, "chunk_size": 0})
-            done = plan["done"] * plan["chunk_size"]
-            for position, name in enumerate(group.configs):
-                record = self._records[name]
-                self._left[name] = record.num_steps
-                if position < done:
-                    self.saw(name, record.last_row(self._held_out[name]), record.config.settings.objective)
-                    self.chunk_ended([name])
+
+    def were_done(self, names: Sequence[str]) -> None:
+        """These runs were done before this call of the sweep."""
+        for name in names:
+            record = self._records[name]
+            self.saw(name, record.last_row(self._held_out[name]), record.config.settings.objective)
+        self.chunk_ended(names)
 
     def saw(self, name: str, row: Mapping[str, Any], bound: str = "bound") -> None:
         """The held-out metrics of a run at the end of an epoch, its bound under the name `bound`."""
         self._values[name] = ranking.value(self._metric[name], bound, row)
 
-    def chunk_ended(self, names: list[str]) -> None:
+    def chunk_ended(self, names: Sequence[str]) -> None:
+        """These runs are done."""
         for name in names:
             self._left[name], self._ended[name] = 0, (self._records[name].workdir / FAILURE).exists()
 
@@ -68,25 +68,25 @@ class Scoreboard:
                 found[f"{self._held_out[name]} {one.title}"] = name, self._values[name]
         return found
 
-    def update(
-        self, names: list[str], held_out: str, step: int, going: int, seconds_per_step: float, epoch_ended: bool
-    ) -> None:
-        """The population of the runs `names` is at `step`, and `going` of them go on."""
-        record = self._records[names[0]]
-        others = sum(left for name, left in self._left.items() if name not in set(names))
-        rate = going / seconds_per_step if going else float("nan")
-        left = others + going * (record.num_steps - step)
+    def update(self, run: PopulationRun) -> None:
+        """Report how far the population in training is."""
+        for name, values in run.held_out_values.items():
+            self.saw(name, values)
+        record, going, names = run.records[0], int(run.going.sum()), set(run.names)
+        others = sum(left for name, left in self._left.items() if name not in names)
+        rate = going / run.pace.seconds_per_step if going else float("nan")
+        left = others + going * (record.num_steps - run.step)
         self._report(
-            Progress(
+            SweepProgress(
                 num_runs=len(self._records),
                 finished=len(self._ended) - sum(self._ended.values()),
                 diverged=sum(self._ended.values()) + len(names) - going,
                 training=going,
-                epoch=step / record.steps_per_epoch,
+                epoch=run.step / record.steps_per_epoch,
                 num_epochs=record.config.epochs,
-                held_out_split=held_out,
+                held_out_split=run.held_out,
                 best=self.best(),
-                epoch_ended=epoch_ended,
+                epoch_ended=run.epoch_ended,
                 steps_per_second=rate,
                 seconds_left=left / rate,
             )

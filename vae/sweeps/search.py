@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,20 +19,21 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vae.datasets import images
 from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config, read_config, write_config
 from vae.runs.files import RunError, read_json, write_json
-from vae.runs.metrics import read_metrics
-from vae.sweeps import folders, planning, ranking, study, sweep
-from vae.sweeps.planning import RUNS, Group
-from vae.sweeps.scoreboard import Progress, Scoreboard
+from vae.sweeps import folders, planning, ranking, study
+from vae.sweeps.chunks import ChunkLoop, Reporter, Watch
+from vae.sweeps.planning import RUNS, Group, Plan, PlannedProgram, Plans
+from vae.sweeps.scoreboard import SweepProgress
+from vae.sweeps.study import StudyWorker
 from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
-from vae.training import population
+from vae.training.loop import PopulationRun, Values
+from vae.training.program import Program
 from vae.training.record import FAILURE
 
 
-class Run(NamedTuple):
+class TrialRun(NamedTuple):
     """A trial as a run: the values of the axes, its Config, and what else its config.json holds."""
 
     values: dict[str, Any]
@@ -41,19 +41,28 @@ class Run(NamedTuple):
     about: dict[str, Any]
 
 
-class Programs:
+class ProgramCache:
     """Compiled programs by their Settings, a few sizes of each up to a whole round; smaller groups are filled up."""
 
-    def __init__(self, workdir: Path, devices: Sequence[Any], strategy: str, most: int):
-        self._workdir, self._devices, self._strategy, self._most = workdir, devices, strategy, most
-        self._compiled: dict[Any, dict[int, population.Program]] = {}
+    def __init__(self, devices: Sequence[Any], strategy: str, most: int):
+        self._devices, self._strategy, self._most = devices, strategy, most
+        self._compiled: dict[Any, dict[int, Program]] = {}
         self._chosen: dict[Any, str] = {}
 
-    def of(self, group: Group, data: Split) -> population.Program:
-        """A program for the group, for half of it, or for as many of its runs as fit in memory; RunError as
-        planning.choose."""
+    def program_for(self, group: Group, data: Split, plan: Plan | None) -> PlannedProgram:
+        """The program of a stored plan, or one for the group, for half of it, or for as many of its runs as fit in
+        memory; RunError as planning.choose."""
+        compiled = self._compiled.setdefault(group.config.settings, {})
+        if plan is None:
+            program = self._new(group, data, compiled)
+            return PlannedProgram(Plan(program.strategy, program.num_runs), program)
+        if plan.chunk_size not in compiled:
+            program = Program(group.config.settings, self._devices, plan.chunk_size, plan.strategy)
+            compiled[plan.chunk_size] = program
+        return PlannedProgram(plan, compiled[plan.chunk_size])
+
+    def _new(self, group: Group, data: Split, compiled: dict[int, Program]) -> Program:
         settings, num_runs = group.config.settings, len(group.configs)
-        compiled = self._compiled.setdefault(settings, {})
         if fitting := [size for size in compiled if 2 * size >= num_runs]:
             return compiled[min(fitting, key=lambda size: (size < num_runs, size))]
         wanted = min(self._most, 1 << (num_runs - 1).bit_length())
@@ -62,47 +71,39 @@ class Programs:
         names += [f"{names[-1]}+{i}" for i in range(wanted - len(names))]
         filled = Group(dict(zip(names, configs, strict=True)), group.dataset)
         strategy = self._chosen.get(settings, self._strategy)
-        compiled[wanted] = planning.choose(self._workdir, filled, data, self._devices, strategy).program
+        compiled[wanted] = planning.choose(filled, data, self._devices, strategy).program
         if wanted > 1:
             self._chosen[settings] = compiled[wanted].strategy
         return compiled[wanted]
 
-    def again(self, group: Group, plan: dict[str, Any]) -> population.Program:
-        """The program of a round that was stopped."""
-        settings, size = group.config.settings, plan["num_runs"]
-        compiled = self._compiled.setdefault(settings, {})
-        if size not in compiled:
-            compiled[size] = population.Program(settings, self._devices, size, plan["strategy"])
-        return compiled[size]
-
 
 def search(
     workdir: Path,
-    member: study.Member,
+    worker: StudyWorker,
     spec: study.Spec,
-    configure: Callable[[dict[str, Any]], Run],
+    configure: Callable[[dict[str, Any]], TrialRun],
     load: Callable[[Config], Dataset],
     *,
     devices: Sequence[Any],
     strategy: str = "auto",
     save_every: float = 30.0,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[SweepProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Ask, train and tell until the study's trials are told or in training elsewhere; False where asked to stop.
+    """Ask, train and tell until the study's trials are told or in training elsewhere; False if asked to stop.
 
-    `configure` makes a run of a trial's parameters. The round that was in training when the process ended goes on from
+    `configure` makes a run of a trial's parameters. The round that was in training when the process ended resumes from
     its last checkpoint, without the trials that others have failed since. The caller holds the folder's lock, and has
     written `worker` and `runs` into sweep.json. Raises RunError as planning.choose, study.check_asked and `configure`.
     """
-    programs = Programs(workdir, devices, strategy, spec.population)
-    rounds = Rounds(workdir, member, spec, programs)
-    with member.beating():
+    programs = ProgramCache(devices, strategy, spec.population)
+    rounds, watch = Rounds(workdir, worker, spec, programs), Watch(save_every, report, should_stop)
+    with worker.beating():
         rounds.give_back()
         while not should_stop():
             if not stored(workdir) and not rounds.begin(configure):
                 return True
-            if not rounds.train(load, save_every, report, should_stop):
+            if not rounds.train(load, watch):
                 return False
     return False
 
@@ -121,26 +122,26 @@ def worth(metric: str, objective: str, row: dict[str, Any]) -> float:
 class Rounds:
     """The rounds of one worker: which trials they are, how each is trained, and what the study is told of it."""
 
-    def __init__(self, workdir: Path, member: study.Member, spec: study.Spec, programs: Programs):
-        self._workdir, self._member, self._spec, self._programs = workdir, member, spec, programs
+    def __init__(self, workdir: Path, worker: StudyWorker, spec: study.Spec, programs: ProgramCache):
+        self._workdir, self._worker, self._spec, self._programs = workdir, worker, spec, programs
         self._pruner = study.pruner(spec.pruner, spec.epochs)
-        self._width = max(3, len(str(member.num_trials - 1)))
+        self._width = max(3, len(str(worker.num_trials - 1)))
 
     def give_back(self) -> None:
         """Fail the trials that this worker had asked for when it was killed, and had not begun to train."""
         begun = stored(self._workdir).get("trials", [])
-        for trial in self._member.trials():
+        for trial in self._worker.trials():
             of = study.worker_of(trial)
-            own = of is not None and of.id == self._member.worker.id
+            own = of is not None and of.id == self._worker.identity.id
             if own and trial.state == TrialState.RUNNING and trial.number not in begun:
-                self._member.fail(trial._trial_id, "its worker was killed before it trained")
+                self._worker.fail(trial._trial_id, "its worker was killed before it trained")
 
-    def begin(self, configure: Callable[[dict[str, Any]], Run]) -> bool:
+    def begin(self, configure: Callable[[dict[str, Any]], TrialRun]) -> bool:
         """Ask for the trials of a round and write their folders; whether there were any to ask for."""
-        member, spec = self._member, self._spec
-        member.free_the_dead(spec.space)
-        wanted = min(spec.population, member.num_left())
-        asked = member.ask(wanted, spec.space, lambda number: study.sampler(spec, number), self._pruner)
+        worker, spec = self._worker, self._spec
+        worker.free_the_dead(spec.space)
+        wanted = min(spec.population, worker.num_left())
+        asked = worker.ask(wanted, spec.space, lambda number: study.sampler(spec, number), self._pruner)
         try:
             runs = {f"{number:0{self._width}}": configure(params) for number, params in asked.items()}
             self._check_new(list(runs))
@@ -162,79 +163,51 @@ class Rounds:
         for path in (self._workdir / RUNS / name for name in names):
             if folders.was_trained(path):
                 raise RunError(
-                    f"{path} holds a run of another study than {self._member.name}; choose another --workdir"
+                    f"{path} holds a run of another study than {self._worker.name}; choose another --workdir"
                 )
 
-    def train(
-        self,
-        load: Callable[[Config], Dataset],
-        save_every: float,
-        report: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
-    ) -> bool:
-        """Train the stored round and tell its trials; False where asked to stop."""
-        about, member = stored(self._workdir), self._member
+    def train(self, load: Callable[[Config], Dataset], watch: Watch) -> bool:
+        """Train the stored round and tell its trials; False if asked to stop."""
+        about, worker = stored(self._workdir), self._worker
         names = dict(zip(about["names"], about["trials"], strict=True))
-        trials = member.study(pruner=self._pruner)
-        handles = {name: member.trial(trials, number) for name, number in names.items()}
-        for trial in member.trials():
+        study_of_round = worker.study(pruner=self._pruner)
+        handles = {name: worker.trial(study_of_round, number) for name, number in names.items()}
+        for trial in worker.trials():
             if trial.number in about["trials"] and trial.state == TrialState.RUNNING:
-                member.begin(trial._trial_id)
+                worker.begin(trial._trial_id)
         grouped = planning.grouped({name: read_config(self._workdir / RUNS / name) for name in names}, load)
-        board = Scoreboard(self._workdir, grouped, report)
-        for group in grouped:
-            settings = group.config.settings
-            splits = {
-                name: images.stored(group.dataset, name, settings.binarization, training=name == "train")
-                for name in ("train", "validation", "test")
-            }
-            of_group, first = list(group.configs), next(iter(group.configs))
-            plan = stored(self._workdir)["plans"].get(first)
-            if plan is None:
-                program = self._programs.of(group, splits["train"])
-                plan = {"strategy": program.strategy, "num_runs": program.num_runs, "done": 0}
-                self._plan(first, plan)
-            else:
-                program = self._programs.again(group, plan)
-            data = {name: program.layout.share(split) for name, split in splits.items()}
-            size = plan["num_runs"]
-            for chunk in range(plan["done"], -(-len(of_group) // size)):
-                members = of_group[chunk * size :][:size]
-                folder = self._workdir / sweep.POPULATION / f"{first}-{chunk}"
-                crew = sweep.Crew(self._workdir, folder, group, members, program, data)
-                teller = Teller(member, trials, {name: handles[name] for name in members}, crew, self._spec)
-                if not crew.train(save_every, board, should_stop, teller.epoch_ended):
-                    return False
-                teller.ended()
-                self._plan(first, plan | {"done": chunk + 1})
-                shutil.rmtree(folder, ignore_errors=True)
-                board.chunk_ended(members)
+
+        def reporter(run: PopulationRun) -> TrialReporter:
+            return TrialReporter(run, worker, study_of_round, handles, self._spec)
+
+        plans = Plans(self._workdir, of_round=True)
+        loop = ChunkLoop(self._workdir, plans, self._programs.program_for, watch, reporter)
+        if not loop.train({next(iter(group.configs)): group for group in grouped}):
+            return False
         self._store({ROUND: {}})
         return True
-
-    def _plan(self, first: str, plan: dict[str, Any]) -> None:
-        about = stored(self._workdir)
-        self._store({ROUND: about | {"plans": about["plans"] | {first: plan}}})
 
     def _store(self, changes: dict[str, Any]) -> None:
         write_json(self._workdir / SWEEP, read_sweep(self._workdir) | changes)
 
 
-class Teller:
+class TrialReporter(Reporter):
     """Tells the study of the trials of one population, and the population of those that are to end."""
 
     def __init__(
         self,
-        member: study.Member,
-        trials: optuna.Study,
+        run: PopulationRun,
+        worker: StudyWorker,
+        study_of_round: optuna.Study,
         handles: dict[str, optuna.trial.Trial],
-        crew: sweep.Crew,
         spec: study.Spec,
     ):
-        self._member, self._study, self._handles, self._crew, self._spec = member, trials, handles, crew, spec
-        self._crew.drop({name for name, trial in self._now().items() if trial.state == TrialState.FAIL})
+        """`handles` are the trials of a whole round, by the names of their runs."""
+        super().__init__(run)
+        self._worker, self._study, self._handles, self._spec = worker, study_of_round, handles, spec
+        self.run.drop({name for name, trial in self._now().items() if trial.state == TrialState.FAIL})
 
-    def epoch_ended(self, epoch: int, values: dict[str, dict[str, float]]) -> set[str]:
+    def epoch_ended(self, epoch: int, values: dict[str, Values]) -> set[str]:
         """Report the value of each run, and name those that end here: pruned now, or before the process was killed."""
         now, reported, ending, lost = self._now(), [], set(), set()
         for name, row in values.items():
@@ -253,19 +226,17 @@ class Teller:
                     self._tell(name, TrialState.PRUNED)
                     ending.add(name)
         self._tell_diverged(now)
-        self._crew.drop(lost)
+        self.run.drop(lost)
         return ending
 
     def ended(self) -> None:
         """Tell the trials that were in training until the end."""
-        now, crew = self._now(), self._crew
+        now, run = self._now(), self.run
         self._tell_diverged(now)
-        for r, (name, trial) in enumerate(now.items()):
-            if trial.state == TrialState.RUNNING and not self._failure(name).exists():
-                rows = read_metrics(crew.records[r].workdir)
-                last = [row for row in rows if row["split"] == crew.held_out][-1]
-                objective = crew.records[r].config.settings.objective
-                if crew.going[r]:
+        for record, going, (name, trial) in zip(run.records, run.going, now.items(), strict=False):
+            if trial.state == TrialState.RUNNING and not (record.workdir / FAILURE).exists():
+                last, objective = record.last_row(run.held_out), record.config.settings.objective
+                if going:
                     self._handles[name].set_user_attr(study.RUN, name)
                     self._tell(name, TrialState.COMPLETE, worth(self._spec.metric, objective, last))
                 else:
@@ -273,9 +244,10 @@ class Teller:
 
     def _tell_diverged(self, now: dict[str, FrozenTrial]) -> None:
         """A run that diverged is pruned with the lowest of all values, from which a sampler learns."""
-        for r, (name, trial) in enumerate(now.items()):
-            if trial.state == TrialState.RUNNING and self._failure(name).exists():
-                epoch = read_json(self._failure(name))["step"] // self._crew.records[r].steps_per_epoch + 1
+        for record, (name, trial) in zip(self.run.records, now.items(), strict=True):
+            failure = record.workdir / FAILURE
+            if trial.state == TrialState.RUNNING and failure.exists():
+                epoch = read_json(failure)["step"] // record.steps_per_epoch + 1
                 with _lost_to(set(), name):
                     self._handles[name].set_user_attr(study.DIVERGED, True)
                     self._handles[name].report(-math.inf, epoch)
@@ -284,14 +256,11 @@ class Teller:
     def _tell(self, name: str, state: TrialState, value: float | None = None) -> None:
         with _lost_to(set(), name):
             self._study.tell(self._handles[name].number, value, state, skip_if_finished=True)
-        self._member.told(self._handles[name].number)
+        self._worker.told(self._handles[name].number)
 
     def _now(self) -> dict[str, FrozenTrial]:
-        by_number = {trial.number: trial for trial in self._member.trials()}
-        return {name: by_number[self._handles[name].number] for name in self._crew.names}
-
-    def _failure(self, name: str) -> Path:
-        return self._crew.records[self._crew.names.index(name)].workdir / FAILURE
+        by_number = {trial.number: trial for trial in self._worker.trials()}
+        return {name: by_number[self._handles[name].number] for name in self.run.names}
 
 
 @contextlib.contextmanager

@@ -37,8 +37,8 @@ PICKLED = {("cmaes._cma", "CMA"), ("numpy", "dtype"), ("numpy", "ndarray")} | {
 Space = dict[str, BaseDistribution]
 
 
-class Worker(NamedTuple):
-    """`id` is in the run.SWEEP of `workdir`, so that a folder of that name elsewhere is not taken for it."""
+class WorkerId(NamedTuple):
+    """Who a worker is. The sweep.json of `workdir` holds `id` too: a folder of that name elsewhere is another's."""
 
     id: str
     workdir: str
@@ -155,13 +155,18 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-class Member:
-    """A worker's place in a study that is for `num_trials` trials over all workers."""
+class StudyWorker:
+    """A worker of a study that is for `num_trials` trials over all workers."""
 
     def __init__(
-        self, storage: optuna.storages.BaseStorage, name: str, worker: Worker, asked: dict[str, Any], num_trials: int
+        self,
+        storage: optuna.storages.BaseStorage,
+        name: str,
+        identity: WorkerId,
+        asked: dict[str, Any],
+        num_trials: int,
     ):
-        self.storage, self.name, self.worker, self.num_trials = storage, name, worker, num_trials
+        self.storage, self.name, self.identity, self.num_trials = storage, name, identity, num_trials
         self._asked, self._study_id = asked, storage.get_study_id_from_name(name)
         self._in_training: set[int] = set()  # trial ids
         self._half_asked: set[int] = set()
@@ -188,7 +193,7 @@ class Member:
         study, asked = None, {}
         for _ in range(wanted):
             # Not study.ask: at no time is there a trial in training without its worker's name.
-            template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.worker._asdict()})
+            template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.identity._asdict()})
             trial_id = self.storage.create_new_trial(self._study_id, template)
             self.begin(trial_id)
             number = self.storage.get_trial(trial_id).number
@@ -222,7 +227,7 @@ class Member:
         """Fail the trials in training whose worker is dead."""
         for trial in self.trials():
             if trial.state == TrialState.RUNNING and (of := worker_of(trial)):
-                if of.id != self.worker.id and is_dead(of):
+                if of.id != self.identity.id and is_dead(of):
                     self.fail(trial._trial_id, "its worker died")
                 elif len(trial.params) < len(space) and trial._trial_id not in self._half_asked:
                     # Its worker may have died before the first heartbeat, without which no trial goes stale.
@@ -260,17 +265,17 @@ def counts(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def worker_of(trial: FrozenTrial) -> Worker | None:
-    """Who trains or has trained it, where it says so; RunError where that is no worker of this program."""
+def worker_of(trial: FrozenTrial) -> WorkerId | None:
+    """Who trains or has trained it, if it says so; RunError if that is no worker of this program."""
     of = trial.user_attrs.get(WORKER)
     if of is None:
         return None
-    if not isinstance(of, dict) or set(of) != set(Worker._fields) or not all(isinstance(v, str) for v in of.values()):
+    if not isinstance(of, dict) or set(of) != set(WorkerId._fields) or not all(isinstance(v, str) for v in of.values()):
         raise RunError(f"trial {trial.number} of the study was not made by this program; use another --study")
-    return Worker(**of)
+    return WorkerId(**of)
 
 
-def is_dead(worker: Worker) -> bool:
+def is_dead(worker: WorkerId) -> bool:
     """Whether a worker is known to have ended, from its folder; of another host's folder nothing is known."""
     folder = Path(worker.workdir)
     try:

@@ -105,7 +105,7 @@ def initialize(
         optimizer_state=optimizer(settings, hyperparameters).init(params),
         average=jax.tree.map(jnp.copy, params) if settings.average_weights else None,
         sums={name: jnp.zeros(()) for name in ("bound", *metrics)},
-        recent=Recent(*(jnp.full(NUM_RECENT, jnp.nan) for _ in Recent._fields)),
+        recent=Recent(*(jnp.full(NUM_RECENT, jnp.nan, jnp.float32) for _ in Recent._fields)),
     )
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vae.datasets import images
 from vae.datasets.dataset import Dataset
 from vae.runs.config import Config
-from vae.training import fit
-from vae.training import step as training
+from vae.training.program import ALONE, Program, run_inputs
 
 NUM_ROUNDS, SECONDS_OF_ROUND = 3, 0.2  # in which a step is timed
 
@@ -37,19 +36,18 @@ def _program(config: Config) -> Any:
 
 def seconds_per_step(config: Config, dataset: Dataset) -> Iterator[float]:
     """Seconds of a training step in one round after another; the first holds compilation."""
-    program = fit.Program.compile(config, jax.devices()[:1])
-    data = program.put(images.stored(dataset, "train", config.settings.binarization, training=True))
-    initialize = jax.jit(partial(training.initialize, **program.parts))
-    moments = images.moments(dataset.train.images)
-    state = initialize(program.root, hyperparameters=program.hyperparameters, moments=moments)
+    program = Program(config.settings, jax.devices()[:1], 1, ALONE)
+    share, inputs = program.layout.share, program.layout.put(run_inputs([config]))
+    data = share(images.stored(dataset, "train", config.settings.binarization, training=True))
+    states = program.initialize(inputs, share(images.moments(dataset.train.images)))
     steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
     step = num_steps = 1
-    state = program.train_steps(state, data, step)
+    states, _ = program.train_steps(inputs, states, data, np.full(1, step))
     while True:
         started, first, elapsed = time.perf_counter(), step, 0.0
         while elapsed < SECONDS_OF_ROUND:
             step = min(step + num_steps, (step // steps_per_epoch + 1) * steps_per_epoch)
-            state = jax.block_until_ready(program.train_steps(state, data, step))
+            states, _ = program.train_steps(inputs, states, data, np.full(1, step))
             elapsed = time.perf_counter() - started
         yield elapsed / (step - first)
         num_steps = max(1, int(SECONDS_OF_ROUND * (step - first) / elapsed))

@@ -1,7 +1,6 @@
-"""population.py: a run among others is the run alone; a run that diverges stops and stops no other."""
+"""program.py: a run among others is the run alone; a run that diverges stops and stops no other."""
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,8 @@ from tests.run_samples import assert_close, assert_same_bits, compiled_once, con
 from vae.datasets import images
 from vae.datasets.images import seen_in_training
 from vae.streams import Stream, stream
-from vae.training import fit, population
 from vae.training import step as training
+from vae.training.program import ALONE, STRATEGIES, Program, layout_of, mesh, of_run, run_inputs, without_parameters
 
 __all__ = ["compiled_once"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -24,42 +23,41 @@ RATES = (1e-3, 1e-2, 3e-4)
 DATA, VALIDATION = digits().train, digits().validation
 
 
-def configs(rates=RATES):
-    return [config(seed=seed, learning_rate=rate, batch_size=100) for seed, rate in zip(SEEDS, rates, strict=True)]
+def configs(rates=RATES, seeds=SEEDS):
+    return [config(seed=seed, learning_rate=rate, batch_size=100) for seed, rate in zip(seeds, rates, strict=True)]
 
 
 def alone(configuration):
     """The state of the run that fit.py would train, after an epoch, and its mean bound over the validation images."""
-    program = fit.Program.compile(configuration, jax.devices()[:1])
-    first = fit.first_state(Path("nowhere"), configuration, digits(), program.parts)
-    state = program.train_steps(program.put(first), program.put(DATA), STEPS)
-    return jax.device_get(state), program.validate(state, program.put(VALIDATION))
+    program = Program(configuration.settings, jax.devices()[:1], 1, ALONE)
+    put, share = program.layout.put, program.layout.share
+    inputs = put(run_inputs([configuration]))
+    states = program.initialize(inputs, share(images.moments(DATA.images)))
+    states, _ = program.train_steps(inputs, states, share(DATA), np.full(1, STEPS))
+    values = program.validate(inputs, states, share(VALIDATION))
+    return of_run(program.layout.get(states), 0), {name: float(column[0]) for name, column in values.items()}
 
 
 @functools.cache
 def program(strategy, num_devices=1):
     """Compiled once for all tests."""
-    return population.Program(configs()[0].settings, jax.devices()[:num_devices], len(SEEDS), strategy)
+    return Program(configs()[0].settings, jax.devices()[:num_devices], len(SEEDS), strategy)
 
 
 def arguments(program, rates=RATES, seeds=SEEDS):
-    """The members, the shared training data and the first states."""
+    """The inputs, the shared training data and the first states."""
     put, share = program.layout.put, program.layout.share
-    members = put(population.members(seeds, [c.hyperparameters for c in configs(rates)]))
-    return members, share(DATA), program.initialize(members, share(images.moments(DATA.images)))
+    inputs = put(run_inputs(configs(rates, seeds)))
+    return inputs, share(DATA), program.initialize(inputs, share(images.moments(DATA.images)))
 
 
 def together(program, stops=(STEPS,), rates=RATES):
     """The states of all runs at the last of `stops`, what the host saw after it, and the validation bounds."""
-    members, data, states = arguments(program, rates)
+    inputs, data, states = arguments(program, rates)
     seen = None
     for stop in stops:
-        states, seen = program.train_steps(members, states, data, np.full(len(SEEDS), stop))
-    return program.layout.get(states), seen, program.validate(members, states, program.layout.share(VALIDATION))
-
-
-def of_run(tree, r):
-    return jax.tree.map(lambda a: a[r], tree)
+        states, seen = program.train_steps(inputs, states, data, np.full(len(SEEDS), stop))
+    return program.layout.get(states), seen, program.validate(inputs, states, program.layout.share(VALIDATION))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,7 @@ def singles(compiled_once):
     return [alone(c) for c in configs()]
 
 
-@pytest.mark.parametrize("strategy", population.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_of_a_population_is_the_run_alone_after_an_epoch(singles, strategy):
     """Called for each bit for bit; XLA compiles a loop within a loop, or a batch of runs, otherwise."""
     states, seen, bounds = together(program(strategy))
@@ -76,10 +74,10 @@ def test_a_run_of_a_population_is_the_run_alone_after_an_epoch(singles, strategy
         if strategy == "loop":
             assert_same_bits(state, of_run(states, r))
         assert {name: float(column[r]) for name, column in bounds.items()} == pytest.approx(values, rel=1e-5)
-        assert_same_bits(of_run(seen, r), population.without_parameters(of_run(states, r)))
+        assert_same_bits(of_run(seen, r), without_parameters(of_run(states, r)))
 
 
-@pytest.mark.parametrize("strategy", population.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_shuffling_binarization_and_noise_have_the_same_bits_among_others_as_alone(strategy):
     def draws(images, seed):
         root = jax.random.key(seed)
@@ -87,11 +85,7 @@ def test_shuffling_binarization_and_noise_have_the_same_bits_among_others_as_alo
         x = seen_in_training(stream(root, Stream.BINARIZE, 41), images[order[:20]], "dynamic")
         return order, x, jax.random.bits(stream(root, Stream.NOISE, 41), (5, 20, 50))
 
-    grid = population.mesh(jax.devices()[:3], len(SEEDS), 100)
-    if strategy == "loop":
-        layout = population.InTurn(grid, len(SEEDS))
-    else:
-        layout = population.Together(grid, len(SEEDS), strategy)
+    layout = layout_of(mesh(jax.devices()[:3], len(SEEDS), 100), len(SEEDS), strategy)
     drawn = layout.get(layout.compile(draws)(layout.share(DATA.images), layout.put(np.array(SEEDS))))
     alone = jax.jit(draws)
     for r, seed in enumerate(SEEDS):
@@ -99,7 +93,7 @@ def test_shuffling_binarization_and_noise_have_the_same_bits_among_others_as_alo
         assert_same_bits(tuple(of_this), jax.device_get(alone(DATA.images, seed)))
 
 
-@pytest.mark.parametrize("strategy", population.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_that_diverges_stops_where_it_does_alone_and_the_others_go_on(singles, strategy):
     rates = (1e-3, 1e30, 3e-4)
     states, seen, _ = together(program(strategy), stops=(1, 5, STEPS), rates=rates)
@@ -111,12 +105,12 @@ def test_a_run_that_diverges_stops_where_it_does_alone_and_the_others_go_on(sing
         assert_close(of_run(states, r), state)
 
 
-@pytest.mark.parametrize("strategy", population.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_whose_stop_lies_behind_it_stays_as_it_is(strategy):
-    members, data, states = arguments(program(strategy))
-    states, _ = program(strategy).train_steps(members, states, data, np.array([5, 5, 5]))
+    inputs, data, states = arguments(program(strategy))
+    states, _ = program(strategy).train_steps(inputs, states, data, np.array([5, 5, 5]))
     before = program(strategy).layout.get(states)
-    states, seen = program(strategy).train_steps(members, states, data, np.array([0, 7, 5]))
+    states, seen = program(strategy).train_steps(inputs, states, data, np.array([0, 7, 5]))
     assert seen.step.tolist() == [5, 7, 5]
     for r in (0, 2):
         assert_same_bits(of_run(program(strategy).layout.get(states), r), of_run(before, r))
@@ -142,7 +136,7 @@ def test_eight_runs_on_eight_devices_compute_what_they_do_on_one():
     seeds, x = np.arange(8), np.linspace(0, 1, 500, dtype=np.float32)
     results = []
     for count in (1, 8):
-        layout = population.Together(population.mesh(jax.devices()[:count], 8, 100), 8, "vmap")
+        layout = layout_of(mesh(jax.devices()[:count], 8, 100), 8, "vmap")
         placed = layout.put(seeds)
         assert {shard.data.shape for shard in placed.addressable_shards} == {(8 // count,)}
         results.append(layout.get(layout.compile(bound)(layout.share(x), placed)))
@@ -150,28 +144,43 @@ def test_eight_runs_on_eight_devices_compute_what_they_do_on_one():
 
 
 def test_devices_that_do_not_divide_a_batch_stay_idle():
-    assert dict(population.mesh(jax.devices(), 2, 3).shape) == {"run": 2, "data": 3}
-    assert dict(population.mesh(jax.devices(), 2, 7).shape) == {"run": 2, "data": 1}
-    assert dict(population.mesh(jax.devices(), 100, 7).shape) == {"run": 8, "data": 1}
+    assert dict(mesh(jax.devices(), 2, 3).shape) == {"run": 2, "data": 3}
+    assert dict(mesh(jax.devices(), 2, 7).shape) == {"run": 2, "data": 1}
+    assert dict(mesh(jax.devices(), 100, 7).shape) == {"run": 8, "data": 1}
 
 
 def test_devices_do_not_wait_for_each_other():
     """Each goes its own number of steps: with a collective, the one in a loop would wait for ever, or be waited for."""
     several = program("map", 3)
-    members, data, states = arguments(several)
+    inputs, data, states = arguments(several)
     stops = several.layout.put(np.full(len(SEEDS), 1, np.int32))
-    text = several._train_steps.lower(data, states, members, stops).compile().as_text()
+    text = several._train_steps.lower(data, states, inputs, stops).compile().as_text()
     assert "while(" in text
     assert not any(word in text for word in ("all-reduce", "all-gather", "collective-permute", "all-to-all"))
 
 
-@pytest.mark.parametrize("strategy", population.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_one_trace_serves_every_call_and_every_population(strategy, monkeypatch):
     traces, original = [], training.train_steps
     monkeypatch.setattr(training, "train_steps", lambda *args, **kw: traces.append(1) or original(*args, **kw))
-    fresh = population.Program(configs()[0].settings, jax.devices()[:1], len(SEEDS), strategy)
+    fresh = Program(configs()[0].settings, jax.devices()[:1], len(SEEDS), strategy)
     for seeds, rates in ((SEEDS, RATES), ((7, 8, 9), (1e-2, 1e-2, 1e-2))):
-        members, data, states = arguments(fresh, rates, seeds)
+        inputs, data, states = arguments(fresh, rates, seeds)
         for stop in (1, 2):
-            states, _ = fresh.train_steps(members, states, data, np.full(3, stop))
+            states, _ = fresh.train_steps(inputs, states, data, np.full(3, stop))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_one_trace_serves_a_run_alone_whether_it_is_new_or_restored(num_devices, monkeypatch):
+    traces, original = [], training.train_steps
+    monkeypatch.setattr(training, "train_steps", lambda *args, **kw: traces.append(1) or original(*args, **kw))
+    alone = Program(configs()[0].settings, jax.devices()[:num_devices], 1, ALONE)
+    put, share = alone.layout.put, alone.layout.share
+    inputs, data = put(run_inputs(configs()[:1])), share(DATA)
+    states = alone.initialize(inputs, share(images.moments(DATA.images)))
+    for stop in (1, 2):
+        states, _ = alone.train_steps(inputs, states, data, np.full(1, stop))
+        states = put(alone.layout.get(states))
+    assert len(traces) == 1
+    assert all(len(leaf.devices()) == num_devices for leaf in jax.tree.leaves(states))

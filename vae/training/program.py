@@ -1,7 +1,8 @@
-"""Many runs as one program: the functions of training.py over R runs that differ in arrays alone.
+"""R runs as one program: the functions of step.py for runs that differ in arrays alone; R is 1 for a run alone.
 
-The arrays of a population have the runs along their leading axis. Devices form a mesh ("run", "data"): the runs are
-shared out over `run` and never wait for each other; the batches of a run are shared over `data`.
+The arrays of a population have the runs along their leading axis. A layout says how they lie on the devices, and how
+the function of one run becomes one of all runs. Devices form a mesh ("run", "data"): the runs are shared out over `run`
+and never wait for each other; the batches of a run are shared over `data`.
 """
 
 from __future__ import annotations
@@ -14,29 +15,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
 from vae import hosts, objectives
 from vae.models import model as models
+from vae.runs.config import Config
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 from vae.training import step as training
 
 STRATEGIES = ("vmap", "map", "loop")
+ALONE = "alone"  # one run, whose batch is shared by all devices
 
 
-class Members(NamedTuple):
+class RunInputs(NamedTuple):
     """What tells runs of the same Settings apart; every leaf has the leading axis R."""
 
     seed: Int[Array, "R"] | Any
     hyperparameters: Hyperparameters
 
 
-def members(seeds: Sequence[int], hyperparameters: Sequence[Hyperparameters]) -> Members:
-    """The runs of `seeds`, each with its hyperparameters."""
+def run_inputs(configs: Sequence[Config]) -> RunInputs:
+    """The inputs of R runs of the same Settings, as numpy arrays [R, …]."""
+    hyperparameters = [config.hyperparameters for config in configs]
     stacked = jax.tree.map(lambda *values: np.stack([jnp.asarray(v) for v in values]), *hyperparameters)
-    return Members(np.asarray(seeds, np.int32), stacked)
+    return RunInputs(np.asarray([config.seed for config in configs], np.int32), stacked)
+
+
+def of_run(tree: Any, r: int) -> Any:
+    """The arrays of run `r` of a population, as numpy arrays; `tree` holds arrays [R, …]."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf[r]), tree)
 
 
 def mesh(devices: Sequence[Any], num_runs: int, batch_size: int) -> Mesh:
@@ -98,25 +107,30 @@ class Together:
 
 
 class InTurn:
-    """The program of a single run, called for each of them; a population is a list, one tree for each run."""
+    """The program of a single run, called for each of them; a population is a list, one tree for each run.
 
-    def __init__(self, mesh: Mesh, num_runs: int):
-        self._num_runs = num_runs
-        # A batch is not shared, so that a run has the very bits of a run alone.
-        self._places = list(mesh.devices[:, 0])
+    `places` are where runs lie, in turn: one device each, or, for a run alone, all devices at once.
+    """
+
+    def __init__(self, places: Sequence[Sharding], num_runs: int):
+        self._places, self._num_runs = places, num_runs
 
     def put(self, tree: Any) -> list[Any]:
-        """Arrays [R, …], each run's on one device."""
+        """Arrays [R, …], each run's on its place."""
         each = (jax.tree.map(lambda a, r=r: a[r], tree) for r in range(self._num_runs))
-        return [jax.device_put(one, self._places[r % len(self._places)]) for r, one in enumerate(each)]
+        return [hosts.place(one, self._places[r % len(self._places)]) for r, one in enumerate(each)]
 
     def get(self, trees: list[Any]) -> Any:
         """The inverse of `put`, as numpy arrays."""
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(trees))
+
+        def stacked(first, *others):
+            return np.stack([first, *others]) if others else np.asarray(first)[None]
+
+        return jax.tree.map(stacked, *hosts.gather(trees))
 
     def share(self, tree: Any) -> list[Any]:
-        """Arrays that all runs read, once on each device."""
-        return [jax.device_put(tree, place) for place in self._places]
+        """Arrays that all runs read, once on each place."""
+        return [hosts.place(tree, place) for place in self._places]
 
     def compile(self, function: Callable, donate: int | None = None) -> Callable:
         """As of `Together`."""
@@ -132,81 +146,97 @@ class InTurn:
 
 
 class Program:
-    """The functions of training.py for `num_runs` runs of the same Settings, on `devices`; compiled once.
+    """The functions of step.py for `num_runs` runs of the same Settings, on `devices`; each is compiled once.
 
-    The arrays of a population, `members` and `states`, are what `layout.put` makes of arrays [R, …]; those that all
-    runs read are what `layout.share` makes of them.
+    `strategy` is one of STRATEGIES, or ALONE for a single run. The arrays of a population, `inputs` and `states`, are
+    what `layout.put` makes of arrays [R, …]; those that all runs read are what `layout.share` makes of them.
     """
 
     def __init__(self, settings: Settings, devices: Sequence[Any], num_runs: int, strategy: str):
         self.mesh, self.num_runs, self.strategy = mesh(devices, num_runs, settings.batch_size), num_runs, strategy
-        one_by_one = strategy == "loop"
-        self.layout = InTurn(self.mesh, num_runs) if one_by_one else Together(self.mesh, num_runs, strategy)
-        parts = {"model": models.build(settings), "objective": objectives.build(settings), "settings": settings}
-        self._parts = parts
-        shared_batch = self.mesh.shape["data"] > 1 and not one_by_one
+        self.layout = layout_of(self.mesh, num_runs, strategy)
+        self.parts = {"model": models.build(settings), "objective": objectives.build(settings), "settings": settings}
+        parts, model = self.parts, self.parts["model"]
 
-        def initialize(moments, members):
-            root, numbers = jax.random.key(members.seed), members.hyperparameters
+        def initialize(moments, inputs):
+            root, numbers = jax.random.key(inputs.seed), inputs.hyperparameters
             return training.initialize(root, **parts, hyperparameters=numbers, moments=moments)
 
-        def train_steps(data, state, members, stop):
-            root, numbers = jax.random.key(members.seed), members.hyperparameters
-            here = jax.sharding.get_abstract_mesh()
-            sharding = NamedSharding(here, PartitionSpec("data")) if shared_batch else None
+        def train_steps(data, state, inputs, stop):
+            root, numbers = jax.random.key(inputs.seed), inputs.hyperparameters
+            sharding = self._sharding_of_a_batch()
             state = training.train_steps(root, state, data, stop, numbers, **parts, sharding=sharding)
             return state, without_parameters(state)
 
-        def validate(data, state, members):
-            key, numbers = stream(jax.random.key(members.seed), Stream.EVALUATE), members.hyperparameters
+        def validate(data, state, inputs):
+            key, numbers = stream(jax.random.key(inputs.seed), Stream.EVALUATE), inputs.hyperparameters
             return training.validate(key, state.evaluated_params, data, numbers, **parts)
 
-        def refit(data, state, members):
-            root = jax.random.key(members.seed)
-            return training.refit(root, state, data, model=parts["model"], settings=settings)
+        def refit(data, state, inputs):
+            return training.refit(jax.random.key(inputs.seed), state, data, model=model, settings=settings)
 
-        refits = parts["model"].refit is not None
-        self._refit = self.layout.compile(refit, donate=1) if refits else None
         self._initialize = self.layout.compile(initialize)
         self._train_steps = self.layout.compile(train_steps, donate=1)
+        self._refit = None if model.refit is None else self.layout.compile(refit, donate=1)
         self._validate = self.layout.compile(validate)
 
-    def initialize(self, members: Any, moments: Any) -> Any:
-        """The states before step 0; `moments` of the training images are shared."""
-        return self._initialize(moments, members)
+    @property
+    def alone(self) -> bool:
+        """Whether it is the program of a run alone."""
+        return self.strategy == ALONE
 
-    def train_steps(self, members: Any, states: Any, data: Any, stops: Int[np.ndarray, "R"]) -> tuple[Any, Any]:
-        """Train each run until its step of `stops`, as training.train_steps; the `states` passed in are spent.
+    def initialize(self, inputs: Any, moments: Any) -> Any:
+        """The states before step 0; `moments` of the training images are shared."""
+        return self._initialize(moments, inputs)
+
+    def train_steps(self, inputs: Any, states: Any, data: Any, stops: Int[np.ndarray, "R"]) -> tuple[Any, Any]:
+        """Train each run until its step of `stops`, as step.train_steps; the `states` passed in are spent.
 
         Also returns what the host looks at, as numpy arrays: the states without parameters.
         """
-        outputs = self._train_steps(data, states, members, self.layout.put(stops.astype(np.int32)))
+        outputs = self._train_steps(data, states, inputs, self.layout.put(stops.astype(np.int32)))
         if isinstance(outputs, list):
             outputs = [list(column) for column in zip(*outputs, strict=True)]
         states, seen = outputs
         return states, self.layout.get(seen)
 
-    def refit(self, members: Any, states: Any, data: Any) -> Any:
+    def refit(self, inputs: Any, states: Any, data: Any) -> Any:
         """The states with what the model re-estimates after an epoch; those passed in are spent."""
-        return states if self._refit is None else self._refit(data, states, members)
+        return states if self._refit is None else self._refit(data, states, inputs)
 
-    def validate(self, members: Any, states: Any, data: Any) -> dict[str, Float[np.ndarray, "R"]]:
-        """Each run's bound and metrics averaged over `data`, with the same noise at every call."""
-        return self.layout.get(self._validate(data, states, members))
+    def validate(self, inputs: Any, states: Any, data: Any) -> dict[str, Float[np.ndarray, "R"]]:
+        """Each run's bound (`bound`) and metrics averaged over `data`, with the same noise at every call."""
+        return self.layout.get(self._validate(data, states, inputs))
 
-    def bytes_on_a_device(self, members: Any, moments: Any, data: Any) -> int:
+    def bytes_on_a_device(self, inputs: Any, moments: Any, data: Any) -> int:
         """What training needs on each device at once; in turn, without what a single run needs to compute."""
         if isinstance(self.layout, InTurn):
-            state = training.abstract_state(**self._parts, hyperparameters=members[0].hyperparameters)
+            state = training.abstract_state(**self.parts, hyperparameters=inputs[0].hyperparameters)
             return _bytes(data[0]) + _bytes(state) * -(-self.num_runs // self.mesh.shape["run"])
         place = NamedSharding(self.mesh, PartitionSpec("run"))
         states, stops = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            (jax.eval_shape(self._initialize, moments, members), members.seed),
+            (jax.eval_shape(self._initialize, moments, inputs), inputs.seed),
         )
-        analysis = self._train_steps.lower(data, states, members, stops).compile().memory_analysis()
+        analysis = self._train_steps.lower(data, states, inputs, stops).compile().memory_analysis()
         arguments, outputs = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
         return arguments + outputs - analysis.alias_size_in_bytes + analysis.temp_size_in_bytes
+
+    def _sharding_of_a_batch(self) -> NamedSharding | None:
+        """While a function of one run is traced: how its batch is shared; None if one device takes all of it."""
+        if self.mesh.shape["data"] == 1 or self.strategy == "loop":
+            return None
+        return NamedSharding(self.mesh if self.alone else jax.sharding.get_abstract_mesh(), PartitionSpec("data"))
+
+
+def layout_of(mesh: Mesh, num_runs: int, strategy: str) -> Together | InTurn:
+    """How `num_runs` runs lie on the devices of `mesh`."""
+    if strategy == ALONE:
+        return InTurn([NamedSharding(mesh, PartitionSpec())], num_runs)
+    if strategy == "loop":
+        # A batch is not shared, so that a run has the very bits of a run alone.
+        return InTurn(list(map(SingleDeviceSharding, mesh.devices[:, 0])), num_runs)
+    return Together(mesh, num_runs, strategy)
 
 
 def _bytes(tree: Any) -> int:

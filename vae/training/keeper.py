@@ -1,0 +1,99 @@
+"""Who keeps the checkpoints from which training resumes: a run alone its own, a population one for all its runs.
+
+Both have the same methods:
+
+restore(config, num_runs) -> the last Snapshot of that many runs of the program of `config`; None if there is none.
+epoch_ended(take, scores): `take` copies the states to the host; `scores` [R] are the validation bounds, or None.
+stopped(snapshot): training was asked to stop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vae import hosts
+from vae.runs import checkpoint
+from vae.runs.config import Config
+from vae.training.program import of_run
+from vae.training.start import abstract_state
+
+SAVING_SHARE = 0.05  # of the time, at most, goes into checkpoints of a population
+
+
+class Snapshot(NamedTuple):
+    """Where a population is: its states as arrays [R, …], and which of its runs go on."""
+
+    step: int
+    states: Any
+    going: Bool[np.ndarray, "R"]
+
+
+class RunKeeper:
+    """A run's own folder: a checkpoint after each epoch, of which the last and the best ones stay."""
+
+    def __init__(self, folder: Path, keep_last: int, keep_best: int):
+        self._folder, self._keep_last, self._keep_best = folder, keep_last, keep_best
+
+    def restore(self, config: Config, num_runs: int) -> Snapshot | None:
+        assert num_runs == 1
+        if (step := _last_step(self._folder)) is None:
+            return None
+        state = checkpoint.restore(self._folder, step, abstract_state(config))
+        return Snapshot(step, jax.tree.map(lambda leaf: np.asarray(leaf)[None], state), np.ones(1, bool))
+
+    def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
+        step, states, _ = take()
+        checkpoint.save(self._folder, step, of_run(states, 0), None if scores is None else float(scores[0]))
+        checkpoint.prune(self._folder, self._keep_last, self._keep_best)
+
+    def stopped(self, snapshot: Snapshot) -> None:
+        checkpoint.save(self._folder, snapshot.step, of_run(snapshot.states, 0))
+
+
+class PopulationKeeper:
+    """A folder for all runs together: two checkpoints stay, `save_every` seconds apart or more, to cost little time.
+
+    It is deleted when the runs have ended: each then has its last state in its own folder.
+    """
+
+    def __init__(self, folder: Path, save_every: float):
+        self._folder, self._save_every, self._due = folder, save_every, time.perf_counter() + save_every
+
+    def restore(self, config: Config, num_runs: int) -> Snapshot | None:
+        if (step := _last_step(self._folder)) is None:
+            return None
+        states = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((num_runs, *leaf.shape), leaf.dtype), abstract_state(config)
+        )
+        like = {"states": states, "going": jax.ShapeDtypeStruct((num_runs,), np.bool_)}
+        return Snapshot(step, **checkpoint.restore(self._folder, step, like))
+
+    def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
+        del scores
+        started = time.perf_counter()
+        if hosts.agreed(lambda: started >= self._due):
+            self.stopped(take())
+            ended = time.perf_counter()
+            share = (ended - started) / SAVING_SHARE if self._save_every else 0
+            self._due = ended + max(self._save_every, share)
+
+    def stopped(self, snapshot: Snapshot) -> None:
+        step, states, going = snapshot
+        checkpoint.save(self._folder, step, {"states": states, "going": going})
+        checkpoint.prune(self._folder, keep_last=2, keep_best=0)
+
+
+def _last_step(folder: Path) -> int | None:
+    checkpoint.clean(folder)
+    saved = hosts.agreed(lambda: checkpoint.steps(folder))
+    return saved[-1] if saved else None
+
+
+Keeper = RunKeeper | PopulationKeeper

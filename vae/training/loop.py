@@ -1,0 +1,219 @@
+"""Training from its first step, or its last checkpoint, to its end: the one epoch loop, of a run alone and of many.
+
+Epochs, held-out bounds, rows of metrics, failures; it stops and resumes without a trace in the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool
+
+from vae import hosts
+from vae.datasets import images
+from vae.datasets.dataset import Dataset
+from vae.runs import checkpoint, tensorboard
+from vae.runs.folder import CHECKPOINTS
+from vae.runs.metrics import Metrics, read_metrics
+from vae.training import step as training
+from vae.training.keeper import Keeper, Snapshot
+from vae.training.program import Program, of_run, run_inputs
+from vae.training.record import FAILURE, Record, TrainingFailed, epoch_means
+from vae.training.start import held_out_split, initial_params, started_from
+
+# Of a call of the compiled program: how often progress is seen and a request to stop is heard.
+SECONDS_PER_CALL = 1.0
+SECONDS_PER_CALL_OF_MANY = 10.0  # each call shuffles the data of every run anew
+
+Values = dict[str, float]  # a bound (`bound`) and its metrics, in nats per example
+
+
+def nobody(epoch: int, values: dict[str, Values]) -> set[str]:
+    """No run ends early."""
+    del epoch, values
+    return set()
+
+
+class PopulationRun:
+    """Runs of one program in training: their states on the devices, and what is written of each. R may be 1.
+
+    What `train` reports: `step`; `going` [R], which runs have not ended; `seen`, the states without parameters;
+    `epoch_ended` and, if so, `held_out_values` of the runs that trained in this epoch. At the end there are the
+    `test_values` of those that were trained to it. `failures` are of the runs that diverged, by their number.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], dataset: Dataset, program: Program, data: dict[str, Any], keeper: Keeper
+    ):
+        """`data` are the stored_splits of `dataset`, each as program.layout.share returns it."""
+        self.records, self.held_out = records, held_out_split(dataset)
+        self.pace = Pace(SECONDS_PER_CALL if program.alone else SECONDS_PER_CALL_OF_MANY)
+        self.epoch_ended = False
+        self.seen: Any = None
+        self.held_out_values: dict[str, Values] = {}
+        self.test_values: dict[str, Values] = {}
+        self.failures: dict[int, TrainingFailed] = {}
+        self._program, self._data, self._keeper = program, data, keeper
+        # Filled up to the shape that is compiled; what fills it never takes a step.
+        configs = [record.config for record in records]
+        configs += configs[-1:] * (program.num_runs - len(configs))
+        self._inputs = program.layout.put(run_inputs(configs))
+        saved = keeper.restore(configs[0], program.num_runs)
+        if saved is None:
+            self.step, self.going = 0, np.arange(program.num_runs) < len(records)
+            self._states = self._first_states(dataset)
+        else:
+            self.step, self.going = saved.step, np.array(saved.going)
+            self._states = program.layout.put(saved.states)
+        # Not of a run that ended: it may have been trained further, alone.
+        self._metrics = {r: Metrics(records[r].workdir, self.step, watched=program.alone) for r in self._going()}
+        if hosts.is_first():
+            for r in self._going():
+                (records[r].workdir / FAILURE).unlink(missing_ok=True)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the runs: those of their folders."""
+        return [record.workdir.name for record in self.records]
+
+    def train(
+        self,
+        report: Callable[[PopulationRun], None],
+        should_stop: Callable[[], bool],
+        ending: Callable[[int, dict[str, Values]], set[str]] = nobody,
+    ) -> bool:
+        """Train until all runs are done or failed, or until asked to stop; whether they are done.
+
+        `ending` is given the epoch that ended and the held-out values of each run, and names the runs that end with
+        it; they leave a checkpoint.
+        """
+        num_steps, steps_per_epoch = self.records[0].num_steps, self.records[0].steps_per_epoch
+        self._began = time.perf_counter() - _seconds_before(self.records[0])
+        with contextlib.ExitStack() as opened:
+            for metrics in self._metrics.values():
+                opened.callback(metrics.close)
+            while self.step < num_steps and self.going.any() and not hosts.any_of(should_stop()):
+                epoch_end = (self.step // steps_per_epoch + 1) * steps_per_epoch
+                self._advance(min(self.step + self.pace.steps_per_call, epoch_end))
+                self.epoch_ended, self.held_out_values = self.step == epoch_end, {}
+                if self.epoch_ended and self.going.any():
+                    self._end_epoch(ending)
+                report(self)
+            if self.step < num_steps and self.going.any():
+                self._keeper.stopped(self._snapshot())
+                return False
+            self._end()
+            return True
+
+    def drop(self, names: set[str]) -> None:
+        """These runs take no further step, and leave nothing."""
+        for r in self._going():
+            self.going[r] = self.names[r] not in names
+
+    def _advance(self, stop: int) -> None:
+        """Train to step `stop`, in this epoch."""
+        called, stops = time.perf_counter(), np.where(self.going, stop, 0)
+        self._states, seen = self._program.train_steps(self._inputs, self._states, self._data["train"], stops)
+        self.pace.saw(stop - self.step, time.perf_counter() - called)
+        self.step, self.seen = stop, seen
+        self._fail("the bound or its gradient", np.asarray(jax.vmap(training.last_step_was_finite)(seen)))
+
+    def _end_epoch(self, ending: Callable[[int, dict[str, Values]], set[str]]) -> None:
+        seconds = self._seconds()
+        self._states = self._program.refit(self._inputs, self._states, self._data["train"])
+        values = self._program.validate(self._inputs, self._states, self._data[self.held_out])
+        for r in self._going():
+            means = epoch_means(of_run(self.seen, r), self.records[r].steps_per_epoch)
+            self.records[r].write(self._metrics[r], self.step, "train", means | seconds)
+            self.records[r].write(self._metrics[r], self.step, self.held_out, _floats(values, r))
+        self.held_out_values = {self.names[r]: _floats(values, r) for r in self._going()}
+        self._fail(f"the {self.held_out} bound", np.isfinite(values["bound"]))
+        going = {self.names[r]: _floats(values, r) for r in self._going()}
+        self._leave(ending(self.step // self.records[0].steps_per_epoch, going))
+        if self.going.any():
+            self._keeper.epoch_ended(self._snapshot, values["bound"] if self.held_out == "validation" else None)
+
+    def _fail(self, what: str, finite: Bool[np.ndarray, "R"]) -> None:
+        """Mark the runs that are not finite; they take no further step."""
+        failed = [r for r in self._going() if not finite[r]]
+        states = self._program.layout.get(self._states) if failed else None
+        for r in failed:
+            self.failures[r] = self.records[r].failure(what, of_run(states, r))
+        self.going = self.going & finite
+
+    def _leave(self, names: set[str]) -> None:
+        """These runs end before the others."""
+        self._save_last([r for r in self._going() if self.names[r] in names])
+        self.drop(names)
+
+    def _end(self) -> None:
+        """The last checkpoint and the test row of every run that did not fail."""
+        values = self._program.validate(self._inputs, self._states, self._data["test"]) if self.going.any() else {}
+        self._save_last(self._going())
+        for r in self._going():
+            record = self.records[r]
+            self.test_values[self.names[r]] = _floats(values, r)
+            if self.held_out != "test" and not record.was_tested(self.step):
+                record.write(self._metrics[r], self.step, "test", _floats(values, r))
+        if not self._program.alone and hosts.is_first():
+            for record in self.records:
+                tensorboard.write_rows(record.workdir, read_metrics(record.workdir))
+
+    def _save_last(self, runs: list[int]) -> None:
+        """The state of each of these runs, in its own folder, without a score: it need not be the best."""
+        states = self._program.layout.get(self._states) if runs else None
+        for r in runs:
+            folder = self.records[r].workdir / CHECKPOINTS
+            checkpoint.clean(folder)
+            checkpoint.save(folder, self.step, of_run(states, r))
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.step, self._program.layout.get(self._states), self.going)
+
+    def _first_states(self, dataset: Dataset) -> Any:
+        layout, init_from = self._program.layout, self.records[0].config.init_from
+        states = self._program.initialize(self._inputs, layout.share(images.moments(dataset.train.images)))
+        if init_from is None:
+            return states
+        host = layout.get(states)
+        params = initial_params(init_from, of_run(host.params, 0))
+        repeated = jax.tree.map(lambda a: np.repeat(np.asarray(a)[None], self._program.num_runs, 0), params)
+        return layout.put(started_from(host, repeated))
+
+    def _seconds(self) -> Values:
+        """Of training up to now, for the rows of a run alone; of one among others they would say nothing."""
+        return {"seconds": time.perf_counter() - self._began} if self._program.alone else {}
+
+    def _going(self) -> list[int]:
+        return [r for r in range(len(self.records)) if self.going[r]]
+
+
+class Pace:
+    """How many steps a call of a compiled program takes, so that it lasts about `seconds_per_call`."""
+
+    def __init__(self, seconds_per_call: float):
+        self._seconds_per_call, self._compiled = seconds_per_call, False
+        self.steps_per_call, self.seconds_per_step = 1, float("nan")
+
+    def saw(self, num_steps: int, seconds: float) -> None:
+        """A call of `num_steps` took `seconds`; the first one, which compiles, tells nothing of the pace."""
+        if self._compiled:
+            seconds = hosts.agreed(lambda: seconds)
+            self.seconds_per_step = seconds / num_steps
+            fitting = int(self._seconds_per_call / self.seconds_per_step)
+            self.steps_per_call = max(1, min(8 * self.steps_per_call, fitting))
+        self._compiled = True
+
+
+def _seconds_before(record: Record) -> float:
+    """Seconds of training in the rows of a run that resumes; 0 if it has none."""
+    return max((row["seconds"] for row in read_metrics(record.workdir) if "seconds" in row), default=0.0)
+
+
+def _floats(values: dict[str, np.ndarray], r: int) -> Values:
+    return {name: float(column[r]) for name, column in values.items()}

@@ -1,0 +1,122 @@
+"""What a run starts from: its checks, its data, and the parameters of another run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vae import objectives
+from vae.datasets import images
+from vae.datasets.dataset import Dataset, Split
+from vae.models import checks
+from vae.models import model as models
+from vae.runs import checkpoint
+from vae.runs.config import Config, read_config
+from vae.runs.files import RunError
+from vae.runs.folder import CHECKPOINTS
+from vae.training import step as training
+
+
+def check(
+    workdir: Path | None, config: Config, dataset: Dataset, devices: Sequence[Any], *, begun: bool = False
+) -> None:
+    """Raises RunError, LikelihoodError, ObjectiveError or CheckpointError where a run cannot start; writes nothing.
+
+    What a new run is refused, one that has `begun`, or that has a checkpoint in `workdir`, is not.
+    """
+    settings = config.settings
+    checks.check_data(settings.likelihood, dataset, settings.binarization)
+    check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
+    resumed = workdir is not None and checkpoint.steps(workdir / CHECKPOINTS)
+    if not begun and not resumed:
+        validated = {name: len(getattr(dataset, name).images) for name in (held_out_split(dataset), "test")}
+        objectives.check(settings, validated)
+    state = abstract_state(config)
+    check_memory(state, jax.local_devices()[0])
+    if config.init_from is not None and not resumed:
+        initial_params(config.init_from, state.params)
+
+
+def check_memory(state: Any, device: Any) -> None:
+    """Raises RunError where parameters and optimiser state alone exceed the memory: an allocation may hang for ever."""
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    statistics = device.memory_stats() or {}
+    memory = statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise RunError(
+            f"the parameters and Adam's moments take {needed / 1e9:,.1f} GB, but there are {memory / 1e9:,.1f} GB of "
+            "memory; use smaller --hidden_sizes, --channels or --latent_dim"
+        )
+
+
+def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None:
+    """Raises RunError where a batch cannot be filled or shared out."""
+    if batch_size > num_images:
+        raise RunError(
+            f"a batch of {batch_size} cannot be filled from {num_images} training images; "
+            f"use --batch_size={num_images} or less, or hold out fewer with --validation"
+        )
+    if batch_size % num_devices:
+        raise RunError(
+            f"a batch of {batch_size} cannot be shared by {num_devices} devices; "
+            f"use a --batch_size that is a multiple of {num_devices}, or other --devices"
+        )
+
+
+def held_out_split(dataset: Dataset) -> str:
+    """The split whose bound is watched in training."""
+    return "validation" if len(dataset.validation.images) else "test"
+
+
+def stored_splits(dataset: Dataset, binarization: str) -> dict[str, Split]:
+    """The splits that training reads, as they lie on the device: `train`, `test`, and `validation` if there is one."""
+    return {
+        name: images.stored(dataset, name, binarization, training=name == "train")
+        for name in dict.fromkeys(("train", held_out_split(dataset), "test"))
+    }
+
+
+def abstract_state(config: Config) -> training.TrainState:
+    """The shapes and dtypes of a run's state."""
+    settings = config.settings
+    model, objective = models.build(settings), objectives.build(settings)
+    return training.abstract_state(model, objective, settings, config.hyperparameters)
+
+
+def saved_state(workdir: Path, which: str | int = "last") -> tuple[Config, training.TrainState]:
+    """The Config of the run in `workdir`, and its state at the "last" or "best" checkpoint or at a step.
+
+    Raises RunError or CheckpointError.
+    """
+    config = read_config(workdir)
+    step = checkpoint.choose(workdir, which)
+    return config, checkpoint.restore(workdir / CHECKPOINTS, step, abstract_state(config))
+
+
+def initial_params(workdir: str, like: Any) -> Any:
+    """The parameters of the run in `workdir`; raises RunError where their names or shapes are not those of `like`."""
+    params = saved_state(Path(workdir).expanduser())[1].evaluated_params
+    found, wanted = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, like)
+    )
+    if differences := [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]:
+        name = differences[0]
+        raise RunError(
+            f"the parameters of --init_from={workdir} do not fit this run: {name} has the shape "
+            f"{found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
+            + (f", and {len(differences) - 1} more" if len(differences) > 1 else "")
+            + "; use the same network, data and objective"
+        )
+    return params
+
+
+def started_from(state: training.TrainState, params: Any) -> training.TrainState:
+    """A new state with other parameters."""
+    return state._replace(params=params, average=None if state.average is None else jax.tree.map(jnp.copy, params))
