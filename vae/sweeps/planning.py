@@ -27,7 +27,7 @@ RUNS = "runs"  # the folder of a sweep's run folders
 MEASURED = ("map", "vmap")  # loop is left to those who want the bits of a run alone
 TRIAL_SECONDS = 1.0
 DEVICE_SHARE = 0.85  # of an accelerator's memory
-HOST_SHARE = 0.5  # of a CPU's, where copies for the checkpoints lie as well
+HOST_SHARE = 0.5  # of a CPU's, which also holds copies for the checkpoints
 
 
 class Group(NamedTuple):
@@ -92,7 +92,7 @@ class Plans(NamedTuple):
 
 
 def check_strategy(strategy: str) -> None:
-    """Raises RunError where runs cannot be trained so on several hosts."""
+    """Raises RunError if runs cannot be trained so on several hosts."""
     if strategy == "loop" and hosts.num_processes() > 1:
         raise RunError(
             "--strategy=loop keeps each run on a device of a single process, and this sweep has "

@@ -114,7 +114,7 @@ def stored(workdir: Path) -> dict[str, Any]:
 
 
 def worth(metric: str, objective: str, row: dict[str, Any]) -> float:
-    """What a trial is told to be worth: that of `ranking.value`, the lowest of all where it is not finite."""
+    """What a trial is told to be worth: that of `ranking.value`, the lowest of all if it is not finite."""
     value = ranking.value(metric, objective, row)
     return value if math.isfinite(value) else -math.inf
 
@@ -159,7 +159,7 @@ class Rounds:
         return bool(asked)
 
     def _check_new(self, names: list[str]) -> None:
-        """Raises RunError where the folder of a new trial holds a run: the study has forgotten the trials before."""
+        """Raises RunError if the folder of a new trial holds a run: the study has forgotten the trials before."""
         for path in (self._workdir / RUNS / name for name in names):
             if folders.was_trained(path):
                 raise RunError(
@@ -265,7 +265,7 @@ class TrialReporter(Reporter):
 
 @contextlib.contextmanager
 def _lost_to(lost: set[str], name: str) -> Iterator[None]:
-    """Where another worker has failed the trial meanwhile, it is lost."""
+    """If another worker has failed the trial meanwhile, it is lost."""
     try:
         yield
     except optuna.exceptions.UpdateFinishedTrialError:

@@ -188,7 +188,7 @@ class StudyWorker:
     def ask(self, wanted: int, space: Space, sampler_from: Any, pruner: optuna.pruners.BasePruner) -> dict[int, Any]:
         """The parameters of up to `wanted` new trials by number; `sampler_from` is given the first number.
 
-        Fewer where other workers have asked for the last ones.
+        Fewer if other workers have asked for the last ones.
         """
         study, asked = None, {}
         for _ in range(wanted):
@@ -217,7 +217,7 @@ class StudyWorker:
         beat(self.storage, trial_id)
 
     def fail(self, trial_id: int, why: str) -> None:
-        """The trial does not count any more; nothing happens where it was told."""
+        """The trial does not count any more; nothing happens if it was told."""
         self._in_training.discard(trial_id)
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self.storage.set_trial_user_attr(trial_id, WHY, why)

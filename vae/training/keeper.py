@@ -28,7 +28,7 @@ SAVING_SHARE = 0.05  # of the time, at most, goes into checkpoints of a populati
 
 
 class Snapshot(NamedTuple):
-    """Where a population is: its states as arrays [R, …], and which of its runs go on."""
+    """Where a population is: its states as arrays [R, …], and which of its runs have not ended."""
 
     step: int
     states: Any

@@ -51,7 +51,7 @@ def of_run(tree: Any, r: int) -> Any:
 def mesh(devices: Sequence[Any], num_runs: int, batch_size: int) -> Mesh:
     """As many devices as there are runs share them out; of what is left, as many as divide the batch share each one.
 
-    Devices may stay idle, processes not: where one had no device, all devices share out runs, some of them copies.
+    Devices may stay idle, processes may not: if one had no device, all devices share out runs, some of them copies.
     """
     across = min(len(devices), num_runs)
     within = max(n for n in range(1, len(devices) // across + 1) if batch_size % n == 0)
@@ -92,7 +92,7 @@ class Together:
             return jax.vmap(one)(of_its_runs) if self._strategy == "vmap" else lax.map(one, of_its_runs)
 
         def over_runs(shared, *of_all_runs):
-            # Not jit alone: all devices would agree at every step on whether any run of theirs goes on.
+            # Not jit alone: all devices would agree at every step whether any of their runs continues.
             mapped = jax.shard_map(
                 on_one_device,
                 mesh=self._mesh,

@@ -59,7 +59,7 @@ class Record(NamedTuple):
         return rows[-1] if rows else {}
 
     def last_bound(self, split: str) -> float | None:
-        """The last bound of `split` among the rows; None where there is none."""
+        """The last bound of `split` among the rows; None if there is none."""
         return self.last_row(split).get(self.config.settings.objective)
 
     def was_tested(self, step: int) -> bool:

@@ -26,7 +26,7 @@ from vae.training import step as training
 def check(
     workdir: Path | None, config: Config, dataset: Dataset, devices: Sequence[Any], *, begun: bool = False
 ) -> None:
-    """Raises RunError, LikelihoodError, ObjectiveError or CheckpointError where a run cannot start; writes nothing.
+    """Raises RunError, LikelihoodError, ObjectiveError or CheckpointError if a run cannot start; writes nothing.
 
     What a new run is refused, one that has `begun`, or that has a checkpoint in `workdir`, is not.
     """
@@ -44,7 +44,7 @@ def check(
 
 
 def check_memory(state: Any, device: Any) -> None:
-    """Raises RunError where parameters and optimiser state alone exceed the memory: an allocation may hang for ever."""
+    """Raises RunError if parameters and optimiser state alone exceed the memory: an allocation may hang for ever."""
     needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     statistics = device.memory_stats() or {}
     memory = statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -56,7 +56,7 @@ def check_memory(state: Any, device: Any) -> None:
 
 
 def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None:
-    """Raises RunError where a batch cannot be filled or shared out."""
+    """Raises RunError if a batch cannot be filled or shared out."""
     if batch_size > num_images:
         raise RunError(
             f"a batch of {batch_size} cannot be filled from {num_images} training images; "
@@ -100,7 +100,7 @@ def saved_state(workdir: Path, which: str | int = "last") -> tuple[Config, train
 
 
 def initial_params(workdir: str, like: Any) -> Any:
-    """The parameters of the run in `workdir`; raises RunError where their names or shapes are not those of `like`."""
+    """The parameters of the run in `workdir`; raises RunError if their names or shapes are not those of `like`."""
     params = saved_state(Path(workdir).expanduser())[1].evaluated_params
     found, wanted = (
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -25,7 +25,7 @@ NUM_RECENT = 100  # steps whose bound, gradient norm and learning rate are kept,
 
 
 class Recent(NamedTuple):
-    """The last `NUM_RECENT` steps, at position step % NUM_RECENT; NaN where there was none yet."""
+    """The last `NUM_RECENT` steps, at position step % NUM_RECENT; NaN for those that were not taken yet."""
 
     bound: Float[Array, "T"]
     gradient_norm: Float[Array, "T"]
@@ -38,18 +38,18 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     params: Any
     optimizer_state: Any
-    average: Any  # exponential moving average of params, or None where settings.average_weights is off
+    average: Any  # exponential moving average of params, or None if settings.average_weights is off
     sums: dict[str, Float[Array, ""]]  # of the batch means of `bound` and the metrics, since the epoch began
     recent: Recent
 
     @property
     def evaluated_params(self) -> Any:
-        """The parameters that are evaluated and used: the average where there is one."""
+        """The parameters that are evaluated and used: the average if there is one."""
         return self.params if self.average is None else self.average
 
 
 def learning_rate(schedule: str, hyperparameters: Hyperparameters, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The learning rate of `step` (from 0). Stage s lasts stage_steps[s] steps, and the last one goes on for ever."""
+    """The learning rate of `step` (from 0). Stage s lasts stage_steps[s] steps, and the last one does not end."""
     base = jnp.asarray(hyperparameters.learning_rate, jnp.float32)
     if schedule == "cosine":
         return base * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / hyperparameters.decay_steps, 1.0)))
