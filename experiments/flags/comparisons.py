@@ -60,7 +60,7 @@ def make_plan(
     from vae.runs.files import RunError
     from vae.sweeps import comparing
     from vae.sweeps.sweep_file import PLAN
-    from vae.training import timing
+    from vae.training import start, timing
 
     dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
     if len(points) > 1 and not len(dataset.validation.images):

@@ -56,12 +56,12 @@ class ChunkLoop(NamedTuple):
     reporter: Callable[[PopulationRun], Reporter] = Reporter
 
     def train(self, groups: Mapping[str, Group]) -> bool:
-        """Train the groups, by key; False if asked to stop."""
+        """Train the groups, by the names of their plans; False if asked to stop."""
         board = Scoreboard(self.workdir, list(groups.values()), self.watch.report)
-        return all(self._train_group(key, group, board) for key, group in groups.items())
+        return all(self._train_group(plan_name, group, board) for plan_name, group in groups.items())
 
-    def _train_group(self, key: str, group: Group, board: Scoreboard) -> bool:
-        names, stored = list(group.configs), self.plans.load(key)
+    def _train_group(self, plan_name: str, group: Group, board: Scoreboard) -> bool:
+        names, stored = list(group.configs), self.plans.load(plan_name)
         done = [] if stored is None else names[: stored.done * stored.chunk_size]
         board.were_done(done)
         if len(done) == len(names):
@@ -69,11 +69,11 @@ class ChunkLoop(NamedTuple):
         splits = stored_splits(group.dataset, group.config.settings.binarization)
         plan, program = self.program_for(group, splits["train"], stored)
         if stored is None:
-            self.plans.store(key, plan)
+            self.plans.store(plan_name, plan)
         data = {name: program.layout.share(split) for name, split in splits.items()}
         for chunk in range(plan.done, -(-len(names) // plan.chunk_size)):
             members = names[chunk * plan.chunk_size :][: plan.chunk_size]
-            folder = self.workdir / POPULATION / f"{key}-{chunk}"
+            folder = self.workdir / POPULATION / f"{plan_name}-{chunk}"
             records = [group.record(self.workdir, name) for name in members]
             keeper = PopulationKeeper(folder, self.watch.save_every)
             run = PopulationRun(records, group.dataset, program, data, keeper)
@@ -81,7 +81,7 @@ class ChunkLoop(NamedTuple):
             if not run.train(board.update, self.watch.should_stop, reporter.epoch_ended):
                 return False
             reporter.ended()
-            self.plans.store(key, plan._replace(done=chunk + 1))
+            self.plans.store(plan_name, plan._replace(done=chunk + 1))
             delete(folder)
             board.chunk_ended(members)
         return True
