@@ -202,7 +202,9 @@ class TwoLayers(NamedTuple):
 
     locs: tuple[jax.Array, jax.Array]
     mean = None
-    kl_per_dimension = None
+
+    def kl_per_dimension(self, prior):
+        return None
 
     def sample_and_log_prob(self, key, num_samples):
         keys = jax.random.split(key)
