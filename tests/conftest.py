@@ -1,6 +1,7 @@
 """Everything is tested with checked shapes, no silent broadcasting between ranks, and no key spent twice."""
 
 import os
+import tempfile
 from importlib import metadata
 
 # Most of a test's time is XLA's compiler at work on a program that runs once. Read before jax starts.
@@ -10,10 +11,20 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0"
     + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib").startswith("0.10.") else ""),
 )
+# What one process of this run compiled, every other one loads: pytest's workers, and the scripts that they start.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="vae-compiled-")
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": compiled.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 import jax
 import pytest
 from jaxtyping import install_import_hook
+
+from tests import whole_programs  # noqa: F401
 
 install_import_hook("vae", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from vae import objectives
 from vae.datasets import Dataset, load
@@ -29,25 +28,6 @@ EVALUATED: dict[str, Any] = {
     **dict.fromkeys(("log_likelihood", "log_likelihood_se", "elbo", "reconstruction", "kl", "active_units"), 1.0),
     "kl_per_dimension": [1.0],
 }
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Programs that are equal are compiled once for all runs of a module: seconds for each of them."""
-    wanted = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in wanted}
-
-    def use(values):
-        compilation_cache.reset_cache()
-        for name, value in values.items():
-            jax.config.update(name, value)
-
-    use(wanted)
-    yield
-    use(before)
 
 
 @functools.cache

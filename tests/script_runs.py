@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 HEAVY = [
+    "tests.whole_programs",
     "experiments.flags.options",
     "vae.training.fit",
     "vae.evaluation.importance",

@@ -26,7 +26,8 @@ def blocks(section: str) -> list[str]:
 
 
 def python(cwd: Path, *arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    unknown = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
+    environment = {name: value for name, value in os.environ.items() if name not in unknown}
     environment["VAE_DATA_DIR"] = str(cwd / "data")
     done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -53,8 +53,8 @@ def test_pareto_k_equals_the_equations_of_the_papers_in_plain_loops(num_samples,
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
 def test_pareto_k_recovers_the_shape_of_a_generalised_pareto_tail(shape):
-    weights = scipy.stats.genpareto(shape).rvs((200, 5000), random_state=0)
-    estimates = weights.pareto_k(np.log(weights))
+    drawn = scipy.stats.genpareto(shape).rvs((200, 5000), random_state=0)
+    estimates = weights.pareto_k(np.log(drawn))
     assert estimates.mean() == pytest.approx(shape, abs=0.06)
 
 

@@ -11,7 +11,6 @@ from tests.run_samples import (
     STEPS_PER_EPOCH,
     assert_same_bits,
     assert_same_result,
-    compiled_once,
     config,
     digits,
     rows,
@@ -27,8 +26,6 @@ from vae.settings import LIKELIHOODS, Hyperparameters, Settings
 from vae.streams import Stream, stream
 from vae.training import fit, loop
 from vae.training import step as training
-
-__all__ = ["compiled_once"]
 
 SHAPE = (2, 3, 2)
 FAMILIES = {
@@ -216,7 +213,7 @@ def optimal(**changes):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, compiled_once):
+def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
     assert train(workdir, optimal()).finished
     return workdir

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from tests.run_samples import compiled_once
 from tests.script_runs import scripts
 from vae.api import load_run
 from vae.datasets import images, load
@@ -24,8 +23,7 @@ from vae.sweeps import folders, results
 from vae.sweeps.sweep_file import read_sweep
 from vae.training import fit
 
-__all__ = ["compiled_once", "scripts"]
-pytestmark = pytest.mark.usefixtures("compiled_once")
+__all__ = ["scripts"]
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RUNS = [  # of each format, and the epochs that they were trained for
     *[(1, name, 1) for name in ("factor", "rws", "capacity", "warmup")],

@@ -16,7 +16,6 @@ from tests.run_samples import (
     EVALUATED,
     STEPS_PER_EPOCH,
     assert_same_bits,
-    compiled_once,
     config,
     digits,
     rows,
@@ -38,11 +37,9 @@ from vae.settings import FORMAT, RULES
 from vae.streams import Stream, stream
 from vae.training import step as training
 
-__all__ = ["compiled_once"]
-
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, compiled_once):
+def finished(tmp_path_factory):
     """A run with a checkpoint for each of its three epochs."""
     workdir = tmp_path_factory.mktemp("finished")
     train(workdir, keep_last=EPOCHS)

@@ -124,8 +124,9 @@ def test_a_failed_run_exits_with_2_and_its_advice_works(scripts, tmp_path):
 
 
 def python(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """A new Python, which knows of the repository only what `environment` says."""
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    """A new Python, which knows of the repository and of compiled programs only what `environment` says."""
+    unknown = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
+    variables = {name: value for name, value in os.environ.items() if name not in unknown} | environment
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=60
     )

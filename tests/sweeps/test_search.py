@@ -15,7 +15,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from tests.run_samples import assert_close_result, compiled_once, config, digits, rows, state, train
+from tests.run_samples import assert_close_result, config, digits, rows, state, train
 from tests.workers import join_at_once
 from vae.runs import checkpoint, tensorboard
 from vae.runs.config import read_config
@@ -25,9 +25,6 @@ from vae.sweeps.sweep_file import SWEEP
 from vae.training import step as training
 from vae.training.loop import PopulationRun
 from vae.training.program import Program
-
-__all__ = ["compiled_once"]
-pytestmark = pytest.mark.usefixtures("compiled_once")
 
 EPOCHS = 4
 BASE = functools.partial(config, batch_size=400, epochs=EPOCHS)
@@ -90,7 +87,7 @@ def values_alone(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, compiled_once):
+def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "x"
     start(workdir)
     return workdir

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.run_samples import assert_close_result, assert_same_bits, compiled_once, config, digits, rows, state, train
+from tests.run_samples import assert_close_result, assert_same_bits, config, digits, rows, state, train
 from vae.datasets import images
 from vae.runs import checkpoint
 from vae.runs.config import write_config
@@ -17,9 +17,6 @@ from vae.sweeps.sweep_file import SWEEP
 from vae.training import loop
 from vae.training import step as training
 from vae.training.program import Program
-
-__all__ = ["compiled_once"]
-pytestmark = pytest.mark.usefixtures("compiled_once")
 
 STEPS_PER_EPOCH = 6
 EPOCHS = 3
@@ -59,7 +56,7 @@ def assert_same_sweep(one, other):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, compiled_once):
+def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "x"
     assert start(workdir)
     return workdir

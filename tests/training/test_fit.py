@@ -12,7 +12,6 @@ from tests.run_samples import (
     STEPS_PER_EPOCH,
     assert_same_bits,
     assert_same_result,
-    compiled_once,
     config,
     digits,
     rows,
@@ -29,12 +28,9 @@ from vae.training import step as training
 from vae.training.program import Program
 from vae.training.record import FAILURE, TrainingFailed
 
-__all__ = ["compiled_once"]
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, compiled_once):
+def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
     assert train(workdir).finished
     return workdir

@@ -3,16 +3,13 @@
 import numpy as np
 import pytest
 
-from tests.run_samples import compiled_once, config, digits
+from tests.run_samples import config, digits
 from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.folder import CHECKPOINTS, lock
 from vae.runs.metrics import read_metrics, summary
 from vae.training import fit
 from vae.training.record import FAILURE, TrainingFailed
-
-__all__ = ["compiled_once"]
-pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.run_samples import assert_close, assert_same_bits, compiled_once, config, digits
+from tests.run_samples import assert_close, assert_same_bits, config, digits
 from vae.datasets import images
 from vae.datasets.images import seen_in_training
 from vae.streams import Stream, stream
 from vae.training import step as training
 from vae.training.program import ALONE, STRATEGIES, Program, layout_of, mesh, of_run, run_inputs, without_parameters
-
-__all__ = ["compiled_once"]
-pytestmark = pytest.mark.usefixtures("compiled_once")
 
 STEPS = 12
 SEEDS = (0, 1, 2)
@@ -61,7 +58,7 @@ def together(program, stops=(STEPS,), rates=RATES):
 
 
 @pytest.fixture(scope="module")
-def singles(compiled_once):
+def singles():
     return [alone(c) for c in configs()]
 
 
