@@ -33,6 +33,12 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_collection_modifyitems(items):
+    """Files that run scripts come first: they take longest, and at the end short ones keep every worker busy."""
+    long = {item.path for item in items if "scripts" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def float64():
     """Tolerances below 1e-6 are meant in float64."""

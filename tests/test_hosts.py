@@ -104,7 +104,9 @@ def alone(tmp_path_factory, scripts):
     return folder / "x"
 
 
-@pytest.mark.parametrize(("num_processes", "num_devices", "strategy"), [(2, 2, "auto"), (4, 1, "map")])
+@pytest.mark.parametrize(
+    ("num_processes", "num_devices", "strategy"), [(2, 2, "auto"), pytest.param(4, 1, "map", marks=pytest.mark.soak)]
+)
 def test_a_sweep_by_several_processes_is_that_by_one(scripts, alone, tmp_path, num_processes, num_devices, strategy):
     """Three runs, of which one diverges; batches that cannot be shared. One set of files, those of a single process."""
     flags = (*SWEEP, f"--strategy={strategy}", f"--devices={num_devices}")
@@ -157,7 +159,7 @@ def test_sigterm_to_one_process_saves_and_ends_all_with_75_and_the_sweep_goes_on
     assert (tmp_path / "x/results.csv").read_bytes() == (undisturbed / "results.csv").read_bytes()
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.soak)])
 def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(scripts, undisturbed, tmp_path, killed):
     """By one process with two devices: a sweep is not tied to how many processes there are."""
     with joined(scripts, 2, tmp_path, "sweep", *LONG, "--devices=1") as started:

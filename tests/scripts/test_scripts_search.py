@@ -119,9 +119,10 @@ def assert_same_search(one, other):
     assert not list((one / "population").glob("*"))
 
 
-def test_a_search_killed_at_random_moments_ends_with_the_same_trials(scripts, undisturbed, tmp_path):
+@pytest.mark.parametrize("epochs", [(5,), pytest.param((2, 3, 5, 7), marks=pytest.mark.soak)])
+def test_a_search_killed_at_random_moments_ends_with_the_same_trials(scripts, undisturbed, tmp_path, epochs):
     moments = random.Random(0)
-    for epoch in (2, 5):
+    for epoch in epochs:
         script = scripts.start(tmp_path, "sweep", *LONG)
         script.wait_for(f"epoch {epoch}/")
         with pytest.raises(AssertionError, match="still running"):

@@ -48,10 +48,11 @@ def test_a_signal_saves_and_exits_with_75_and_the_run_resumes_bit_identical(scri
     assert_same_result(tmp_path / "x", undisturbed)
 
 
-def test_a_run_killed_at_five_moments_resumes_bit_identical(scripts, undisturbed, tmp_path):
+@pytest.mark.parametrize("num_kills", [2, pytest.param(5, marks=pytest.mark.soak)])
+def test_a_run_killed_at_random_moments_resumes_bit_identical(scripts, undisturbed, tmp_path, num_kills):
     moments = random.Random(0)
     reached = []
-    for kill in range(5):
+    for kill in range(num_kills):
         script = scripts.start(tmp_path, "train", *FLAGS)
         script.wait_for(f"epoch {6 * kill + 2}/")
         with pytest.raises(AssertionError, match="still running"):
@@ -68,10 +69,14 @@ def test_a_run_killed_at_five_moments_resumes_bit_identical(scripts, undisturbed
     }
 
 
-def test_a_run_killed_within_a_save_resumes_bit_identical(scripts, undisturbed, tmp_path):
+@pytest.mark.parametrize("wanted", [1, pytest.param(5, marks=pytest.mark.soak)])
+def test_a_run_killed_within_a_save_resumes_bit_identical(scripts, undisturbed, tmp_path, wanted):
+    """Killed until `wanted` saves were caught half done, and five times at most: some end before the signal."""
     checkpoints = tmp_path / "x" / CHECKPOINTS
     caught = 0
-    for kill in range(3):
+    for kill in range(5):
+        if caught == wanted:
+            break
         script = scripts.start(tmp_path, "train", *FLAGS)
         script.wait_for(f"epoch {6 * kill + 2}/")
         while not list(checkpoints.glob(".partial-*")):

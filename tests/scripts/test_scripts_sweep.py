@@ -235,11 +235,12 @@ def assert_same_sweep(one, other):
     assert not (one / "population").exists()
 
 
-def test_a_sweep_killed_at_random_moments_ends_with_the_same_results(scripts, undisturbed, tmp_path):
+@pytest.mark.parametrize("num_kills", [2, pytest.param(5, marks=pytest.mark.soak)])
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_results(scripts, undisturbed, tmp_path, num_kills):
     """Two programs, each of two runs that diverge and two that do not."""
     moments = random.Random(0)
     saved = []
-    for kill in range(5):
+    for kill in range(num_kills):
         script = scripts.start(tmp_path, "sweep", *LONG)
         script.wait_for(f"epoch {2 * kill + 2}/")
         with pytest.raises(AssertionError, match="still running"):
@@ -252,7 +253,7 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_results(scripts, un
     assert_same_sweep(tmp_path / "x", undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)])
 def test_a_signal_saves_and_exits_with_75_and_the_sweep_goes_on_bit_exactly(scripts, undisturbed, tmp_path, number):
     script = scripts.start(tmp_path, "sweep", *LONG)
     script.wait_for("epoch 3/")

@@ -52,7 +52,7 @@ def ask(worker, wanted):
     return worker.ask(wanted, RATES, lambda number: study.sampler(SPEC, number), study.pruner("none", 1))
 
 
-@pytest.mark.parametrize("repetition", range(2))
+@pytest.mark.parametrize("repetition", [0, *(pytest.param(i, marks=pytest.mark.soak) for i in range(1, 5))])
 def test_eight_processes_make_one_study_at_once(postgresql, repetition):
     found = join_at_once(postgresql.new_database(), 8, [{"--search": "tpe"}])
     assert sorted(found) == [f"study 1, trial {number}" for number in range(8)]
