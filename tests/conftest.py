@@ -17,7 +17,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ |= {
         "JAX_COMPILATION_CACHE_DIR": compiled.name,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
 import jax
