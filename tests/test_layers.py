@@ -104,9 +104,6 @@ def test_no_script_is_imported_and_what_scripts_share_imports_one_way(path):
     assert all(SHARED.index(other) <= SHARED.index(own) for other in used if own), used
 
 
-TWICE = {"Progress", "Program"}  # still
-
-
 def test_no_two_classes_have_one_name():
     names = [
         node.name
@@ -114,7 +111,7 @@ def test_no_two_classes_have_one_name():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef)
     ]
-    assert {name for name in names if names.count(name) > 1} <= TWICE
+    assert {name for name in names if names.count(name) > 1} == set()
 
 
 def test_only_networks_imports_flax():
