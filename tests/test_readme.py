@@ -1,5 +1,6 @@
-"""What the README shows works as it stands there."""
+"""What the three READMEs show works as it stands there: the first page, the manual and the guide to the code."""
 
+import importlib
 import os
 import re
 import shutil
@@ -10,19 +11,31 @@ from pathlib import Path
 import pytest
 
 from experiments.flags.options import TRAINING_FLAGS
+from experiments.flags.presets import PRESETS
 from tests.flag_samples import define_once
+from tests.test_layers import RANK
 from vae.objectives import OBJECTIVES
 from vae.objectives.estimators import ESTIMATORS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README, MANUAL, GUIDE = (ROOT / name for name in ("README.md", "experiments/README.md", "vae/README.md"))
+TEXTS = {path: path.read_text() for path in (README, MANUAL, GUIDE)}
+SCRIPTS = {path.stem for path in (ROOT / "experiments").glob("[!_]*.py")}
+PAGES = pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(section: str) -> list[str]:
+def blocks(page: Path, section: str) -> list[str]:
     """The code blocks under a heading, up to the next one."""
-    text = README.split(f"# {section}\n", 1)[1]
+    text = TEXTS[page].split(f"# {section}\n", 1)[1]
     text = re.split(r"^##+ ", text, maxsplit=1, flags=re.MULTILINE)[0]
     return re.findall(r"^```\w+\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What `#…` may name: the headings, in lower case, with dashes for spaces and without punctuation."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", TEXTS[page]), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def python(cwd: Path, *arguments: str) -> str:
@@ -37,7 +50,7 @@ def python(cwd: Path, *arguments: str) -> str:
 def test_a_new_bound_takes_one_function_and_one_row(tmp_path):
     for folder in ("vae", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    function, row, command = blocks("A worked example: a new bound")
+    function, row, command = blocks(README, "Add a bound")
     path = tmp_path / "vae" / "objectives" / "bounds.py"
     table = 'BOUNDS: dict[str, Callable[..., Float[Array, "B"]]] = {\n'
     assert path.read_text().count(table) == 1
@@ -54,23 +67,54 @@ def test_a_new_bound_takes_one_function_and_one_row(tmp_path):
 
 
 def test_every_objective_and_every_estimator_has_its_row():
-    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    rows = [line for line in TEXTS[README].splitlines() if line.startswith("| `")]
     first_cells = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert {*OBJECTIVES, *ESTIMATORS} <= first_cells
 
 
-def test_every_flag_of_training_is_named():
+def test_the_manual_and_the_table_of_objectives_name_every_flag_of_training():
     define_once()
-    named = set(re.findall(r"`(?:--)?(\w+)", README))
+    named = set(re.findall(r"`(?:--)?(\w+)", TEXTS[README] + TEXTS[MANUAL]))
     assert not [name for name in [*TRAINING_FLAGS, "preset", "workdir"] if name not in named]
+    assert not [name for name in PRESETS if name not in named]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"python -m experiments\.(\w+)", README))))
-def test_every_script_the_readme_names_exists(name):
-    assert (ROOT / "experiments" / f"{name}.py").exists()
+def test_the_manual_names_every_script():
+    assert set(re.findall(r"python -m experiments\.(\w+)", TEXTS[MANUAL])) == SCRIPTS
 
 
-def test_every_relative_link_leads_to_a_file():
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+@PAGES
+def test_every_script_that_is_named_exists(page):
+    assert set(re.findall(r"\bexperiments\.(\w+)", TEXTS[page])) <= SCRIPTS
+
+
+@PAGES
+def test_every_relative_link_leads_to_a_file_and_a_heading(page):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXTS[page]) if "://" not in link]
     assert links
-    assert all((ROOT / link).exists() for link in links)
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@PAGES
+def test_every_file_and_every_module_that_is_named_exists(page):
+    named = set(re.findall(r"\b(?:vae|experiments|tests)/[\w/]*(?:\.py|/(?=`))", TEXTS[page]))
+    assert not [name for name in named if name != "vae/datasets/NAME.py" and not (ROOT / name).exists()]
+    for module, name in re.findall(r"\b(vae(?:\.\w+)*)\.(\w+)\b(?!/)", TEXTS[page]):
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+
+
+def test_the_guide_lists_every_room_in_the_order_of_imports():
+    section = TEXTS[GUIDE].split("# Rooms\n", 1)[1].split("\n#", 1)[0]
+    first_cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    rooms = [name for cell in first_cells for name in re.findall(r"`(\w+)(?:/|\.py)`", cell)]
+    assert sorted(rooms) == sorted(RANK)
+    assert [RANK[room] for room in rooms] == sorted(RANK.values())
+
+
+def test_the_first_page_is_short():
+    without_tables = re.sub(r"^\|.*$", "", TEXTS[README], flags=re.MULTILINE)
+    assert len(without_tables.split()) <= 1500
