@@ -1,11 +1,11 @@
-"""How long evaluation and training take beside their matrix products alone, measured in turn.
+"""The time of evaluation and of training, compared with the time of their matrix products alone.
 
     python -m experiments.benchmark
     python -m experiments.benchmark --hidden_sizes=400 --latent_dim=20 --batch_size=128
 
-Prints medians over rounds of A B A B …, and the median of the ratios of neighbours: an absolute time says more of the
-machine than of the code. The products alone are those of the decoder (evaluation) and of a whole step (training),
-of the same shapes, without activations, likelihood, noise or optimiser.
+Both are measured in turn, A B A B …. Prints the medians, and the median of the ratios of neighbours: an absolute time
+says more about the machine than about the code. The products are those of the decoder (evaluation) and of a whole step
+(training), of the same shapes, without activations, likelihood, noise or optimiser.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     python -m experiments.compare --objectives="elbo iwae:num_samples=50 iwae:num_samples=50:estimator=dreg" \\
         --tune=learning_rate=3e-4,1e-3,3e-3 --budget=seconds
     python -m experiments.compare --runs=runs/a,runs/b,runs/c      # runs that exist, grouped by what differs
-    python -m experiments.compare --workdir=comparisons/x          # goes on where comparisons/x was stopped
+    python -m experiments.compare --workdir=comparisons/x          # resumes comparisons/x
 
 Every run is evaluated as by experiments.evaluate; evaluations that exist are used. Writes comparison.json,
 comparison.md and report.html, which opens in any browser and needs no other file. Four objectives with three seeds on
 the digits took 101 s on two CPU cores; on MNIST the evaluation alone takes minutes for each run
-(--num_examples=1000: a tenth). Ctrl-C saves and exits with code 75; so does SIGTERM.
+(--num_examples=1000: a tenth). Ctrl-C or SIGTERM saves and exits with code 75.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ TRAINING_ONLY = ("seeds", "tune", "budget")
 
 def define_flags() -> None:
     options.define_config()
-    flags.DEFINE_list("runs", [], "folders of trained runs, or of many: those below them are compared")
+    flags.DEFINE_list("runs", [], "folders of trained runs, or folders with many runs below them")
     flags.DEFINE_list(
-        "objectives", [], "what to train: names, each with flags of its own, parted by spaces or commas, as in "
+        "objectives", [], "what to train: names, each with its own flags, separated by spaces or commas, as in "
         "'elbo iwae:num_samples=50:estimator=dreg'",
     )  # fmt: skip
     number(
@@ -64,7 +64,7 @@ def define_flags() -> None:
         integer=True,
     )
     flags.DEFINE_multi_string("tune", [], "learning_rate=3e-4,1e-3: chosen for each objective on validation images")
-    choice("budget", "steps", BUDGETS, "what is equal; --epochs is that of the objective whose epoch costs most")
+    choice("budget", "steps", BUDGETS, "what is made equal; --epochs is for the objective whose epoch costs most")
     number("evaluation_samples", None, "k of the log-likelihood (default: as in evaluations that exist, else 5000)",
            least=1, integer=True)  # fmt: skip
     number("evaluation_seed", None, "of its samples (default: as in evaluations that exist, else 0)",
@@ -73,7 +73,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "the comparison's folder; one in it is resumed (default: in comparisons/)")
     number("devices", 0, "devices that share out the runs and the images; 0: all there are, on a CPU one for each core",
            least=0, most=1024, integer=True)  # fmt: skip
-    flags.DEFINE_bool("figures", True, "draw what the runs did and what they make")
+    flags.DEFINE_bool("figures", True, "draw learning curves, samples and reconstructions of the runs")
 
 
 def main() -> int:
@@ -145,7 +145,7 @@ def train(
 
 
 def stored_comparison(workdir: Path | None) -> dict[str, Any]:
-    """What was stored of the comparison in `workdir`; empty where there is none."""
+    """What was stored of the comparison in `workdir`; empty if there is none."""
     from vae.runs.files import read_json
     from vae.runs.folder import CHECKPOINTS, CONFIG
     from vae.sweeps.sweep_file import PLAN, SWEEP
@@ -178,7 +178,7 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def what_is_asked(stored: dict[str, Any]) -> dict[str, Any]:
-    """The values of this script's own flags: the command line's, else the stored ones."""
+    """The values of this script's own flags: from the command line, else the stored ones."""
     before = stored.get("asked", {})
     asked = {name: before[name] if name in before and not FLAGS[name].present else FLAGS[name].value for name in ASKED}
     if FLAGS["runs"].present:
@@ -208,7 +208,7 @@ def check_flags(asked: dict[str, Any], given: set[str]) -> None:
 
 
 def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], given: set[str]) -> None:
-    """Raises RunError where `workdir` holds a comparison that is not the one asked for, but for more --seeds."""
+    """Raises RunError if `workdir` holds another comparison. Only --seeds may differ, if it grows."""
     from vae.runs.files import RunError
 
     if not stored:
@@ -226,7 +226,7 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
 
 
 def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about: Any) -> None:
-    """Keep what was asked, and the first command that asked it."""
+    """Store the flags of the comparison, and the first command that gave them."""
     from vae.runs.files import write_json
     from vae.sweeps.sweep_file import PLAN
 

@@ -4,10 +4,10 @@
     python -m experiments.evaluate --workdir=runs/x --num_examples=1000   # seconds instead of minutes
     python -m experiments.evaluate --workdir=runs/x --also=aggregate,amortization,ais,bdmc
 
---also adds, under keys of their own: `aggregate`, the KL as mutual information + total correlation + dimension-wise KL
+--also adds more numbers: `aggregate`, the KL as mutual information + total correlation + dimension-wise KL
 (Hoffman & Johnson 2016; Chen et al. 2018); `ais`, annealed importance sampling (Wu et al. 2017), which does not depend
 on the encoder; `bdmc`, bounds from both sides on data that the model simulates (Grosse et al. 2015), which say how far
-off `ais` is; `amortization`, what the encoder and the family of q lose (Cremer et al. 2018). The last three see
+off `ais` is; `amortization`, what the encoder and the family of q lose (Cremer et al. 2018). The last three use
 --also_examples images.
 
 Writes <workdir>/evaluation.json (a subset: evaluation_<split>_<number>.json), the values of each image beside it as
@@ -42,9 +42,7 @@ def define_flags() -> None:
     options.define_trained_run()
     number("num_samples", 5000, "k, samples of z per image", least=1, integer=True)
     number("num_examples", None, "evaluate a random subset of this many images", least=1, integer=True)
-    number(
-        "seed", 0, "of the samples; the same for every run, so that they compare", least=0, most=2**31 - 1, integer=True
-    )
+    number("seed", 0, "of the samples; runs compare if it is the same", least=0, most=2**31 - 1, integer=True)
     number("devices", 1, "devices that share the images; 0: all there are", least=0, most=1024, integer=True)
     choices("also", ("aggregate", "ais", "bdmc", "amortization"), "what to compute beside the evaluation")
     number("also_examples", 100, "ais, bdmc, amortization: images, a random subset", least=1, integer=True)
@@ -96,7 +94,7 @@ def main() -> int:
 
 
 def check_flags() -> None:
-    """Raises UsageError for a flag that nothing asked for would read."""
+    """Raises UsageError for a flag that has no effect with this --also."""
     for name, readers in READ_BY.items():
         if FLAGS[name].present and not set(readers) & set(FLAGS.also):
             asked = f"--also={','.join(FLAGS.also)}" if FLAGS.also else "no --also"
@@ -104,7 +102,7 @@ def check_flags() -> None:
 
 
 def compute_also(loaded, data, index, result, available, bar_of) -> dict:
-    """The numbers of --also, printed."""
+    """Compute and print the numbers of --also."""
     import jax
 
     from vae.evaluation import diagnostics

@@ -4,10 +4,10 @@
     python -m experiments.generate --workdir=runs/x --indices=0,7,42 --morph=3,18
     python -m experiments.generate --workdir=runs/x --embeddings=test
 
-Writes under <workdir>/figures: samples from the prior, reconstructions of the chosen test images, a morph from one
-test image to another (strip and GIF), traversals of the most active latent dimensions, the test set scattered in two of
-them, and, where the prior is a standard normal, the decoded manifold of those. Of a conditional model, samples come
-class after class. With --embeddings, q(z|x) of a split as .npz.
+Writes under <workdir>/figures: samples from the prior, reconstructions of the chosen test images, a morph from one test
+image to another (strip and GIF), traversals of the most active latent dimensions, and the test set scattered in two of
+them. If the prior is a standard normal, it also draws the decoded manifold of these two. Samples of a conditional model
+are sorted by class. With --embeddings, it also writes q(z|x) of a split as .npz.
 """
 
 from __future__ import annotations

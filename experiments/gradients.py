@@ -1,17 +1,19 @@
-"""What a gradient estimator does at fixed parameters: mean, bias, variance and signal-to-noise ratio against K.
+"""Gradient estimators at fixed parameters: mean, bias, variance and signal-to-noise ratio against K.
 
     python -m experiments.train --preset=digits --activation=tanh --epochs=5 --workdir=runs/digits
     python -m experiments.gradients --workdir=runs/digits --estimators=reparameterized,stl,dreg --draws=1000
     python -m experiments.gradients --dataset=mnist --objectives=elbo_mc,iwae   # at initialisation
 
-The first two take two minutes of CPU time and show for K = 1 → 64 what Rainforth et al. and Tucker et al. (2018)
-found: the signal-to-noise ratio of IWAE's encoder gradient falls from 0.61 to 0.06, as 1/√K, where DReG's grows from
-2.4 to 4.3; the decoder's grows from 1.6 to 14.5, as √K. STL is found biased at every K > 1, DReG at none (p < .01).
-After long training, or with many latent dimensions, the posterior is far from q at these K, and IWAE's falls less.
+The first two take two minutes of CPU time and show for K = 1 → 64 what Rainforth et al. and Tucker et al. (2018) found.
+The signal-to-noise ratio of the encoder gradient falls from 0.61 to 0.06 for IWAE, as 1/√K, and grows from 2.4 to 4.3
+for DReG. That of the decoder gradient grows from 1.6 to 14.5, as √K. The tests find a bias of STL at every K > 1, and
+of DReG at none (p < .01). After long training, or with many latent dimensions, the posterior is far from q at these K,
+and the ratio of IWAE falls less.
 
 The parameters are those of the run in --workdir, or new ones of the model that --dataset and the other flags describe.
-Draws are of the noise alone, on one batch; the ratios grow with its size. Writes gradients.json and
-figures/gradients_snr.png in the folder, and prints a table; vae/evaluation/gradients.py says what its columns are.
+All draws use the same batch and differ in their noise only; the ratios grow with the size of the batch. Writes
+gradients.json and figures/gradients_snr.png in the folder, and prints a table; vae/evaluation/gradients.py explains its
+columns.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 FLAGS = options.FLAGS
 LEAST_DRAWS = 20  # two in each block: see vae/evaluation/gradients.py
-MODEL_FLAGS: list[str] = []  # those that a trained run has settled
+MODEL_FLAGS: list[str] = []  # flags that a trained run has fixed
 
 
 def define_flags() -> None:
@@ -50,7 +52,7 @@ def define_flags() -> None:
         "workdir", None, "a run folder, or, with --dataset, the folder to write to (default: a new one in runs/)"
     )
     flags.DEFINE_string("checkpoint", "last", "of the run: last, best (highest validation bound) or a step")
-    choice("split", "train", ("train", "validation", "test"), "where the batch is from")
+    choice("split", "train", ("train", "validation", "test"), "the split that the batch is drawn from")
     _several("objectives", ["iwae"], _objectives, "bounds: names in vae.objectives.OBJECTIVES")
     _several("estimators", ["reparameterized", "stl", "dreg", "score"], lambda: list(names.ESTIMATORS), "to compare")
     numbers("num_samples", [str(2**i) for i in range(7)], "the K to compare", integer=True)
@@ -137,7 +139,7 @@ def trained_run(workdir: Path | None) -> Path | None:
     if workdir is not None and (workdir / CONFIG).exists():
         if given:
             raise UsageError(
-                f"--{min(given)} has no effect: {workdir} holds a run, which has settled it; leave it out, or choose "
+                f"--{min(given)} has no effect: {workdir} holds a run, which has fixed it; leave it out, or choose "
                 "another --workdir to measure new parameters"
             )
         return workdir
@@ -258,7 +260,7 @@ def _cell(value: float) -> str:
 
 
 def curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, tuple[list, list, list]]]:
-    """group → "objective estimator" → K, SNR and its standard error, where they are known."""
+    """group → "objective estimator" → K, SNR and its standard error, if they are known."""
     panels: dict[str, dict[str, tuple[list, list, list]]] = {}
     several = len({row["objective"] for row in rows}) > 1
     for row in rows:

@@ -1,4 +1,4 @@
-"""List the runs under a folder: what distinguishes their settings, how far they are, and their scores.
+"""List the runs under a folder: the settings in which they differ, their progress and their scores.
 
     python -m experiments.runs            # those under runs/
     python -m experiments.runs --folder=/data/sweep --sort=log_likelihood
@@ -67,7 +67,7 @@ def main() -> int:
         settings = {name: None if value is None else naming.text(value) for name, value in settings.items()}
         flat.append({"run": row["run"], **settings, **{name: row[name] for name in shown_scores(found)}})
     names = list(dict.fromkeys(name for row in flat for name in row))
-    # Only what distinguishes the runs: a column in which all agree says nothing of them.
+    # Only the settings in which the runs differ.
     always = {"run", "dataset", "objective", *SCORES}
     shown = [name for name in names if name in always or len({str(row.get(name)) for row in flat}) > 1]
     cells = [shown] + [[_cell(row.get(name)) for name in shown] for row in flat]

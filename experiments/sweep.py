@@ -5,16 +5,15 @@
     python -m experiments.sweep --sweep=seed=0:100 --sweep=learning_rate=log:1e-4:1e-2:50 --random=64
     python -m experiments.sweep --zip --sweep=batch_size=50,100,200 --sweep=learning_rate=5e-4,1e-3,2e-3
     python -m experiments.sweep --search=tpe --trials=256 --sweep=learning_rate=log:1e-4:1e-2 --sweep=latent_dim=2:51
-    python -m experiments.sweep --workdir=sweeps/x          # goes on where sweeps/x was stopped
+    python -m experiments.sweep --workdir=sweeps/x          # resumes sweeps/x
     srun --ntasks=8 python -m experiments.sweep --sweep=seed=0:64 --workdir=sweeps/x --distributed   # on several hosts
 
-Runs that differ in seed or in numbers train as one program; those that differ in what shapes it train in turn. Each
+Runs that differ only in seed or in numbers train as one program. Runs that need other programs train in turn. Each
 leaves a run folder under <workdir>/runs, for experiments.evaluate and experiments.generate; the sweep leaves
-results.csv and pictures. With --search the values are not a grid: rounds of trials are asked of a sampler, which learns
-from those before. Workers on several machines join one search with --storage=postgresql://… and the same other flags.
+results.csv and pictures. With --search, a sampler proposes the values of each round of trials and learns from the
+rounds before. Workers on several machines join one search with --storage=postgresql://… and the same other flags.
 
-Ctrl-C saves and exits with code 75; so does SIGTERM. A run that diverges does not stop the
-others.
+Ctrl-C or SIGTERM saves and exits with code 75. A run that diverges does not stop the others.
 
 64 runs of 20 epochs as one command, and as 64 commands, two at a time (MNIST: --dataset=mnist --epochs=1):
 
@@ -48,7 +47,7 @@ from experiments.flags.points import Asked, as_flags, configure, label, loader
 FLAGS = options.FLAGS
 STRATEGIES = ("auto", "vmap", "map", "loop")
 SAMPLERS, PRUNERS, METRICS = ("tpe", "cmaes", "random"), ("none", "median", "hyperband"), ("bound", "elbo")
-ASKED = ("sweep", "zip", "random", "strategy")  # with the runs' own flags, what makes a sweep what it is
+ASKED = ("sweep", "zip", "random", "strategy")  # these and the flags of the runs define a sweep
 
 
 def define_flags() -> None:
@@ -66,12 +65,12 @@ def define_flags() -> None:
            least=0, most=1024, integer=True)  # fmt: skip
     number("save_every", 30, "seconds between checkpoints, at least", least=0)
     flags.DEFINE_bool("figures", True, "draw the results once training is done")
-    choice("search", None, SAMPLERS, "the values are asked of this sampler; axes may be ranges, as in log:1e-4:1e-2")
+    choice("search", None, SAMPLERS, "this sampler proposes the values; axes may be ranges, as in log:1e-4:1e-2")
     number("trials", 64, "search: runs, over all workers; a pruned or diverged one counts", least=1, integer=True)
-    number("population", 16, "search: trials asked for at once and trained together", least=1, integer=True)
+    number("population", 16, "search: trials that are proposed and trained together", least=1, integer=True)
     choice("pruner", "median", PRUNERS, "search: which runs end before --epochs")
     choice("metric", None, METRICS, "search: the validation value to maximise (default: the objective's own bound, or "
-           "the ELBO where an axis changes what the bound means)")  # fmt: skip
+           "the ELBO if an axis changes what the bound means)")  # fmt: skip
     flags.DEFINE_string("storage", None, "search: a journal file or a database, postgresql://user@host/name, that "
                         "several workers share (default: a journal in the sweep's folder)")  # fmt: skip
     flags.DEFINE_string("study", None, "search: its name in the storage (default: data set and objective)")
@@ -150,7 +149,7 @@ def begin(workdir: Path, about: dict[str, Any], runs: dict[str, Asked], availabl
 
 
 def conclude(workdir: Path, grouped) -> None:
-    """Write and print what the runs reached; raises TrainingFailed where none of them stayed finite."""
+    """Write and print the results of the runs; raises TrainingFailed if none of them stayed finite."""
     from vae.sweeps import planning, results
     from vae.training import record
 
@@ -177,17 +176,15 @@ def conclude(workdir: Path, grouped) -> None:
 
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
-    """The sweep.json in `workdir`; empty where there is none. UsageError where it holds a run or a comparison."""
+    """The sweep.json in `workdir`; empty if there is none. UsageError if `workdir` holds a run or a comparison."""
     from vae.runs.folder import CONFIG
     from vae.sweeps.sweep_file import PLAN, SWEEP, read_sweep
 
     if workdir is not None and (workdir / PLAN).exists():
-        raise UsageError(
-            f"{workdir} holds a comparison, which experiments.compare goes on with; choose another --workdir"
-        )
+        raise UsageError(f"{workdir} holds a comparison, which experiments.compare resumes; choose another --workdir")
     if workdir is None or not (workdir / SWEEP).exists():
         if workdir is not None and (workdir / CONFIG).exists():
-            raise UsageError(f"{workdir} holds a single run, which experiments.train trains; choose another --workdir")
+            raise UsageError(f"{workdir} holds a single run, which experiments.train resumes; choose another --workdir")
         return {}
     stored = read_sweep(workdir)
     if "sweep" not in stored:
@@ -198,7 +195,7 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
 
 
 def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked]) -> None:
-    """Raises RunError where `workdir` holds a sweep that is not the one asked for, also if its sweep.json is lost."""
+    """Raises RunError if `workdir` holds another sweep, also if its sweep.json is lost."""
     if workdir is None:
         return
     from vae.runs.config import changed_settings, read_config
@@ -223,7 +220,7 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
 
 
 def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
-    """The best run of each ranking, by what was held out; and the runs that say nothing."""
+    """Print the best run of each ranking by its held-out value, and the runs without a finite value."""
     from vae.sweeps import ranking, results
 
     for one in results.ranked(rows, configs):

@@ -1,13 +1,13 @@
-"""Train a VAE, or go on with a run that was stopped.
+"""Train a VAE, or resume a run that was stopped.
 
     python -m experiments.train --preset=tutorial
     python -m experiments.train --dataset=mnist --objective=elbo --hidden_sizes=200,200 --latent_dim=50
-    python -m experiments.train --workdir=runs/x            # goes on where runs/x was stopped
+    python -m experiments.train --workdir=runs/x            # resumes runs/x
     python -m experiments.train --workdir=runs/x --epochs=40   # trains a finished run for longer
     srun --ntasks=8 python -m experiments.train --batch_size=800 --workdir=runs/x --distributed   # on several hosts
 
 The tutorial preset takes about half a minute on two CPU cores and reaches a test ELBO of about −153 nats.
-Ctrl-C saves and exits with code 75; so does SIGTERM.
+Ctrl-C or SIGTERM saves and exits with code 75.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ def main() -> int:
 
 
 def drawn(workdir: Path, dataset) -> list[str]:
-    """The paths of the pictures that were drawn."""
+    """Draw the pictures and return their paths."""
     from experiments.pictures import run_pictures
 
     return list(map(str, run_pictures.after_training(workdir, dataset)))
 
 
 def describe(config, dataset, devices) -> None:
-    """What is about to be trained, in two lines."""
+    """Print what is about to be trained, in two lines."""
     s = config.settings
     height, width, channels = s.image_shape
     sizes = ", ".join(
@@ -103,7 +103,7 @@ class ProgressLine(LiveLine):
     """A live line on a terminal, and a line for every epoch anywhere. Bounds in nats per image."""
 
     def update(self, progress) -> None:
-        """As vae.fit reports it."""
+        """Show what `vae.training` reports."""
         bounds = f"train {progress.train_bound:.2f}"
         if progress.held_out_bound is not None:
             bounds += f", {progress.held_out_split} {progress.held_out_bound:.2f}"

@@ -1,4 +1,4 @@
-"""The library's own way in: what the scripts do, as functions of values."""
+"""The public API: what the scripts do, as functions of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vae.training import start
 
 
 class LoadedRun(NamedTuple):
-    """model, params and settings of a trained run; `params` are the averaged ones where the run averages."""
+    """model, params and settings of a trained run; `params` are the averaged ones if the run averages its weights."""
 
     model: Any
     params: Any
@@ -21,7 +21,7 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(workdir: str | Path, checkpoint: str | int = "last") -> LoadedRun:
-    """The run in `workdir` at its last or best checkpoint, or at a step; raises RunError or CheckpointError.
+    """Load the run in `workdir` at its last or best checkpoint, or at a step; raises RunError or CheckpointError.
 
     "best" is the checkpoint with the highest validation bound.
     """

@@ -1,7 +1,7 @@
 """One program as several processes, on one host or many: every process runs the same code on the same data.
 
-Process 0 alone writes. What depends on a clock, a signal or a file is agreed on, so that all issue the same programs.
-With a single process all of this costs nothing.
+Only process 0 writes. All processes must issue the same programs. So they agree on everything that depends on a clock,
+a signal or a file. With a single process all of this costs nothing.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
-HEARTBEAT_SECONDS = 30  # a process that was not heard of for as long is dead, and the others end
-SHUTDOWN_SECONDS = 10  # for which one that failed waits for the others, until it ends them
+HEARTBEAT_SECONDS = 30  # a process that is silent for this long is taken for dead, and the others end
+SHUTDOWN_SECONDS = 10  # a process that failed waits this long for the others, and then ends them
 
 
 class HostsError(ValueError):
-    """There is nothing to join; one line for the user."""
+    """The processes cannot be joined; one line for the user."""
 
 
 SHARED: dict[str, type[Exception]] = {"OSError": OSError}
 
 
 def join() -> None:
-    """Make this process one of several, before jax computes anything.
+    """Join this process to the others; call it before jax computes anything.
 
-    jax finds Slurm, Open MPI, Kubernetes and TPU pods by itself; elsewhere JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say what to join. Raises HostsError where neither does.
+    jax finds Slurm, Open MPI, Kubernetes and TPU pods by itself. Elsewhere JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say what to join. Raises HostsError if there is nothing to join.
     """
     import jax
 
-    # Its handler of SIGTERM would take the place of the script's.
+    # Its handler of SIGTERM would replace that of the script.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         # jax itself reads the address from the environment, but not these two.
@@ -52,7 +52,7 @@ def join() -> None:
 
 
 def num_processes() -> int:
-    """How many processes were joined; 1 where none were."""
+    """How many processes were joined; 1 if none were."""
     jax = sys.modules.get("jax")  # a process that has not imported it has joined nothing
     return jax.process_count() if jax is not None and jax.distributed.is_initialized() else 1
 
@@ -63,16 +63,16 @@ def is_first() -> bool:
 
 
 def shared(error: type[E]) -> type[E]:
-    """Mark an error, made of its one line alone, that all processes raise where process 0 has raised it."""
+    """Mark an error class: if process 0 raises it in `agreed`, all processes do. It is made from its message."""
     SHARED[error.__name__] = error
     return error
 
 
 def agreed(decide: Callable[[], T]) -> T:
-    """What `decide()` returns on process 0, which alone calls it, on all processes; likewise what it raises.
+    """Call `decide()` on process 0 only, and return its result on all processes; likewise with an error.
 
-    It returns what JSON holds, so that no process runs what another sends. An error that is not `shared` is a
-    HostsError on the others.
+    The result must fit in JSON, so that no process executes what another sends. An error that is not `shared` becomes
+    a HostsError on the others.
     """
     if num_processes() == 1:
         return decide()
@@ -110,7 +110,7 @@ def any_of(flag: bool) -> bool:
 
 
 def place(tree: Any, sharding: Any) -> Any:
-    """Arrays that are the same on all processes, on the devices of all."""
+    """Put arrays, which are the same on all processes, on the devices of all processes."""
     import jax
     import numpy as np
 
@@ -126,7 +126,7 @@ def place(tree: Any, sharding: Any) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Arrays of all devices as numpy arrays, whole on each process."""
+    """Arrays of all devices as complete numpy arrays on each process."""
     import jax
 
     if num_processes() == 1:

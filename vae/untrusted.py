@@ -1,4 +1,4 @@
-"""What a file says is checked before it is believed: its JSON, names that become paths, sizes that take memory.
+"""Checks of what a file claims, before it is used: its JSON, names that become paths, sizes that take memory.
 
 A run folder, a data set and a shared search may have been damaged, or made by a stranger. These functions raise
 ValueError with a few words; the caller says which file it was and what to do.
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value of strict JSON: no NaN or infinity, no key twice, and no deeper than Python can follow."""
+    """The value of strict JSON: no NaN or infinity, no key twice, and not nested too deeply for Python."""
     try:
         text = content if isinstance(content, str) else content.decode()
         return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
@@ -23,7 +23,7 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def parse_object(content: str | bytes) -> dict[str, Any]:
-    """As `parse_json`, of an object."""
+    """As `parse_json`; the value must be an object."""
     values = parse_json(content)
     if not isinstance(values, dict):
         raise ValueError(f"it holds {_KINDS.get(type(values), 'a value')}, not an object")
@@ -31,14 +31,14 @@ def parse_object(content: str | bytes) -> dict[str, Any]:
 
 
 def plain_name(name: Any) -> str:
-    """`name` where it names something in a folder, and nothing outside it."""
+    """`name`, if it names something inside a folder; raises ValueError if it could lead outside."""
     if not isinstance(name, str) or name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
         raise ValueError(f"{str(name)[:80]!r} is not a plain name")
     return name
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping; all there are where the system does not say."""
+    """Bytes of memory that are free without swapping; all of the memory if the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -49,7 +49,7 @@ def available_memory() -> int:
 
 
 def check_memory(num_bytes: int) -> None:
-    """Raises ValueError where so many bytes are not to be had."""
+    """Raises ValueError if there are not so many bytes of free memory."""
     if num_bytes > (available := available_memory()):
         raise ValueError(f"{num_bytes / 1e9:,.4g} GB, but there are {available / 1e9:,.4g} GB of free memory")
 

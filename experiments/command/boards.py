@@ -1,4 +1,4 @@
-"""How far a sweep or a search is: a live line on a terminal, and a line for every epoch. Bounds in nats per image."""
+"""Progress of a sweep or a search: a live line on a terminal, and a line for every epoch. Bounds in nats per image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from experiments.flags.points import label
 
 
 class SweepBoard(LiveLine):
-    """`labels` say what the runs are."""
+    """Progress of a sweep; `labels` are the names of its runs."""
 
     def __init__(self, labels: Mapping[str, str]):
         super().__init__()
         self._labels = labels
 
     def update(self, progress) -> None:
-        """As vae.sweep reports it."""
+        """Show what `vae.sweeps.sweep` reports."""
         rest = f"/{progress.num_epochs} of {progress.training} runs: {progress.finished} finished"
         if progress.diverged:
             rest += f", {progress.diverged} diverged"
@@ -37,7 +37,7 @@ class SearchBoard(LiveLine):
         self._worker, self._told, self._best = worker, "", ""
 
     def update(self, progress) -> None:
-        """As vae.search reports it."""
+        """Show what `vae.sweeps.search` reports."""
         if progress.epoch_ended:
             self._told, self._best = self._standing()
         rest = f"/{progress.num_epochs} of {progress.training} runs{self._best}"
@@ -49,7 +49,7 @@ class SearchBoard(LiveLine):
         )
 
     def _standing(self) -> tuple[str, str]:
-        """How many trials are told, and the best of them."""
+        """The number of trials with a result, and the best of them."""
         from optuna.trial import TrialState
 
         trials = self._worker.trials()

@@ -1,4 +1,4 @@
-"""Which devices a script computes on, and where compiled programs are kept between runs."""
+"""The devices that a script uses, and the folder in which compiled programs are kept between runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from experiments.flags.parsing import UsageError
 
 
 def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = False):
-    """The `num_devices` first devices (0: all); on a CPU they are virtual. Raises UsageError where there are fewer.
+    """The first `num_devices` devices (0: all); on a CPU they are virtual. Raises UsageError if there are fewer.
 
-    `one_per_core`: all devices of a CPU are as many as it has cores for this process; else it is one.
-    `distributed`: joins the other processes of the cluster; the devices are so many of each of them. Only the first
-    of them prints. Raises HostsError where there is no cluster.
+    `one_per_core`: a CPU has one device for each core of this process; else one device in all.
+    `distributed`: joins the other processes of the cluster. `num_devices` is then the number for each process, and only
+    the first process prints. Raises HostsError if there is no cluster.
     """
     import jax
 
@@ -51,7 +51,7 @@ def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = F
 def _compiled() -> Path:
     """The folder of compiled programs, in the --data_dir of this very command or the default one.
 
-    What is in it is run: a folder that a run's config.json names may hold a stranger's programs.
+    Programs in it are executed. So the config.json of a run, which a stranger may have made, cannot name it.
     """
     from vae.datasets import default_data_dir
 

@@ -1,4 +1,4 @@
-"""The table that experiments.evaluate prints: a line for each number, and what is to be doubted."""
+"""The table that experiments.evaluate prints: a line for each number, and warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = tuple[str, Any, float | None, str]  # name, value, standard error, note
 
 
 def shown(value) -> str:
-    """A number as the table has it; text as it is, a dash for what does not exist."""
+    """A value as text for the table: text as it is, a dash for None."""
     if value is None or isinstance(value, int | str):
         return "—" if value is None else str(value)
     return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
@@ -26,7 +26,7 @@ def print_line(name: str, value, error=None, note: str = "") -> None:
 
 
 def print_table(summary: dict) -> None:
-    """The yardstick, a line for each number."""
+    """Print the evaluation, a line for each number."""
     nats = "nats per image"
     print(
         f"{summary['num_examples']} {summary['split']} images, checkpoint {summary['checkpoint']}, "

@@ -1,4 +1,4 @@
-"""Lines that say what is true of runs and easily missed, before they are trained."""
+"""Notes on runs, printed before they are trained: what is true of their objectives and easily missed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
 
 
 def show(configs: Iterable[Config]) -> None:
-    """Print every remark on the objectives of `configs`, each once."""
+    """Print the remarks on the objectives of `configs`, each once."""
     from vae import objectives
 
     found = [line for config in configs for line in objectives.remarks(config.settings, config.hyperparameters)]
@@ -56,7 +56,7 @@ def describe(num_runs: int, num_programs: int, devices: Sequence[Any]) -> None:
 
 
 def show_same(labels: Sequence[str], configs: Sequence[Config]) -> None:
-    """Print which of the objectives that are compared are the same one with their settings."""
+    """Print which of the compared objectives are the same objective with their settings."""
     alike: dict[Config, list[str]] = {}
     for label, config in zip(labels, configs, strict=True):
         alike.setdefault(simplest(config), []).append(label)
@@ -66,7 +66,7 @@ def show_same(labels: Sequence[str], configs: Sequence[Config]) -> None:
 
 
 def simplest(config: Config) -> Config:
-    """`config` with the simplest objective that its own is, and without the numbers which that one does not read."""
+    """`config` with the simplest objective that equals its own, without the numbers that this one does not read."""
     from vae import objectives
     from vae.settings import Hyperparameters, Settings
 

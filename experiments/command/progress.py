@@ -1,4 +1,4 @@
-"""What is seen of a script at work: a line that is written anew on a terminal, and lines that stay, anywhere."""
+"""Progress of a script: a live line on a terminal, and lines that stay, on a terminal or in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiments.command.script import Stopped
 
 
 class LiveLine:
-    """Shows nothing live where standard error is no terminal, or in a process that is not the first of several."""
+    """A live line; not shown if standard error is no terminal, or in any process except the first."""
 
     def __init__(self):
         self._bar: Any = None
@@ -24,7 +24,7 @@ class LiveLine:
             self._bar.close()
 
     def show(self, line: str, stays: str | None = None, step: int = 0, **bar: Any) -> None:
-        """`line` in place of the one before; `stays` for good. `bar` is tqdm's, by default of the line alone."""
+        """Show `line` in place of the line before, and print `stays` for good; `bar` are arguments of tqdm."""
         from tqdm import tqdm
 
         from vae import hosts
@@ -61,7 +61,7 @@ class ImageBar:
 
 
 def pace(progress) -> str:
-    """Steps a second and time left, where they are known."""
+    """Steps per second and time left, as text; empty if they are not known yet."""
     from tqdm import tqdm
 
     if not math.isfinite(progress.seconds_left):

@@ -116,8 +116,8 @@ class Stopped(Exception):
 
 
 def stopped(workdir: Path, after: str = "") -> int:
-    """Say how to go on; the exit code."""
-    print(f"stopped{after} and saved; the same command with --workdir={workdir} goes on")
+    """Print how to resume; the exit code."""
+    print(f"stopped{after} and saved; the same command with --workdir={workdir} resumes it")
     print(workdir)
     return STOPPED
 

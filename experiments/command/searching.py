@@ -1,4 +1,4 @@
-"""The search of experiments.sweep: what --search and its flags ask for, and what it shows and writes."""
+"""The search of experiments.sweep: its flags, their checks, and what it prints and writes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 FLAGS = options.FLAGS
 ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
-ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # what sweep.json keeps, so that a search goes on
+ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # stored in sweep.json, so that a search can resume
 MAY_CHANGE = ("trials", "population", "strategy")
 JOURNAL = "study.journal"
-FIELD_OF = {"conditional": "num_classes"}  # of a Config, where its flag has another name
+FIELD_OF = {"conditional": "num_classes"}  # fields of a Config whose flag has another name
 
 
 def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any]) -> int:
@@ -57,7 +57,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
         folders.check_listed(workdir, stored.get("runs", {}))
         if not asked["storage"] and stored.get("runs") and not (workdir / JOURNAL).exists():
             raise RunError(
-                f"{workdir / JOURNAL}, which holds the trials of the runs beside it, is lost; put it back, or choose "
+                f"{workdir / JOURNAL}, which holds the trials of these runs, is lost; put it back, or choose "
                 "another --workdir"
             )
         kept = asked["storage"] if not FLAGS["storage"].present else None
@@ -114,14 +114,14 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
 
 
 def check_absent() -> None:
-    """Raises UsageError where a flag of a search is given without one."""
+    """Raises UsageError if a flag of a search is given without --search."""
     for name in ONLY_WITH_SEARCH:
         if FLAGS[name].present:
             raise UsageError(f"--{name} has no effect without --search; leave it out, or use --search=tpe")
 
 
 def what_is_asked(workdir: Path | None, stored: dict[str, Any]) -> dict[str, Any]:
-    """The flags of the search, the stored ones where none is given; UsageError where they are not the same."""
+    """The flags of the search; the stored value if a flag is not given. UsageError if they do not go together."""
     for name in ("zip", "random"):
         if FLAGS[name].present:
             raise UsageError(f"--{name} has no effect with --search; leave it out")
@@ -143,7 +143,7 @@ def what_is_asked(workdir: Path | None, stored: dict[str, Any]) -> dict[str, Any
 
 
 def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raises UsageError where `workdir` holds another search; what a study is for, the study itself knows."""
+    """Raises UsageError if `workdir` holds another search. What its study is for is checked by the study itself."""
     from vae.sweeps.storage import without_password
 
     kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
@@ -159,7 +159,7 @@ def check_same(workdir: Path | None, stored: dict[str, Any], asked: dict[str, An
 
 
 def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
-    """Raises UsageError for an axis whose values are not to be searched."""
+    """Raises UsageError for an axis that a search cannot have."""
     from vae.sweeps import ranking
 
     for axis in space:
@@ -169,7 +169,7 @@ def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
                 "sweep without --search"
             )
         if axis.name == "epochs":
-            raise UsageError("--sweep=epochs is no axis of a search: all trials are given as many; use --epochs")
+            raise UsageError("--sweep=epochs is no axis of a search: all trials have the same number; use --epochs")
         field = FIELD_OF.get(axis.name, axis.name)
         values = [ranking.as_held_out(field, value) for value in axis.values] if isinstance(axis, Axis) else []
         if field in ranking.IMAGES and (not values or any(value != values[0] for value in values)):
@@ -185,7 +185,7 @@ def check_space(space: Sequence[Axis | Range], sampler: str) -> None:
 
 
 def metric_of(corners: dict[str, Config], asked: str | None) -> str:
-    """What a trial is worth: the bound, or the ELBO where an axis changes what the bound means."""
+    """The value of a trial: the bound, or the ELBO if an axis changes what the bound means."""
     from vae.sweeps import ranking
 
     changing = as_flags(field for one in ranking.rankings(corners) for field in one.changing)
@@ -199,12 +199,12 @@ def metric_of(corners: dict[str, Config], asked: str | None) -> str:
 
 
 def named(metric: str) -> str:
-    """The metric as it is shown: its own name, or that of the objective."""
+    """The metric's name as it is shown; for the bound, the name of the objective."""
     return "ELBO" if metric == "elbo" else FLAGS.objective
 
 
 def check_corners(space: Sequence[Axis | Range], given: set[str], load, available, *, begun: bool) -> dict[str, Config]:
-    """The runs at the ends of the axes; raises UsageError or RunError where one of them cannot be trained."""
+    """The runs at the ends of the axes; raises UsageError or RunError if one of them cannot be trained."""
     from vae.sweeps import planning, sweep
 
     ends = {axis.name: axis.values if isinstance(axis, Axis) else [axis.low, axis.high] for axis in space}
@@ -220,13 +220,13 @@ def check_corners(space: Sequence[Axis | Range], given: set[str], load, availabl
 
 
 def about_study(space: Sequence[Axis | Range], asked: dict[str, Any]) -> dict[str, Any]:
-    """What the workers of a study must agree on."""
+    """The values on which all workers of a study must agree."""
     swept = {axis.name for axis in space}
     same = {f"--{name}": asked[name] for name in ("search", "pruner", "metric")}
     flags = {f"--{name}": value for name, value in configuration.training_flags().items() if name not in swept}
     for name in ("--data_dir", "--manual_dir"):
         flags.pop(name, None)
-    # A flag that is newer than a study stands among what it is for only if it changes what runs did before.
+    # A flag that is newer than a study counts only if its value changes what runs did before the flag existed.
     for name, before in ((name, value) for added in ADDED.values() for name, value in added.items()):
         if flags.get(f"--{name}") == before:
             flags.pop(f"--{name}")
@@ -255,7 +255,7 @@ def point_of(space: Sequence[Axis | Range], params: dict[str, Any]) -> dict[str,
 
 
 def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], worker: str, available) -> None:
-    """Write sweep.json, with what was known of the search before."""
+    """Write sweep.json, with what it already held of this search."""
     from vae.runs.config import provenance
     from vae.runs.files import write_json
     from vae.sweeps.storage import without_password
@@ -306,7 +306,7 @@ def conclude(workdir: Path, worker, space: Sequence[Axis | Range], metric: str) 
 
 
 def folder_of(trial, workdir: Path) -> Path | None:
-    """The run folder of a trial; None where the study, which others write to, does not name one."""
+    """The run folder of a trial. None if the study, which others write to, names no valid folder."""
     from vae import untrusted
     from vae.sweeps import planning, study
 

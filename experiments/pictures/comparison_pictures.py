@@ -26,7 +26,7 @@ def draw(
     evaluations: dict[Path, dict],
     images: Callable[[Path], tuple],
 ) -> dict[str, bytes]:
-    """Every picture of report.PICTURES that the runs allow; `groups` and the comparison are best first."""
+    """Draw every picture of report.PICTURES that the runs allow; `groups` and the comparison are best first."""
     made = charts(groups, comparison, evaluations) | of_models(groups, images)
     return {name: figures.png(figure) for name, figure in made.items()}
 
@@ -74,7 +74,7 @@ def folders(group: RunGroup, comparison: dict[str, Any]) -> list[Path]:
 
 
 def elbo_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and the ELBO of the split that was held out in training; empty where it was not logged."""
+    """Steps and the ELBO of the split that was held out in training; empty if it was not logged."""
     rows = read_metrics(folder)
     split = "validation" if any(row["split"] == "validation" for row in rows) else "test"
     kept = [row for row in rows if row["split"] == split and None not in (row.get("kl"), row.get("reconstruction"))]

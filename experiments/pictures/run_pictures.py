@@ -23,7 +23,7 @@ NUM_TRAVERSED = 8  # latent dimensions, the most active ones
 
 
 def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
-    """The learning curves, and what the model makes of the test set: files, and the same in TensorBoard."""
+    """Draw the learning curves and the pictures of the model on the test set: as files, and in TensorBoard."""
     loaded = load_run(workdir)
     data = images.stored(dataset, "test", loaded.settings.binarization, training=False)
     made = {"learning_curves": learning_curves(workdir)}
@@ -117,19 +117,19 @@ def of_model(key, loaded: LoadedRun, data: Split, split: str, *, indices: list[i
 
 
 def _given(settings: Settings, labels: np.ndarray | None) -> np.ndarray | None:
-    """The labels that the model is given: None where it is not conditional."""
+    """The labels that the model gets: None if it is not conditional."""
     return labels if settings.num_classes else None
 
 
 def sorted_classes(num_classes: int, num_images: int) -> np.ndarray | None:
-    """A class for each of `num_images` samples, as even as can be, class after class; None where there are none."""
+    """A class for each of `num_images` samples, sorted, in equal shares if possible; None if there are no classes."""
     return np.arange(num_images) * num_classes // num_images if num_classes else None
 
 
 def morph(workdir: Path, loaded: LoadedRun, data: Split, start: int, end: int, num_steps: int, path: str) -> list[Path]:
     """The strip and the GIF of a morph between two images of the split, along `path` through latent space.
 
-    A conditional model is given the label of the nearer end.
+    A conditional model gets the label of the nearer end.
     """
     model, params, settings = loaded
     chosen = np.array([start, end])
@@ -151,8 +151,8 @@ def morph(workdir: Path, loaded: LoadedRun, data: Split, start: int, end: int, n
 
 
 def embeddings(workdir: Path, loaded: LoadedRun, data: Split, split: str) -> Path:
-    """q(z|x) of every image of the split: mean [N, D], log_scale [N, D] where its dimensions are independent normals,
-    and labels where there are any."""
+    """q(z|x) of every image of the split: mean [N, D], log_scale [N, D] if its dimensions are independent normals,
+    and labels if there are any."""
     codes = generation.encode(loaded.params, data.images, loaded.model, _given(loaded.settings, data.labels))
     path = workdir / f"embeddings_{split}.npz"
     arrays = {name: values for name, values in codes._asdict().items() if values is not None}

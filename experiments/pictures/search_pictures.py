@@ -1,4 +1,4 @@
-"""The pictures of a search: the value of each trial in their order, and against each parameter."""
+"""The pictures of a search: the value of each trial against its number, and against each parameter."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vae import figures
 
 
 def draw(workdir: Path, trials: Sequence[FrozenTrial], space: Sequence[Axis | Range], label: str) -> list[Path]:
-    """Write <workdir>/figures/*.png of the trials that were told, of all workers; the paths."""
+    """Write <workdir>/figures/*.png of the trials of all workers that have a result; the paths."""
     told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     numbers = [trial.number for trial in told]
-    # A diverged trial was told the lowest of all values.
+    # A diverged trial was reported with the lowest possible value.
     scores = [math.nan if trial.value is None or math.isinf(trial.value) else trial.value for trial in told]
     finished = [trial.state == TrialState.COMPLETE for trial in told]
     y_label = f"{label} (nats per image)"

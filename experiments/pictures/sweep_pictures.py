@@ -122,7 +122,7 @@ def _values(rows: list[Row], axis: str) -> list[Any]:
 
 
 def _as_numbers(values: list[Any]) -> tuple[list[Any], bool]:
-    """Numbers as they are, and whether their ratios are what differs evenly; anything else as text."""
+    """Numbers as they are, and whether a logarithmic axis suits them; anything else as text."""
     if not all(isinstance(value, int | float) for value in values):
         return [_text(value) for value in values], False
     return values, min(values) > 0 and max(values) / min(values) >= 20

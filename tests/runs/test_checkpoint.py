@@ -83,7 +83,7 @@ def test_every_file_of_a_checkpoint_is_protected_from_a_flipped_bit(folder):
             path.write_bytes(damaged)
             message = refusal(folder)
             assert f"{path.relative_to(folder / '7')} is damaged" in message
-            assert f"delete the folder {folder / '7'} to go on from another checkpoint (3)" in message
+            assert f"delete the folder {folder / '7'} to resume from another checkpoint (3)" in message
         path.write_bytes(content)
     assert_same_bits(checkpoint.restore(folder, 7, tree()), tree(7))
 

@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(scripts, finish
     code, _, err = scripts.call(tmp_path, script, "--workdir=x")
     assert code == 1
     assert err.count("\n") == 1
-    assert f"{data.name} is damaged; delete the folder x/checkpoints/80 to go on from another checkpoint (40)" in err
+    assert f"{data.name} is damaged; delete the folder x/checkpoints/80 to resume from another checkpoint (40)" in err
 
 
 def test_a_file_is_no_run_folder(scripts, tmp_path):

@@ -143,7 +143,7 @@ def test_stopped_by_a_signal_it_says_how_to_go_on(scripts, tmp_path):
     script.send(signal.SIGINT)
     code, out, _ = script.result()
     assert code == 75
-    assert out.splitlines()[-2:] == ["stopped and saved; the same command with --workdir=c goes on", "c"]
+    assert out.splitlines()[-2:] == ["stopped and saved; the same command with --workdir=c resumes it", "c"]
 
 
 def test_runs_that_exist_are_grouped_by_what_differs_and_judged_alike(scripts, finished, tmp_path):
@@ -307,14 +307,14 @@ def test_an_evaluation_that_is_not_finite_leaves_its_objective_out_and_the_other
     assert len(found["left_out"]) == 1
     code, out, err = scripts.call(two_runs, "compare", "--runs=a,bad", "--num_examples=60", "--workdir=d")
     assert (code, err.count("\n")) == (2, 1)
-    assert "there is one objective alone (" in err
+    assert "there is only one objective (" in err
     assert "is not finite in 1 of 60 test images" in err
 
 
 def test_runs_that_are_no_comparison_are_refused(scripts, two_runs):
     shutil.copytree(two_runs / "a", two_runs / "c")
     assert "are the same run" in scripts.refusal(two_runs, "compare", "--runs=a,b,c")
-    assert "one objective alone" in scripts.refusal(two_runs, "compare", "--runs=a")
+    assert "there is only one objective (" in scripts.refusal(two_runs, "compare", "--runs=a")
     shutil.copytree(two_runs / "b", two_runs / "d")
     write_json(two_runs / "d" / CONFIG, read_json(two_runs / "b" / CONFIG) | {"seed": 5})
     assert "no seed in common" in scripts.refusal(two_runs, "compare", "--runs=a,d")
@@ -333,7 +333,7 @@ def test_another_comparison_in_the_folder_is_refused(scripts, finished):
 
 def test_a_sweep_and_a_comparison_keep_out_of_each_others_folders(scripts, finished, tmp_path):
     message = scripts.refusal(finished, "sweep", "--workdir=c", "--sweep=seed=0:2")
-    assert "c holds a comparison, which experiments.compare goes on with" in message
+    assert "c holds a comparison, which experiments.compare resumes" in message
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / SWEEP).write_text("{}")
     message = scripts.refusal(tmp_path, "compare", "--workdir=s", "--objectives=elbo,iwae")

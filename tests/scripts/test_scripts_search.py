@@ -141,7 +141,7 @@ def test_sigterm_saves_and_exits_with_75_and_the_search_goes_on(scripts, undistu
     script.send(signal.SIGTERM)
     code, out, err = script.result()
     assert (code, err) == (75, "\nsaving and stopping; once more to end at once\n")
-    assert "stopped and saved; the same command with --workdir=x goes on" in out
+    assert "stopped and saved; the same command with --workdir=x resumes it" in out
     assert scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures").code == 0
     assert_same_search(tmp_path / "x", undisturbed)
 
@@ -195,7 +195,7 @@ def test_another_worker_on_the_same_journal_makes_up_for_one_that_was_killed(scr
             ("--search=tpe", "--objective=beta", "--sweep=beta=linear:0.5:4", "--metric=bound"),
             "--metric=bound compares what is not comparable: beta changes what the bound means; use --metric=elbo",
         ),
-        (("--search=tpe", RATES, "--storage=sqlite:///x.db"), "SQLite does not bear several writers; use a journal"),
+        (("--search=tpe", RATES, "--storage=sqlite:///x.db"), "SQLite does not allow several writers; use a journal"),
         (("--search=tpe", RATES, "--storage=oracle://x/y"), "unknown database 'oracle'; one of postgresql, mysql"),
         (("--search=tpe", RATES, "--storage=absent/x.journal"), "there is no folder"),
         (("--search=tpe", RATES, "--storage=postgresql+absent://x/y"), "Can't load plugin"),
@@ -227,7 +227,7 @@ def test_a_folder_with_another_search_or_a_sweep_is_refused_with_the_differences
     ("lost", "fragment"),
     [
         (SWEEP, "x/runs/000 holds a run that x/sweep.json does not name; put back the sweep.json that does"),
-        ("study.journal", "study.journal, which holds the trials of the runs beside it, is lost; put it back"),
+        ("study.journal", "study.journal, which holds the trials of these runs, is lost; put it back"),
     ],
 )
 def test_a_search_that_lost_what_it_knew_is_refused(scripts, finished, tmp_path, lost, fragment):

@@ -40,7 +40,7 @@ def test_a_signal_saves_and_exits_with_75_and_the_run_resumes_bit_identical(scri
     assert code == 75
     assert err == "\nsaving and stopping; once more to end at once\n"
     assert out.splitlines()[-1] == "x"
-    assert "the same command with --workdir=x goes on" in out
+    assert "the same command with --workdir=x resumes it" in out
     stopped_at = checkpoint.steps(tmp_path / "x" / CHECKPOINTS)[-1]
     assert 3 * 40 <= stopped_at < EPOCHS * 40
     code, _, err = scripts.call(tmp_path, "train", "--workdir=x")

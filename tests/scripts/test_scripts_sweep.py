@@ -170,7 +170,7 @@ def test_a_folder_with_another_sweep_or_a_run_is_refused_with_the_differences(sc
     assert "--strategy is map, not vmap" in scripts.refusal(finished, "sweep", *base, "--strategy=vmap")
     assert "x holds a sweep, which experiments.sweep trains" in scripts.refusal(finished, "train", "--workdir=x")
     message = scripts.refusal(finished, "sweep", "--workdir=x/runs/000", "--sweep=seed=0:2")
-    assert "x/runs/000 holds a single run, which experiments.train trains; choose another --workdir" in message
+    assert "x/runs/000 holds a single run, which experiments.train resumes; choose another --workdir" in message
 
 
 def test_another_sweep_is_refused_though_sweep_json_is_lost(scripts, finished, tmp_path):
@@ -260,7 +260,7 @@ def test_a_signal_saves_and_exits_with_75_and_the_sweep_goes_on_bit_exactly(scri
     script.send(number)
     code, out, err = script.result()
     assert (code, err) == (75, "\nsaving and stopping; once more to end at once\n")
-    assert "stopped and saved; the same command with --workdir=x goes on" in out
+    assert "stopped and saved; the same command with --workdir=x resumes it" in out
     assert out.splitlines()[-1] == "x"
     code, out, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
     assert (code, err) == (0, "")

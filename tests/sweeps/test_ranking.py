@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import math
 
 import pytest
@@ -110,7 +111,7 @@ def written(tmp_path):
             for split in ("train", "validation", "test")
         ]
         rows[-1] |= {objective: None if (objective, seed) == ("elbo", 1) else bound}
-        (folder / METRICS).write_text("".join(run.json.dumps(row) + "\n" for row in rows))
+        (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_json(tmp_path / SWEEP, {"runs": values, "sweep": ["objective=elbo,iwae", "seed=0:2"]})
     return tmp_path, runs
 

@@ -18,7 +18,7 @@ KEYS = {
 
 
 def load_npz(path: Path) -> dict[str, Split]:
-    """Split train, and test where the file has one, of an .npz file with the keys of `KEYS`."""
+    """Load an .npz file with the keys of `KEYS`: split train, and test if the file has one."""
     arrays = npz.read(path, {key for keys in KEYS.values() for key in keys})
     found = {role: key for role, keys in KEYS.items() if (key := next((key for key in keys if key in arrays), None))}
     if "images" not in found:
@@ -36,9 +36,9 @@ def load_npz(path: Path) -> dict[str, Split]:
 
 
 def as_images(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Checks images that belong together and gives each as [N, H, W, C], uint8, or float32 where off the 1/255 grid.
+    """Checks images that belong together; each becomes [N, H, W, C], uint8, or float32 if off the 1/255 grid.
 
-    The keys are what to call each array in an error. Integers are 0..255, except that bool, and integers that are all
+    The keys name each array in an error. Integers are 0..255, except that bool, and integers that are all
     0 or 1, become 0 and 255. Floats lie in [0, 1]; multiples of 1/255 become uint8.
     """
     batches = [_with_channels(array, where) for where, array in arrays.items()]

@@ -1,4 +1,4 @@
-"""What the TFDS builders share, and running one."""
+"""What the TFDS builders share, and how one is run."""
 
 import contextlib
 import importlib
@@ -47,7 +47,7 @@ def examples(split: Split) -> Iterator[tuple[int, dict]]:
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None = None, progress: bool = False) -> Path:
-    """The folder of a named data set under `data_dir`, fetched and written as array_record unless it is there."""
+    """The folder of a named data set under `data_dir`; if it does not exist, fetch it and write it as array_record."""
     module = importlib.import_module(f"vae.datasets.{name}")
     with quiet(progress):
         builder = getattr(module, BUILDERS[name])(data_dir=data_dir, file_format="array_record")
@@ -61,7 +61,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None = None, progress:
 
 @contextlib.contextmanager
 def quiet(progress: bool) -> Iterator[None]:
-    """Keeps TFDS from printing to stdout, warning of folders yet to be made, and drawing bars but on a terminal."""
+    """Keeps TFDS from printing to stdout, from warning of missing folders, and from drawing bars off a terminal."""
     bars, logger = tqdm_utils._active, logging.getLogger("absl")
     level = logger.level
     tfds.display_progress_bar(progress and sys.stderr.isatty())

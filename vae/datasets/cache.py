@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 
 
 def publish(folder: Path, splits: Mapping[str, Split]) -> None:
-    """Writes `splits` to `folder`, wholly or not at all; leaves a folder that another process made first."""
+    """Writes `splits` to `folder`, wholly or not at all. If another process made the folder first, it stays."""
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     temporary.mkdir(parents=True)
     try:
@@ -42,7 +42,7 @@ def publish(folder: Path, splits: Mapping[str, Split]) -> None:
 
 
 def read(folder: Path) -> dict[str, Split]:
-    """The splits in `folder`, every byte verified. Raises DataError where one is missing or damaged."""
+    """The splits in `folder`, every byte verified. Raises DataError if a file is missing or damaged."""
     try:
         manifest = untrusted.parse_object((folder / MANIFEST).read_bytes())
         arrays = {name: _verified(folder / untrusted.plain_name(name), sha256) for name, sha256 in manifest.items()}
@@ -59,7 +59,7 @@ def read(folder: Path) -> dict[str, Split]:
 def lock(path: Path, progress: bool = False) -> Iterator[bool]:
     """Holds a file lock, waiting for another process that has it; the operating system frees it if the holder dies.
 
-    Yields False where the file system has no locks: then the renames alone keep processes apart.
+    Yields False if the file system has no locks. Then only the renames keep processes apart.
     """
     import fcntl
 
@@ -111,7 +111,7 @@ def _write(path: Path, content: bytes) -> str:
 
 
 def _verified(path: Path, sha256: str) -> np.ndarray:
-    """The array of exactly those bytes that were verified."""
+    """The array, made from the same bytes that were verified."""
     content = path.read_bytes()
     got = hashlib.sha256(content).hexdigest()
     if got != sha256:

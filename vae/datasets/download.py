@@ -1,4 +1,4 @@
-"""One file over HTTP, given up quickly where nobody answers."""
+"""Download one file over HTTP; gives up quickly if the server does not answer."""
 
 import queue
 import threading
@@ -21,7 +21,7 @@ def download(url: str, path: Path, size: int, progress: bool = False) -> None:
     """Writes what `url` serves to `path`, stopping past `size` bytes. Raises DownloadError; checks no checksum."""
     chunks: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     abandoned = threading.Event()
-    # A name lookup can hang for a minute and cannot be interrupted: leave it behind in a daemon thread.
+    # A name lookup can hang for a minute and cannot be interrupted. So it runs in a daemon thread.
     threading.Thread(target=_read, args=(url, chunks, abandoned), daemon=True).start()
     deadline = time.monotonic() + FIRST_BYTE_SECONDS
     received = 0

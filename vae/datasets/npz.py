@@ -1,4 +1,4 @@
-"""Arrays of an .npz file, no more of them than its bytes can hold, and never a Python object."""
+"""Read the arrays of an .npz file: never larger than its bytes can hold, and never a Python object."""
 
 import math
 import zipfile
@@ -12,13 +12,13 @@ from vae import untrusted
 from vae.datasets.dataset import DataError
 
 MAGIC = np.lib.format.MAGIC_PREFIX
-MOST_DEFLATED = 1032  # bytes that deflate makes of one
+MOST_DEFLATED = 1032  # most bytes that deflate can make of one
 
 
 def read(path: Path, wanted: Container[str]) -> dict[str, np.ndarray]:
-    """The arrays of the keys that are `wanted`, the other keys with an empty one.
+    """The arrays of the keys that are `wanted`; all other keys have an empty array.
 
-    What a head claims is compared with the file, and with the memory there is, before an array is made. Raises
+    The size that a header claims is compared with the file and with the free memory before an array is made. Raises
     DataError.
     """
     if not zipfile.is_zipfile(path):
@@ -44,7 +44,7 @@ def read(path: Path, wanted: Container[str]) -> dict[str, np.ndarray]:
 
 
 def _claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size_of_file: int) -> int:
-    """Bytes of the array in a member; ValueError where its head claims more than the member holds."""
+    """Bytes of the array in a member; ValueError if its header claims more than the member holds."""
     if info.flag_bits & 0x1:
         raise ValueError(f"{info.filename} is encrypted, and no password is asked for")
     ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_DEFLATED}.get(info.compress_type, math.inf)
@@ -64,7 +64,7 @@ def _claim(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size_of_file: int) -
 
 
 def _head(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype in the head of an .npy file."""
+    """Shape and dtype in the header of an .npy file."""
     version = np.lib.format.read_magic(file)
     read_head = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read_head is None:

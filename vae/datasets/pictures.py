@@ -1,4 +1,4 @@
-"""A folder of pictures."""
+"""Load a folder of pictures."""
 
 import os
 import warnings
@@ -28,11 +28,12 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def load_folder(folder: Path, image_size: int | None, progress: bool) -> dict[str, Split]:
-    """Pictures of `folder` and its sub-folders, sorted by path; uint8 with C=1 where all are grey, else C=3.
+    """Pictures of `folder` and its sub-folders, sorted by path; uint8 with C=1 if all are grey, else C=3.
 
-    Sub-folders are splits where one is `train` and all others have names in `SPLITS`; else all is "train". The first
-    folder below a split gives the label, counted in sorted order, where no picture of the split lies outside one.
-    Alpha is dropped, rotation in EXIF is not applied, and files with other suffixes or hidden names are passed over.
+    Sub-folders are splits if one is `train` and all others have names in `SPLITS`; else all pictures are "train". The
+    first folder below a split gives the label, counted in sorted order, if all pictures of the split lie in such a
+    folder. Alpha is dropped, rotation in EXIF is not applied, and files with other suffixes or hidden names are
+    skipped.
     """
     paths = {path.relative_to(folder): path for path in _pictures(folder)}
     if not paths:
@@ -69,7 +70,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _labels(splits: dict[str, list[Path]], depth: int) -> dict[str, np.ndarray]:
-    """Index of the class folder, of each split that has all its pictures in one."""
+    """The index of the class folder of each picture, for each split that has all its pictures in class folders."""
     sorted_in = {s: paths for s, paths in splits.items() if all(len(path.parts) > depth + 1 for path in paths)}
     classes = sorted({path.parts[depth] for paths in sorted_in.values() for path in paths})
     index = {name: label for label, name in enumerate(classes)}
@@ -77,7 +78,7 @@ def _labels(splits: dict[str, list[Path]], depth: int) -> dict[str, np.ndarray]:
 
 
 def _common_shape(paths: Sequence[Path], image_size: int | None) -> tuple[int, int, int]:
-    """Height, width and channels, from the heads of all files before any is decoded."""
+    """Height, width and channels, from the headers of all files, before any is decoded."""
     size, grey, largest = (0, 0), True, (0, 0)
     for path in paths:
         with _open(path) as picture:
@@ -100,7 +101,7 @@ def _common_shape(paths: Sequence[Path], image_size: int | None) -> tuple[int, i
 def _check_memory(
     num_pictures: int, shape: tuple[int, int, int], largest: tuple[int, int], folder: Path, image_size: int | None
 ) -> None:
-    """Raises DataError where the pictures, by what their heads claim, are too large to decode or to keep."""
+    """Raises DataError if the pictures, by the sizes in their headers, are too large to decode or to keep."""
     channels = shape[-1]
     # Pillow keeps four bytes a pixel; the picture is copied, and averaged as float64.
     decoded = largest[0] * largest[1] * (4 + channels + 8 * channels * bool(image_size))

@@ -24,12 +24,12 @@ HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG and JPEG; for PostScript,
 
 
 def homes(data_dir: Path) -> list[Path]:
-    """Where prepared data sets are looked for by name: `data_dir`, and where TFDS puts them."""
+    """The folders that are searched for prepared data sets: `data_dir`, and the default one of TFDS."""
     return [data_dir, Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()]
 
 
 def names(data_dir: Path) -> list[str]:
-    """Data sets that a name can mean."""
+    """The names of the prepared data sets."""
     folders = (folder for home in homes(data_dir) if home.is_dir() for folder in home.iterdir() if folder.is_dir())
     return sorted({folder.name for folder in folders if _versions(folder)})
 
@@ -48,7 +48,7 @@ def find_by_name(name: str, data_dir: Path) -> Path | None:
 
 
 def load_prepared(folder: Path, image_size: int | None, progress: bool) -> dict[str, Split]:
-    """Splits train, validation and test, as far as there are; feature `image` [H, W, C], and perhaps `label`."""
+    """The splits train, validation and test, if they exist; feature `image` [H, W, C], and `label` if it exists."""
     from vae.datasets.builder import quiet
 
     images, labels = {}, {}
@@ -66,7 +66,7 @@ def load_prepared(folder: Path, image_size: int | None, progress: bool) -> dict[
 
 
 def _open(folder: Path) -> Any:
-    """The TFDS builder of a folder that has what is needed."""
+    """The TFDS builder of a folder; raises DataError if it lacks something that is needed."""
     from vae.datasets.builder import tfds
 
     check_classes(folder)
@@ -85,7 +85,7 @@ def _open(folder: Path) -> Any:
 
 
 def check_classes(folder: Path) -> None:
-    """Raises DataError where features.json names a class that is not one of `CLASSES`."""
+    """Raises DataError if features.json names a class that is not one of `CLASSES`."""
     from vae.datasets.builder import tfds
 
     known = [getattr(tfds.features, name) for name in CLASSES]

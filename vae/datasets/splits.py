@@ -1,10 +1,10 @@
-"""Which images are trained on, chosen with, and reported."""
+"""Train, validation and test: the images for training, for choices, and for reports."""
 
 import numpy as np
 
 from vae.datasets.dataset import DataError, Dataset, Split
 
-USER_PERMUTATION_SEED = 0  # of a user's own data; independent of the seed of any run
+USER_PERMUTATION_SEED = 0  # for a user's own data; independent of the seed of any run
 
 
 def permute(split: Split) -> Split:
@@ -32,7 +32,7 @@ def hold_out_test(name: str, split: Split) -> tuple[Split, Split]:
 
 
 def default_validation(num_train: int) -> int:
-    """10,000 of 50,000 training images or more, a tenth (one at least) of fewer."""
+    """10,000 if there are 50,000 training images or more, else a tenth of them, at least one."""
     return 10_000 if num_train >= 50_000 else max(1, num_train // 10)
 
 

@@ -1,1 +1,1 @@
-"""How good is it? Importance sampling and annealing, what is lost where, and paired statistics of runs."""
+"""How good is it? Importance sampling and annealing, where the ELBO loses, and paired statistics of runs."""

@@ -1,4 +1,4 @@
-"""How much of the ELBO the encoder gives away: a q(z) of its own fitted to each image beside what the encoder says."""
+"""How much of the ELBO the encoder loses: a separate q(z) is fitted to each image and compared with the encoder's."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def fit(
     devices: Sequence[Any] | None = None,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> Fitted:
-    """Maximise the ELBO of each of `images` over a q(z) of its own, of the encoder's family (Cremer et al. 2018).
+    """Maximise the ELBO of each of `images` over a separate q(z) of the encoder's family (Cremer et al. 2018).
 
-    The family is every q of the same form: all numbers of which q(z|x) is made are free for each image, those that
-    images share among them, as in that paper: the weights of networks inside a flow, and those from a lower stochastic
-    layer to an upper one. What sharing them costs is therefore part of the amortisation gap.
+    The family is every q of the same form. All numbers of q(z|x) are free for each image, also those that images
+    share, as in that paper: the weights of networks inside a flow, and those from a lower stochastic layer to an
+    upper one. So the cost of sharing them is part of the amortisation gap.
 
     From the encoder's q(z|x), by `num_steps` of Adam with `num_samples` each; both ELBOs are then taken from
     `num_evaluated` fresh samples. Noise is a function of (root, position of the example). `on_progress` gets the number
@@ -72,7 +72,7 @@ def fit(
 
 
 def _images_per_call(params: Any, images: np.ndarray, model: Model) -> int:
-    """Not more images than there is room for, with all that is fitted of each."""
+    """As many images as fit in memory, with all numbers that are fitted for each."""
     of_one = jax.eval_shape(lambda x: model.posterior(params, Batch(to_unit_interval(x))), images[:1])
     return min(IMAGES_PER_CALL, max(1, NUMBERS_PER_CALL // sum(leaf.size for leaf in jax.tree.leaves(of_one))))
 
@@ -88,8 +88,8 @@ def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, 
 
     def loss(key, q):
         z, log_q = q.sample_and_log_prob(key, num_samples)
-        if not isinstance(q, Flow | ForwardFlow):  # whose density of a given z needs an inverse, or does not exist
-            # The gradient's noise vanishes where q is the posterior (Roeder et al. 2017).
+        if not isinstance(q, Flow | ForwardFlow):  # their density of a given z needs an inverse, or does not exist
+            # The gradient's noise vanishes if q is the posterior (Roeder et al. 2017).
             log_q = lax.stop_gradient(q).log_prob(z)
         return -score_samples(params, model, batch, z, log_q).log_w.mean()
 
@@ -103,7 +103,7 @@ def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, 
     def elbo(key, q):
         return weigh(key, params, model, q, batch, num_evaluated).log_w.mean()
 
-    # The same noise for both on purpose: their difference is known better than either.
+    # The same noise for both: their difference is then known better than either.
     return elbo(key_evaluate, encoder), elbo(jax.random.clone(key_evaluate), optimized)
 
 
@@ -126,7 +126,8 @@ def summarize(fitted: Fitted, log_likelihood: np.ndarray) -> dict[str, Any]:
     """The gaps as evaluation.json holds them, with the estimate of log p(x) [N] of the same images; nats per image.
 
     amortization_gap = optimized − encoder, approximation_gap = log p̂(x) − optimized, and inference_gap is their sum
-    (Cremer et al. 2018); standard errors over images. What log p̂(x) misses of log p(x), the approximation gap misses.
+    (Cremer et al. 2018); standard errors over images. If log p̂(x) is too low, the approximation gap is too
+    small by the same amount.
     """
     gaps = {
         "elbo": fitted.encoder,

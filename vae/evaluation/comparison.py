@@ -1,7 +1,7 @@
 """Which of several objectives is better, and is the difference real? Paired statistics of evaluated runs.
 
-Scores are log-likelihoods of one yardstick, nats per image, float64. Shapes: O objectives, S seeds, N test images,
-P = O(O − 1)/2 pairs; leading axes are independent tables.
+Scores are log-likelihoods from the same evaluation, nats per image, float64. Shapes: O objectives, S seeds, N test
+images, P = O(O − 1)/2 pairs; leading axes are independent tables.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from vae.evaluation import significance
 from vae.evaluation.significance import LEAST_SEEDS, LEVEL
 
-# What two evaluations must agree in before their numbers may stand in one column, and how a reader calls it. Not among
-# it: the scale of a normal likelihood (any two densities of the same data compare), and how many images were held out.
+# Fields in which two evaluations must agree before their numbers may be compared, and their names for a reader. Not
+# in it: the scale of a normal likelihood (any two densities of the same data compare), the number of held-out images.
 YARDSTICK = {
     "dataset": "data set",
     "image_size": "image size",
@@ -156,7 +156,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def incomparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """How two evaluations differ in what makes their numbers comparable, in words; None where they agree.
+    """How two evaluations differ in a way that makes their numbers incomparable, in words; None if they do not.
 
     A field of YARDSTICK that one of them lacks is not compared.
     """

@@ -1,4 +1,4 @@
-"""The KL to the prior taken apart with the aggregate posterior q(z) = 1/N Σ_n q(z|x_n).
+"""The KL to the prior, decomposed with the aggregate posterior q(z) = 1/N Σ_n q(z|x_n).
 
 Shapes: N images, S samples of each, D latent.
 """
@@ -90,7 +90,7 @@ def decompose(
 
 
 def unavailable(model: Model, params: Any, images: np.ndarray, labels: np.ndarray | None) -> str | None:
-    """Why the KL of `model` has no such parts; None where it has."""
+    """The reason why the KL of `model` has no such parts; None if it has them."""
 
     def parts(images, labels):
         q, p = model.posterior(params, Batch(to_unit_interval(images), labels)), model.prior(params, labels)
@@ -121,7 +121,7 @@ def _score(root, params, components, q, labels, index, *, model: Model, num_samp
         log_n = math.log(len(per_dimension))
         return logsumexp(per_dimension.sum(-1)) - log_n, (logsumexp(per_dimension, axis=0) - log_n).sum()
 
-    # One device never needs another's rows.
+    # No device needs the rows of another one.
     rows = jax.tree.map(lambda a: a.reshape(num_devices, -1, *a.shape[1:]), (q, labels, index))
     scored = jax.vmap(lambda rows: lax.map(one, rows))(rows)
     return jax.tree.map(lambda a: a.reshape(-1, num_samples), scored)
@@ -131,7 +131,7 @@ def summarize(decomposition: Decomposition) -> dict[str, Any]:
     """Means as evaluation.json holds them, nats per image, each with its Monte-Carlo standard error.
 
     The error is that of the samples of z, for these N images; None for S = 1. `log_num_examples` bounds the mutual
-    information. The closed-form KL of the yardstick is `kl` without that error.
+    information. The closed-form KL of the evaluation is `kl` without that error.
     """
     num_examples, num_samples = decomposition.kl.shape
 

@@ -2,7 +2,7 @@
 
 A draw is one independent estimate of the gradient of the batch's mean bound, which is climbed. Gradients are compared
 by group: the subtrees of the parameters (encoder, decoder, prior). Shapes: R draws, P parameters of a group, J blocks.
-Draws are summed up as they come, so that memory does not grow with R.
+Only sums over draws are kept, so that memory does not grow with R.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def measure(
 
 
 def reading_order(group: str) -> int:
-    """Encoder, decoder, prior, then what an objective trains of its own."""
+    """Encoder, decoder, prior, then the parameters that belong to an objective."""
     return {"encoder": 0, "decoder": 1, "prior": 2}.get(group, 3)
 
 
@@ -131,11 +131,11 @@ def vector(tree: Any) -> np.ndarray:
 
 
 class Signal(NamedTuple):
-    """What the draws of one group say of its estimator. Nats per example, per unit of a parameter."""
+    """What the draws of one group tell about its estimator. Nats per example, per unit of a parameter."""
 
     num_parameters: int
     num_zero: int  # parameters whose gradient was zero in every draw, as of a pixel that is always black
-    num_constant: int  # of which every draw was the same other number; with the former they have no ratio
+    num_constant: int  # parameters whose draws were all the same other number; these and the former have no ratio
     mean_norm: float  # ‖mean‖, without what noise adds to it in expectation
     variance: float  # trace of the covariance of one draw
     snr: float  # mean over the other parameters of |mean|/std, which noise alone lifts to `noise_floor`
@@ -148,9 +148,9 @@ def signal(blocks: Sequence[GradientMoments]) -> Signal:
     """The mean gradient of a group and its noise.
 
     The signal-to-noise ratio |E g_i|/√Var g_i is that of each parameter (Rainforth et al. 2018); `snr` is its plain
-    estimate, averaged over parameters. Of R draws of pure noise that is √(2/πR), the `noise_floor`: a value near it
-    says only that the true one is no higher. `mean_norm` and `snr_of_norms` have E‖mean‖² = ‖E g‖² + variance/R
-    corrected for, and are 0 where nothing is left.
+    estimate, averaged over parameters. For R draws of pure noise it is √(2/πR), the `noise_floor`: a value near it
+    says only that the true one is not higher. `mean_norm` and `snr_of_norms` are corrected for
+    E‖mean‖² = ‖E g‖² + variance/R, and are 0 if nothing is left.
     """
     whole = reduce(merge, blocks)
     draws = whole.count
@@ -187,16 +187,16 @@ def ratio(moments: GradientMoments) -> float:
 
 
 def noise_floor(num_draws: int) -> float:
-    """√(2/πR), what |mean|/std of R draws is in expectation where the true mean is zero."""
+    """√(2/πR), the expectation of |mean|/std of R draws if the true mean is zero."""
     return math.sqrt(2 / (math.pi * num_draws))
 
 
 class Bias(NamedTuple):
-    """Two estimators' difference in mean, and how much of it is chance: two tests, and what they are made of."""
+    """The difference in mean of two estimators, and two tests of whether it is chance."""
 
-    relative_bias: float  # ‖difference‖ / ‖reference‖, without what noise adds to either; 0 where nothing is left
+    relative_bias: float  # ‖difference‖ / ‖reference‖, without what noise adds to either; 0 if nothing is left
     difference_norm: float  # ‖difference of the means‖
-    expected_norm: float  # its root mean square without a bias
+    expected_norm: float  # the root mean square of this norm without a bias
     p_norm: float  # of `difference_norm`, by flipping the signs of blocks; no less than 2^(1 − J)
     max_t: float  # the largest |t| of any parameter
     p_max_t: float  # of the smallest p-value of any parameter, with Šidák's correction for their number
@@ -207,8 +207,8 @@ def bias(blocks: Sequence[GradientMoments], reference: Sequence[GradientMoments]
     """Test whether an estimator has the mean of a reference, both in J independent blocks.
 
     `p_max_t` finds a bias in a few parameters: Welch's t-test of each one whose gradient varies, corrected for their
-    number (conservative where they are correlated). `p_norm` finds a small bias in many: without one, the block-wise
-    differences d_j have symmetric signs, and ‖Σ_j d_j‖ is as large as seen only by chance.
+    number (conservative if they are correlated). `p_norm` finds a small bias in many: without a bias, the signs of the
+    block-wise differences d_j are symmetric, and ‖Σ_j d_j‖ is as large as observed only by chance.
     """
     a, b = reduce(merge, blocks), reduce(merge, reference)
     difference = a.mean - b.mean

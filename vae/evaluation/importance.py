@@ -1,4 +1,4 @@
-"""The one yardstick for every run: importance-weighted log-likelihood, ELBO, KL, active units and their diagnostics.
+"""The evaluation, the same for every run: importance-weighted log-likelihood, ELBO, KL, active units, diagnostics.
 
 The device computes log-weights, the host their statistics in float64. Shapes: N examples, K samples, D latent.
 """
@@ -34,7 +34,7 @@ ACTIVE_VARIANCE = 0.01  # a unit is active where Var_x(E[z|x]) exceeds this (Bur
 
 
 class Weights(NamedTuple):
-    """What is computed of each example on the device. Nats."""
+    """What the device computes for each example. Nats."""
 
     log_w: Any  # [N, K]
     log_p_x_given_z: Any  # [N, K]
@@ -49,7 +49,7 @@ def weigh_example(root, params, image, y, index, *, model: Model, num_samples: i
     """`num_samples` log-weights of one example [H, W, C], uint8 or in [0, 1], at position `index` of its data set.
 
     Every product has the same shape whatever else is evaluated, and block j of the samples is drawn with
-    fold_in(fold_in(evaluate, index), j): an example's weights do not depend on its batch, bit for bit.
+    fold_in(fold_in(evaluate, index), j). So the weights of an example are bit-identical in any batch.
     """
     batch = Batch(to_unit_interval(image)[None], None if y is None else y[None], index[None])
     q, prior = model.posterior(params, batch), model.prior(params, batch.y)
@@ -101,7 +101,7 @@ def _inverse_error(key, q, inverses: dict[str, Any], num_samples: int) -> dict[s
 
 
 def _of_example(per_dimension):
-    """The one row of [1, D_l] of each stochastic layer, end to end; None where there is none."""
+    """The one row of [1, D_l] of each stochastic layer, end to end; None if there is none."""
     layers = jax.tree.leaves(per_dimension)
     return jnp.concatenate([layer[0] for layer in layers], axis=-1) if layers else None
 
@@ -131,7 +131,7 @@ def weigh_examples(root, params, images, labels, index, *, model: Model, num_sam
 
 
 class Evaluation(NamedTuple):
-    """The yardstick, per example; nats, float64 on the host."""
+    """The evaluation, per example; nats, float64 on the host."""
 
     log_likelihood: dict[int, np.ndarray]  # by k: log p̂(x) from k samples, [N]; the largest k is the headline
     elbo: np.ndarray  # [N]
@@ -184,7 +184,7 @@ def evaluate(
 
 
 def shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
-    """How arrays lie on `devices`: the first axis split over them, and whole on each."""
+    """The two shardings of arrays on `devices`: with the first axis split over them, and complete on each."""
     mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
 
@@ -192,7 +192,7 @@ def shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
 def batches(arrays: Any, batch_size: int, devices: Sequence[Any]) -> Iterator[tuple[Any, int]]:
     """Batches of `arrays`, a pytree of [N, …], split over `devices`, each with the number of examples it holds.
 
-    All are of one size; the last is filled up with its last example.
+    All have the same size; the last one is filled up with its last example.
     """
     split, _ = shardings(devices)
     num_examples = len(jax.tree.leaves(arrays)[0])
@@ -203,7 +203,7 @@ def batches(arrays: Any, batch_size: int, devices: Sequence[Any]) -> Iterator[tu
 
 
 def statistics(weights: Weights) -> Evaluation:
-    """What the log-weights of each example say, in float64."""
+    """The statistics of the log-weights of each example, in float64."""
     log_w = weights.log_w.astype(np.float64)
     num_samples = log_w.shape[1]
     return Evaluation(
@@ -223,7 +223,7 @@ def statistics(weights: Weights) -> Evaluation:
 
 
 def sample_counts(num_samples: int) -> list[int]:
-    """The k at which the log-likelihood is reported: 100 and 1000 where they divide `num_samples`, and that itself."""
+    """The k at which the log-likelihood is reported: 100 and 1000 if they divide `num_samples`, and `num_samples`."""
     return [k for k in (100, 1000) if k < num_samples and num_samples % k == 0] + [num_samples]
 
 
@@ -303,7 +303,7 @@ def upgrade(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
-    """The mean of [N] and its standard error, None for N = 1 and where a value is not finite."""
+    """The mean of [N] and its standard error; None for N = 1 and if a value is not finite."""
     if len(values) > 1 and np.isfinite(values).all():
         return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
     with np.errstate(invalid="ignore"):
@@ -321,6 +321,6 @@ def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
 def bits_per_dimension(log_likelihood_of_masses: float, num_values: int) -> float:
     """Bits per value of images of `num_values` values: −log₂ of their probability, a code length; 8 if all are equal.
 
-    Of a density, log p(x) is no such logarithm: p(x) may be larger than one.
+    Not for a density: its p(x) may be larger than one.
     """
     return -log_likelihood_of_masses / num_values / math.log(2)

@@ -1,6 +1,6 @@
-"""What log-weights of importance sampling say: the estimate, and how far it can be trusted.
+"""Statistics of the log-weights of importance sampling: the estimate, and whether it can be trusted.
 
-On the host, in float64. Shapes: N examples, K samples of each. A sample that is impossible has log-weight −inf.
+On the host, in float64. Shapes: N examples, K samples of each. An impossible sample has the log-weight −inf.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PRIOR_SHAPE, PRIOR_WEIGHTS = 0.5, 10  # of Vehtari's weak prior, which counts li
 
 
 def log_mean_exp(log_w: np.ndarray) -> np.ndarray:
-    """log 1/K Σ_k w_k over the last axis; −inf where all w are 0."""
+    """log 1/K Σ_k w_k over the last axis; −inf if all w are 0."""
     largest = log_w.max(-1)
     shift = np.where(np.isfinite(largest), largest, 0)
     with np.errstate(divide="ignore", over="ignore"):
@@ -30,7 +30,7 @@ def grouped_log_likelihood(log_w: np.ndarray, k: int) -> np.ndarray:
 
 
 def effective_sample_size(log_w: np.ndarray) -> np.ndarray:
-    """(Σ_k w_k)² / Σ_k w_k² of [N, K] (Kong 1992): K for equal weights, 1 for a single one; NaN where all are 0."""
+    """(Σ_k w_k)² / Σ_k w_k² of [N, K] (Kong 1992): K for equal weights, 1 for a single one; NaN if all are 0."""
     with np.errstate(invalid="ignore"):
         weights = np.exp(log_w - log_w.max(1, keepdims=True))
     return weights.sum(1) ** 2 / (weights**2).sum(1)
@@ -44,7 +44,7 @@ def tail_size(num_samples: int) -> int:
 def pareto_k_threshold(num_samples: int) -> float | None:
     """min(1 − 1/log₁₀ K, 0.7), above which k̂ calls an estimate unreliable (Vehtari et al. 2024).
 
-    None for K < 21, which is too few for k̂.
+    None for K < 21: these are too few for k̂.
     """
     return None if tail_size(num_samples) < LEAST_TAIL else min(1 - 1 / math.log10(num_samples), 0.7)
 
@@ -52,8 +52,8 @@ def pareto_k_threshold(num_samples: int) -> float | None:
 def pareto_k(log_w: np.ndarray) -> np.ndarray:
     """Shape k̂ of a generalised Pareto fitted to the largest weights of each row of [N, K] (Vehtari et al. 2024).
 
-    The fit is that of Zhang & Stephens (2009) with Vehtari's weak prior. NaN for K < 21 and where a row has no finite
-    largest weight, −inf where the largest weights are all equal.
+    The fit is that of Zhang & Stephens (2009) with Vehtari's weak prior. NaN for K < 21 and if a row has no finite
+    largest weight; −inf if the largest weights are all equal.
     """
     num_samples = log_w.shape[1]
     size = tail_size(num_samples)

@@ -92,7 +92,7 @@ def _legend(axes: Axes, classes: np.ndarray, class_names: Sequence[str] | None) 
 
 
 def _square_window(axes: Axes, z: np.ndarray) -> None:
-    """One scale on both axes, around both circles and all points but those far outside, which are counted."""
+    """One scale on both axes, around both circles and all points, except those far outside, which are counted."""
     low, high = np.quantile(z, [0.001, 0.999], axis=0)
     reach = 0.5 * (high - low)
     near = np.where((z >= low - reach) & (z <= high + reach), z, 0)
@@ -105,8 +105,8 @@ def _square_window(axes: Axes, z: np.ndarray) -> None:
 
 
 def learning_curves(curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y_label: str, title: str) -> Figure:
-    """Curves name → (steps [S], values [S]), with the last value of each. NaN breaks a curve. A terrible first epoch
-    does not flatten the rest: up to 5 % of a curve are cut off at either side, and the picture says so."""
+    """Curves name → (steps [S], values [S]), with the last value of each. NaN breaks a curve. Up to 5 % of a
+    curve are cut off at either side, so that a terrible first epoch does not flatten the rest; the picture says so."""
     require(len(curves) > 0, "curves is empty; expected at least one")
     figure, axes = new_chart(title, x_label, y_label)
     ends, shown = [], []
@@ -186,8 +186,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def kl_per_dimension(kl: Vector, title: str, active_threshold: float = 0.01) -> Figure:
-    """KL(q(z_i|x) ‖ p(z_i)) of each latent dimension, [D] in nats, in decreasing order; those not above
-    `active_threshold` lie on grey and do not count as active."""
+    """KL(q(z_i|x) ‖ p(z_i)) of each latent dimension, [D] in nats, in decreasing order. Those not above
+    `active_threshold` are drawn on grey and do not count as active."""
     kl = check_finite("kl", kl, "D")
     order = np.argsort(-kl, kind="stable")
     active = int(np.count_nonzero(kl > active_threshold))

@@ -1,4 +1,4 @@
-"""Charts of several objectives side by side: each has one colour in all of them, that of its rank.
+"""Charts of several objectives side by side: each has the same colour in all of them, given by its rank.
 
 Shapes: S seeds, T times, D latent dimensions. A mapping is name → values, the best objective first.
 """
@@ -49,7 +49,7 @@ def log_likelihoods(scores: Mapping[str, Vector], title: str) -> Figure:
 
 
 def differences(rows: Mapping[str, tuple[float, float, float, bool]], best: str, title: str) -> Figure:
-    """(difference, low, high, significant) of each objective from the `best`, the first colour left to that one.
+    """(difference, low, high, significant) of each objective from the `best` one, which keeps the first colour.
 
     An interval that is not significant is hollow and grey.
     """
@@ -79,7 +79,7 @@ def _rows(names: Sequence[str], x_label: str, title: str) -> tuple[Figure, Axes]
 def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str, title: str) -> Figure:
     """A thin line for each run and a thick one for their mean at equal times, with its last value.
 
-    What lies further below the last values than the middle half of all means is cut off.
+    Values are cut off if they lie further below the last values than the middle half of all means.
     """
     require(any(len(runs) for runs in curves.values()), "curves is empty; expected at least one run")
     figure, axes = new_chart(title, x_label, y_label, WIDTH, HEIGHT)

@@ -59,8 +59,8 @@ def signal_to_noise(
 ) -> Figure:
     """Signal-to-noise ratios of gradients: panel → name → (K [E], ratio [E], its standard error [E]), on log-log axes.
 
-    Below `noise_floor`, on grey, a ratio is that of noise alone. Each name keeps its colour in every panel, and stands
-    a little to the side of the others: equal estimators do not hide each other.
+    The area below `noise_floor` is grey: such a ratio is that of noise alone. Each name keeps its colour in every
+    panel, and is drawn a little to the side of the others, so that equal estimators do not hide each other.
     """
     require(len(panels) > 0 and all(map(len, panels.values())), "panels is empty; expected one curve or more in each")
     require(noise_floor > 0, f"noise_floor is {noise_floor:g}; expected more than 0")

@@ -25,14 +25,14 @@ from vae.figures.canvas import (
     set_title,
 )
 
-Scores = Sequence[Sequence[float]]  # of each point, one for every seed; NaN where a run diverged
+Scores = Sequence[Sequence[float]]  # of each point, one for every seed; NaN if a run diverged
 
 
 def score_against_axis(
     values: Sequence, lines: Mapping[str, Scores], x_label: str, y_label: str, title: str, *, log: bool = False
 ) -> Figure:
     """Mean and standard error over seeds of a score at each of `values` (numbers, or names), a line for each of
-    `lines`; small dots are single runs. A mean over no finite score is left out, and diverged runs are counted."""
+    `lines`; small dots are single runs. A mean without any finite score is left out, and diverged runs are counted."""
     require(len(lines) > 0, "lines is empty; expected at least one")
     named = any(isinstance(value, str) for value in values)
     x = np.arange(len(values), dtype=float) if named else check_finite("values", values, "X")
@@ -123,7 +123,7 @@ def learning_curves_of_sweep(
 
 
 def score_by_trial(trials: Vector, scores: Vector, finished: Vector, y_label: str, title: str) -> Figure:
-    """Scores of the trials that finished and of those that ended early (hollow; NaN where one diverged), and the best
+    """Scores of the trials that finished and of those that ended early (hollow; NaN if diverged), and the best
     finished one so far."""
     trials, scores, finished = _checked_trials(trials, scores, finished)
     figure, axes = new_chart(title, "trial", y_label)
@@ -141,7 +141,7 @@ def score_against_parameter(
     values: Sequence, trials: Vector, scores: Vector, finished: Vector, x_label: str, y_label: str, title: str,
     *, log: bool = False,
 ) -> Figure:  # fmt: skip
-    """As `score_by_trial`, at each trial's value of a parameter (a number, or a name), the later the brighter."""
+    """As `score_by_trial`, at each trial's value of a parameter (a number, or a name); later trials are brighter."""
     trials, scores, finished = _checked_trials(trials, scores, finished)
     check_length("values", values, len(trials), "trials")
     named = any(isinstance(value, str) for value in values)
@@ -211,8 +211,8 @@ def _bulk(values: np.ndarray) -> tuple[float, float, int]:
 def _window_of(
     axes: Axes, values: np.ndarray, errors: np.ndarray | None = None, seen: np.ndarray | None = None
 ) -> None:
-    """Around all values and their errors, or around those of `seen` where there are any; what is far below the bulk,
-    outside or not finite is counted."""
+    """Show all values and their errors, or those of `seen` if there are any. Values that are far below the bulk,
+    outside or not finite are counted."""
     low, high, below = _bulk(values)
     if errors is not None:
         low, high = _bulk(np.concatenate([values - errors, values + errors, values]))[:2]

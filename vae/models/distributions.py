@@ -22,7 +22,7 @@ from vae.datasets.images import flatten_image
 
 LOG_2PI = math.log(2 * math.pi)
 MAX_VALUE = 255  # a discretised value is k/255, k = 0..255
-LEAST_LOG_SCALE = -10.0  # where the errors vanish, as `bounded` does
+LEAST_LOG_SCALE = -10.0  # for errors that vanish; the same bound as in `bounded`
 
 
 class Normal(NamedTuple):
@@ -36,9 +36,9 @@ class Normal(NamedTuple):
         return -0.5 * (standardized**2 + LOG_2PI) - self.log_scale
 
     def log_mass(self, x: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
-        """Of cells 1/255 wide; the first is open to −∞ and the last to ∞ (Ho et al. 2020, eq. 13).
+        """Masses of cells 1/255 wide; the first is open to −∞ and the last to ∞ (Ho et al. 2020, eq. 13).
 
-        What lies outside of [0, 1] thus belongs to black and white, as in `DiscretizedLogistic`.
+        So values outside of [0, 1] count as black and white, as in `DiscretizedLogistic`.
         """
         k = jnp.round(MAX_VALUE * x)
         half = 0.5 * jnp.exp(-self.log_scale) / MAX_VALUE  # of a cell, in standard deviations
@@ -63,16 +63,16 @@ def log_normal_interval(
     def either(center, half):
         return jnp.where(half < 0.1, _log_narrow_interval(center, half), _log_wide_interval(center, half))
 
-    # The usual case costs half as much.
+    # The usual case takes half the time.
     return lax.cond((half < 0.1).all(), _log_narrow_interval, either, jnp.abs(center), half)
 
 
 def _log_narrow_interval(center, half):
     """φ(c) ∫ exp(−ct − t²/2) dt with exp(−t²/2) = 1 − t²/2: the sinh(k)/k of c alone, k = c·half, and its mean of t².
 
-    log sinh(k)/k, and the mean of t²/half², 1 − 2 coth(k)/k + 2/k², by their Taylor series where they would cancel.
+    log sinh(k)/k, and the mean of t²/half², 1 − 2 coth(k)/k + 2/k², by their Taylor series if they would cancel.
     """
-    half = jnp.minimum(half, 0.1)  # where it is larger, the other form is taken
+    half = jnp.minimum(half, 0.1)  # if it is larger, the other form is used
     product = center * half
     near = product < 0.5
     square = jnp.where(near, product, 0) ** 2
@@ -116,14 +116,14 @@ def log_ndtr(y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 class OptimalNormal(NamedTuple):
     """N(loc, σ²) whose σ² is the mean squared error of the x that it scores, over all of its axes.
 
-    That σ² maximises the mean log density, −½ (log 2π σ² + 1) per value (Rybkin et al. 2021). It is held in
-    the gradient: for an average of log densities, as in the ELBO, that changes nothing, and under any other bound it
-    keeps every gradient estimator what it is at a given σ.
+    That σ² maximises the mean log density, −½ (log 2π σ² + 1) per value (Rybkin et al. 2021). It is constant
+    in the gradient. For an average of log densities, as in the ELBO, this changes nothing. Under any other bound, every
+    gradient estimator stays what it is at a given σ.
     """
 
     loc: Float[Array, "*shape"]
 
-    log_mass = None  # a code must not depend on what it encodes
+    log_mass = None  # none: a code must not depend on what it encodes
 
     def log_prob(self, x: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
         log_scale = optimal_log_scale(lax.stop_gradient((x - self.loc) ** 2).mean())
@@ -168,7 +168,7 @@ class Bernoulli(NamedTuple):
 
 
 def continuous_bernoulli_mean(logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """1/(1 − exp(−η)) − 1/η, and ½ at η = 0; by its Taylor series where the two terms would cancel."""
+    """1/(1 − exp(−η)) − 1/η, and ½ at η = 0; by its Taylor series if the two terms would cancel."""
     near = jnp.abs(logits) < 0.5
     eta = jnp.where(near, logits, 0.0)
     series = eta * (1 / 12 - eta**2 * (1 / 720 - eta**2 * (1 / 30240 - eta**2 * (1 / 1209600 - eta**2 / 47900160))))
@@ -207,10 +207,10 @@ class ContinuousBernoulli(NamedTuple):
         return continuous_bernoulli_log_prob(self.logits, x)
 
     def log_mass(self, x: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
-        """Of cells 1/255 wide; the first and the last end at 0 and 1 and are half as wide."""
+        """Masses of cells 1/255 wide; the first and the last end at 0 and 1 and are half as wide."""
         k = jnp.round(MAX_VALUE * x)
         width = jnp.where((k == 0) | (k == MAX_VALUE), 0.5, 1.0).astype(x.dtype)  # in cells
-        # The density falls exponentially from one end; so far from it the cell begins.
+        # The density falls exponentially from one end; this is the distance from it at which the cell begins.
         start = jnp.maximum(jnp.where(self.logits > 0, MAX_VALUE - k, k) - 0.5, 0)
         magnitude = jnp.abs(self.logits)
         rate = magnitude / MAX_VALUE

@@ -1,4 +1,4 @@
-"""Normalizing flows: invertible maps, and the densities that they make of simpler ones.
+"""Normalizing flows: invertible maps, and the densities that they make from simpler ones.
 
 A step's `forward(z)` gives (f(z), log |det ∂f/∂z|), its `inverse(f(z))` gives (z, the same log-determinant); z is
 [K, B, D] and the log-determinant [K, B]. Shapes: K samples, B batch, D latent, H context.
@@ -23,7 +23,7 @@ from vae.settings import Settings
 GATE_BIAS = 2.0  # an untrained step of an autoregressive flow is nearly the identity
 LOG_4 = math.log(4)
 LEAST_SQUARED_NORM = 1e-12  # added to |w|² of a planar flow
-MAX_GATE, MAX_LOG_SCALE = 5.0, 3.0  # a step never shrinks or stretches beyond what its inverse can find again
+MAX_GATE, MAX_LOG_SCALE = 5.0, 3.0  # a step shrinks or stretches only as much as its inverse can undo
 
 
 class Planar(NamedTuple):
@@ -116,7 +116,7 @@ def _join(kept, moved):
 
 
 class Flow(NamedTuple):
-    """The density of f_F(… f_1(z)) with z from `base`; nothing else of it has a closed form."""
+    """The density of f_F(… f_1(z)) with z from `base`. It has no other closed form."""
 
     base: Any
     steps: tuple[Any, ...]
@@ -159,7 +159,7 @@ class Flow(NamedTuple):
 
 
 class ForwardFlow(NamedTuple):
-    """As `Flow`, of steps without an inverse: a given z cannot be scored, and `log_prob` is None."""
+    """As `Flow`, but of steps without an inverse: the density of a given z is not known, and `log_prob` is None."""
 
     base: Any
     steps: tuple[Any, ...]
@@ -189,7 +189,7 @@ def _push(steps, z, log_density):
 
 
 class Steps(NamedTuple):
-    """The steps of a flow with networks of their own: init(key) -> params; build(params, context) -> steps."""
+    """The steps of a flow and their networks: init(key) -> params; build(params, context) -> steps."""
 
     init: Callable[[Any], dict[str, Any]]
     build: Callable[..., tuple[Any, ...]]

@@ -68,8 +68,8 @@ def renyi(log_w: Float[Array, "K B"], alpha: Scalar) -> Float[Array, "B"]:
 def vr_max(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
     """The limit α → −∞ of the Rényi bound: max_k log w_k (Li & Turner 2016). Not smooth.
 
-    Taken by its index: the derivative of `max` compares log w with it, and divides by 0 where a compiler computes log w
-    twice and rounds it in two ways.
+    It is taken by its index. The derivative of `max` compares log w with the maximum; if a compiler computes log w
+    twice and rounds it in two ways, that derivative divides by 0.
     """
     return jnp.take_along_axis(log_w, log_w.argmax(0)[None], axis=0)[0]
 
@@ -77,11 +77,11 @@ def vr_max(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
 def jackknife(log_w: Float[Array, "K B"], order: int) -> Float[Array, "B"]:
     """Jackknife estimate of log p(x) of order m = 1 or 2: Σ_j c_j L̄_{K−j} (Nowozin 2018). Not a bound.
 
-    It has no maximum either: where one weight is far above the others, that of order 1 grows by (K − 1)/K nats for
-    each nat by which the second largest falls. So it estimates a trained model better than it trains one.
+    It has no maximum: if one weight is far above the others, the estimate of order 1 grows by (K − 1)/K nats for each
+    nat by which the second largest falls. So use it to evaluate a trained model rather than to train one.
 
     L̄_{K−j} is the mean of the importance-weighted bounds that leave j samples out, and
-    c_j = (−1)^j (K − j)^m / ((m − j)! j!). Raises ValueError where K ≤ m.
+    c_j = (−1)^j (K − j)^m / ((m − j)! j!). Raises ValueError if K ≤ m.
     """
     num_samples = log_w.shape[0]
     if num_samples <= order:
@@ -102,7 +102,7 @@ NUM_TERMS = 20  # of Σ_m p^m/m with p ≤ ¼: the rest is below 1e-13
 
 
 def fall_without(log_w: Float[Array, "K B"]) -> Float[Array, "K B"]:
-    """−log(1 − w̃_k), by which log Σ w falls without sample k; exact where w̃_k is tiny and where it is nearly 1."""
+    """−log(1 − w̃_k), by which log Σ w falls without sample k; exact for a tiny w̃_k and for one that is nearly 1."""
     normalized = jax.nn.softmax(log_w, axis=0)
     small = normalized < 0.5
     of_small = -jnp.log1p(-jnp.where(small, normalized, 0))
@@ -112,7 +112,7 @@ def fall_without(log_w: Float[Array, "K B"]) -> Float[Array, "K B"]:
 def interactions(
     log_w: Float[Array, "K B"], normalized: Float[Array, "K B"], g: Float[Array, "K B"]
 ) -> Float[Array, "B"]:
-    """Σ_{k≠l} h_kl, where h_kl is by how much more log Σ w falls without k and l than by g_k + g_l.
+    """Σ_{k≠l} h_kl. Without k and l, log Σ w falls by g_k + g_l + h_kl.
 
     That is −log(1 − o_k o_l) with odds o = w̃/(1 − w̃). Among all samples but the largest, o_k o_l ≤ ¼, and sums of
     powers of o give it without an array of all pairs.

@@ -5,8 +5,8 @@ estimates the gradient of the mean over b of F(log_w[:, b]); none changes the va
 H = ∇²F of each example:
 
     reparameterized  F(log_w), through the samples and through q's density (Kingma & Welling 2014)
-    stl              the same with q's density held: sticking the landing (Roeder et al. 2017); needs c alone
-    dreg             decoder and prior weighted by c_k, the samples' own path by c_k − H_kk, q's density held. For
+    stl              the same, but q's density has no gradient: sticking the landing (Roeder et al. 2017); needs only c
+    dreg             decoder and prior weighted by c_k, the path through the samples by c_k − H_kk, as stl. For
                      F = IWAE these are w̃_k and w̃_k² (Tucker et al. 2018); it holds for every smooth F
     score            REINFORCE with VIMCO's control variates (Mnih & Rezende 2016), nothing through the samples
 """
@@ -33,7 +33,7 @@ def reparameterized(params, model: Model, batch: Batch, q, z, log_q, bound: Boun
 
 
 def stl(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
-    """(surrogate [], Weighted): the bound with q held while it scores (Roeder et al. 2017).
+    """(surrogate [], Weighted): the bound without a gradient of q's density (Roeder et al. 2017).
 
     What is left out, −Σ_k c_k ∂log q(z_k|x)/∂φ, has the mean 0 if the c_k are constants: for a bound that is linear in
     log w (`elbo_mc`; `miwae`, and the encoder of `piwae`, with K = 1; `ciwae` with β = 1; `renyi` with α = 1; one
@@ -100,7 +100,7 @@ def diagonal_of_hessian(bound: Bound, log_w: Float[Array, "S B"]) -> Float[Array
 
 @jax.custom_vjp
 def scale_gradient(z: Float[Array, "S B D"], scale: Float[Array, "S B"]) -> Float[Array, "S B D"]:
-    """z, whose gradient arrives multiplied by `scale`."""
+    """z, with its gradient multiplied by `scale`."""
     del scale
     return z
 

@@ -32,14 +32,14 @@ def from_log_weights(name: str, settings: Settings) -> Objective:
 
 
 def piwae(settings: Settings) -> Objective:
-    """The decoder climbs IWAE with M·K samples, the encoder MIWAE (Rainforth et al. 2018); reports the former."""
+    """The decoder maximises IWAE with M·K samples, the encoder MIWAE (Rainforth et al. 2018); reports the former."""
     estimator, num_samples = ESTIMATORS[settings.estimator], settings.num_groups * settings.num_samples
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
         del hyperparameters, step
         q = model.posterior(params, batch)
         z, log_q = q.sample_and_log_prob(key, num_samples)
-        # Held where it is used, not by name: a prior may share the encoder's weights.
+        # stop_gradient by use, not by name: a prior may share the encoder's weights.
         held_decoder = model._replace(
             prior=lambda params, *args: model.prior(lax.stop_gradient(params), *args),
             likelihood=lambda params, *args: model.likelihood(lax.stop_gradient(params), *args),
@@ -56,8 +56,9 @@ def piwae(settings: Settings) -> Objective:
 def rws(settings: Settings) -> Objective:
     """Reweighted wake-sleep with the wake-phase update of q (Bornschein & Bengio 2015); reports IWAE.
 
-    With normalised weights w̃, held, and nothing through the samples: θ climbs Σ_k w̃_k log p(x, z_k), which is IWAE's
-    gradient, and φ climbs Σ_k w̃_k log q(z_k|x), which brings q towards the posterior in KL(p(z|x) ‖ q(z|x)).
+    With constant normalised weights w̃, and without a gradient through the samples: θ climbs Σ_k w̃_k log p(x, z_k),
+    which is IWAE's gradient, and φ climbs Σ_k w̃_k log q(z_k|x), which brings q towards the posterior in KL(p(z|x) ‖
+    q(z|x)).
     """
 
     def apply(key, params, model: Model, batch, hyperparameters, step):

@@ -1,4 +1,4 @@
-"""A comparison as pages: report.html, which needs no other file, and comparison.md. From what comparison.json holds.
+"""A comparison as pages, from comparison.json: report.html, which needs no other file, and comparison.md.
 
 The pictures are PNG files by name, in the order of PICTURES; one that does not exist is left out.
 """

@@ -1,4 +1,4 @@
-"""What the pages say of a comparison: notes, captions and tables, the same in both."""
+"""The words of a comparison's pages: notes, captions and tables, the same in both."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ Comparison = Mapping[str, Any]
 PICTURES: dict[str, tuple[str, str, bool]] = {
     "log_likelihoods": (
         "Log-likelihood of each run",
-        "A dot is one seed, the bar their mean ± its standard error. Look at whether the dots of two objectives mix.",
+        "A dot is one seed; the bar is their mean ± its standard error. Do the dots of two objectives mix?",
         False,
     ),
     "differences": (
         "How far below the best",
-        "Paired differences with intervals of 95 % or more, which leave out 0 exactly where a difference is "
-        "significant after Holm's correction: those are filled, the others hollow and grey.",
+        "Paired differences with intervals of 95 % or more, which exclude 0 exactly if a difference is "
+        "significant after Holm's correction. Significant ones are filled, the others hollow and grey.",
         False,
     ),
     "elbo_by_step": (
         "Learning curves by step",
-        "The ELBO (reconstruction − KL) of held-out images, the one quantity that every objective logs alike; it is "
-        "not what the others maximise, so a lower curve need not be worse training. Thin lines are seeds.",
+        "The ELBO (reconstruction − KL) of held-out images: every objective logs it in the same way. Most objectives "
+        "maximise something else, so a lower curve need not mean worse training. Thin lines are seeds.",
         False,
     ),
     "elbo_by_second": (
         "Learning curves by time",
-        "The same against seconds of a run alone on this machine: its steps times the measured seconds of a step. "
-        "Look at who is ahead for the time you have.",
+        "The same against the seconds of a run alone on this machine: its steps times the measured seconds of a step. "
+        "Which objective is ahead for the time you have?",
         False,
     ),
     "rate_distortion": (
         "Rate and distortion",
-        "What the code costs (KL) against what it loses (−reconstruction), on the test images. Along a dashed line the "
-        "ELBO is the same, written at its right end; further right, more of it is spent on the code.",
+        "The cost of the code z (KL) against what it loses (−reconstruction), on the test images. All points of a "
+        "dashed line have the same ELBO, written at its right end; further right, the code takes a larger part of it.",
         False,
     ),
     "kl_spectra": (
         "KL of each latent dimension",
-        "Sorted, mean over seeds. Where a curve falls off, the remaining dimensions carry nothing.",
+        "Sorted, mean over seeds. Dimensions after the point at which a curve falls off carry nothing.",
         False,
     ),
     "reconstructions": (
@@ -50,7 +50,7 @@ PICTURES: dict[str, tuple[str, str, bool]] = {
     ),
     "samples": (
         "Samples from the same z",
-        "The mean of p(x|z) at draws from the prior, the same draw in a column where the priors agree; first seed.",
+        "The mean of p(x|z) at draws from the prior, each column one draw if the priors agree; first seed.",
         True,
     ),
 }
@@ -68,7 +68,7 @@ def how_it_was_judged(comparison: Comparison) -> str:
 
 
 def counted(objectives: Sequence[str]) -> str:
-    """How many objectives there are, and how many settings if some of them are of the same one."""
+    """The number of objectives, and the number of settings if several are of the same objective."""
     different = len(set(objectives))
     if different == len(objectives):
         return f"{different} objectives"
@@ -145,9 +145,9 @@ def is_tested(comparison: Comparison) -> bool:
 
 def tuning_note(comparison: Comparison) -> str:
     return (
-        f"Chosen by the log-likelihood of validation images, k = {comparison['tuning_samples']}, mean over seeds: the "
-        "yardstick of the ranking, so that no bound of one objective is held against that of another. Test images "
-        "chose nothing."
+        f"Chosen by the log-likelihood of validation images, k = {comparison['tuning_samples']}, mean over seeds. "
+        "The ranking uses the same evaluation, so bounds of different objectives are never compared. Nothing was "
+        "chosen by test images."
     )
 
 
@@ -168,11 +168,11 @@ def tuning_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def method(comparison: Comparison) -> list[tuple[str, str]]:
-    """What somebody needs to do it again."""
+    """What is needed to repeat the comparison."""
     y = comparison["yardstick"]
     entries = [
         ("data", f"{y['dataset']}, {y['num_examples']} {y['split']} images, binarization {y['binarization']}"),
-        ("yardstick", f"{y['likelihood']} likelihood, k = {y['num_samples']}, evaluation seed {y['seed']}"),
+        ("evaluation", f"{y['likelihood']} likelihood, k = {y['num_samples']}, evaluation seed {y['seed']}"),
         ("seeds", ", ".join(map(str, comparison["seeds"]))),
         ("budget", comparison["budget"]),
         (

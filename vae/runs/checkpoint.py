@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: <folder>/<step>/{state/ (orbax), manifest.json}.
 
 The folder of a step appears by one rename, after everything in it was written; the manifest holds the sha256 of every
-file and of itself, because orbax restores damaged arrays without a word.
+file and of itself, because orbax restores damaged arrays without an error.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def steps(folder: Path) -> list[int]:
 
 
 def score(folder: Path, step: int) -> float | None:
-    """The score that `step` was saved with: higher is better, None where there was none or it was not finite."""
+    """The score that `step` was saved with: higher is better. None if there was none, or if it was not finite."""
     return _manifest(folder / str(step))["score"]
 
 
 def best_step(folder: Path) -> int | None:
-    """The step with the highest score (the latest among equals); None where none has a score."""
+    """The step with the highest score (the latest among equals); None if no step has a score."""
     scored = [(value, step) for step in steps(folder) if (value := score(folder, step)) is not None]
     return max(scored)[1] if scored else None
 
@@ -79,10 +79,10 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None) -> None
         return
     try:
         ocp.save(str(partial.absolute() / STATE), hosts.gather(tree))
-    except (OSError, ValueError) as error:  # tensorstore's word for a full disk is ValueError
+    except (OSError, ValueError) as error:  # tensorstore raises ValueError if the disk is full
         raise CheckpointError(
             f"checkpoint {final} cannot be written ({' '.join(str(error).split())[:200]}); make room or give "
-            "permission, and start again: the run goes on from its last checkpoint"
+            "permission, and start again: the run resumes from its last checkpoint"
         ) from error
     hosts.agreed(finish)
 
@@ -91,7 +91,7 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     """The tree of checkpoint `step` as numpy arrays, after its checksums were verified.
 
     `like` is a tree of the same structure (arrays or `jax.ShapeDtypeStruct`s).
-    Raises CheckpointError where a file is missing or damaged, or where names, shapes or dtypes differ from `like`.
+    Raises CheckpointError if a file is missing or damaged, or if names, shapes or dtypes differ from `like`.
     """
     from orbax.checkpoint import v1 as ocp
 

@@ -1,4 +1,4 @@
-"""config.json: all that a run is a function of besides its data, and what it was made with."""
+"""config.json: all that determines a run besides its data, and the versions that made it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vae.runs.files import RunError, read_json, write_json
 from vae.runs.folder import CONFIG
 from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
 
-ABOUT = ("flags", "argv", "devices", "versions", "git")  # what config.json tells of a run beside its Config
+ABOUT = ("flags", "argv", "devices", "versions", "git")  # what config.json holds about a run in addition to its Config
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All that a run is a function of, besides its data."""
+    """All that determines a run, besides its data."""
 
     dataset: str
     settings: Settings
@@ -45,7 +45,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], file_format: int = FORMAT) -> Config:
-        """The inverse of `to_dict`, also through JSON, and of files of older formats; raises SettingsError."""
+        """The inverse of `to_dict`, also for values from JSON and from files of older formats; raises SettingsError."""
         fields = settings.read(values, [field.name for field in dataclasses.fields(cls)], file_format)
         own = settings.read(fields.pop("settings"), [field.name for field in dataclasses.fields(Settings)], file_format)
         numbers = settings.read(fields.pop("hyperparameters"), Hyperparameters._fields, file_format)
@@ -72,7 +72,7 @@ def provenance() -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> Config:
-    """The Config of the run in `workdir`; raises RunError if there is none, or one that cannot be a run's."""
+    """The Config of the run in `workdir`; raises RunError if there is none, or if it is not valid."""
     path = workdir / CONFIG
     values = read_json(path)
     try:
@@ -85,7 +85,7 @@ def read_config(workdir: Path) -> Config:
 
 
 def git_revision() -> str | None:
-    """The revision of the code, with + where it was changed since; None outside a git checkout."""
+    """The revision of the code, with + if it was changed since; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()

@@ -1,4 +1,4 @@
-"""Files of a run folder: each is written in one step, and read as a stranger's."""
+"""Files of a run folder: each is written in one step, and is not trusted when it is read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def finite_or_null(values: Any) -> Any:
-    """`values` with NaN and infinity, which JSON has no words for, as None."""
+    """`values` with None for NaN and infinity, which JSON cannot write."""
     if isinstance(values, dict):
         return {key: finite_or_null(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
@@ -52,7 +52,7 @@ def finite_or_null(values: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; raises RunError where the file is absent, no file, or no JSON object."""
+    """The object in a file; raises RunError if it is missing, not a file, or not a JSON object."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe never ends
             raise RunError(f"{path} is no file; replace it, or choose another folder")

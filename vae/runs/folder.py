@@ -14,7 +14,7 @@ from vae.runs.files import RunError
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "config.json",
     "metrics.jsonl",
-    "evaluation.json",  # beside it the values of each image, evaluation.npz
+    "evaluation.json",  # evaluation.npz has the values of each image
     "checkpoints",
     "figures",
 )
@@ -22,9 +22,9 @@ CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Hold the folder, made if need be, for this process; raises RunError at once where another process holds it.
+    """Hold the folder for this process; makes it if necessary. Raises RunError if another process holds it.
 
-    Of processes that were joined the first one holds it for all.
+    If several processes were joined, the first one holds it for all.
     """
     with contextlib.ExitStack() as held:
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a row for each epoch and split; and one row about a whole run."""
+"""metrics.jsonl, with a row for each epoch and split, and the summary of a run as one row."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vae.runs.folder import EVALUATION, METRICS
 class Metrics:
     """metrics.jsonl and TensorBoard: a row is {"step", "epoch", "split", …} with values in nats per example.
 
-    Opening it at `step` forgets the rows after that step, so that a resumed run writes each row once. TensorBoard is
-    written only where someone may be watching.
+    Opening it at `step` drops the rows after that step, so that a resumed run writes each row once. TensorBoard is
+    written only if someone may be watching.
     """
 
     def __init__(self, workdir: Path, step: int, *, watched: bool = True):

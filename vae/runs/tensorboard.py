@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def writer(workdir: Path, purge_step: int | None = None) -> SummaryWriter:
-    """Adds to what is there; what was written from `purge_step` on is no longer shown."""
+    """A writer that appends; rows from `purge_step` on, written before, are no longer shown."""
     from tensorboardX import SummaryWriter
 
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
@@ -27,7 +27,7 @@ def show(to: SummaryWriter, step: int, split: str, values: Mapping[str, float]) 
 
 
 def write_rows(workdir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Show the rows of metrics.jsonl, of a run that was not watched while it trained, and nothing else."""
+    """Replace what is shown by the rows of metrics.jsonl, for a run that did not write to TensorBoard as it trained."""
     shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
     with writer(workdir) as to:
         for row in rows:

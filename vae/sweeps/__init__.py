@@ -1,1 +1,1 @@
-"""Which runs? Planning, training and searching many runs, and what they reached."""
+"""Which runs? Planning, training and searching many runs, and their results."""

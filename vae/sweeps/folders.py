@@ -1,4 +1,4 @@
-"""The run folders of a sweep, a search or a comparison: each is taken for a run only if its config.json says so."""
+"""The run folders of a sweep, a search or a comparison: each must be the run that its config.json says."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vae.training.record import FAILURE
 
 
 def configs(workdir: Path) -> dict[str, Config]:
-    """The Config of every run folder below `workdir`, by the folder's name; of a lost config.json see `check`."""
+    """The Config of every run folder below `workdir`, by the folder's name; `check` handles a lost config.json."""
     return {name: read_config(path) for name, path in _folders(workdir) if (path / CONFIG).exists()}
 
 
 def was_trained(folder: Path) -> bool:
-    """Whether training has begun in it."""
+    """Whether training has begun in the folder."""
     return any((folder / name).exists() for name in (CHECKPOINTS, METRICS, FAILURE))
 
 
 def check(workdir: Path, wanted: Mapping[str, Config], *, recorded: bool, may_be_longer: bool = False) -> None:
-    """Raises RunError where a run folder below `workdir` is not the run that is `wanted` under its name.
+    """Raises RunError if a run folder below `workdir` is not the run that is `wanted` under its name.
 
-    recorded: sweep.json or plan.json says what the folders are, and others beside them are none of ours. Where it was
-        lost, nothing says which of them would be overwritten or passed over: each must be wanted.
+    recorded: sweep.json or plan.json exists and names the runs; other folders are ignored. If it was lost, nothing says
+        which folders would be overwritten or ignored. Then every folder must be wanted.
     may_be_longer: a run may have been trained for more epochs since.
     """
     _check_links(workdir)
@@ -53,9 +53,9 @@ def check(workdir: Path, wanted: Mapping[str, Config], *, recorded: bool, may_be
 
 
 def check_listed(workdir: Path, listed: Mapping[str, object]) -> None:
-    """Raises RunError where a run was trained below `workdir` that is not `listed` in its sweep.json.
+    """Raises RunError if a run was trained below `workdir` that is not `listed` in its sweep.json.
 
-    Of a search: its trials cannot be asked for again, so a lost sweep.json is not made anew from the folders.
+    For a search: its trials cannot be proposed again. So a lost sweep.json cannot be rebuilt from the folders.
     """
     _check_links(workdir)
     for name, path in _folders(workdir):

@@ -1,4 +1,4 @@
-"""Passwords in a URL or another text that a user gave: what is shown or kept has *** in their place."""
+"""Hide passwords in a URL or another text of a user: whatever is shown or stored has *** in their place."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from urllib.parse import quote, unquote, unquote_plus
 
 HIDDEN = "***"
-LEAST = 3  # letters of what is looked for in other texts
+LEAST = 3  # letters of a password that is searched in other texts
 # In the query of a URL, or in the words of libpq.
 _VALUE = re.compile(r"(?P<key>(?:^|[?&;\s=])\w*(?:pass|pwd|secret|token)\w*\s*=\s*)(?P<value>'[^']*'|[^&;\s]+)", re.I)
 
 
 def without_password(text: str) -> str:
-    """`text` with *** for what may be a password, also where it is no URL that can be read.
+    """`text` with *** for everything that may be a password, also if the text is not a valid URL.
 
-    That is all between the first colon and the last @, as a password may hold either, and the value of a key that is
-    named after one.
+    This is the text between the first colon and the last @, because a password may contain both, and the value of a key
+    whose name says that it is a password.
     """
     before, _ = _split(text)
     return _VALUE.sub(rf"\g<key>{HIDDEN}", before)
@@ -41,7 +41,7 @@ def hide(passwords: Iterable[str], text: str) -> str:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """The text with *** for the password before its last @, and that password; empty where there is none."""
+    """The text with *** for the password before its last @, and that password; empty if there is none."""
     scheme, slashes, rest = text.partition("://")
     if not slashes:
         scheme, rest = "", text

@@ -1,8 +1,8 @@
-"""Which runs may be ranked against each other, and by what: the one rule of a sweep, its pictures and a search.
+"""Which runs may be compared, and by which number: one rule for sweeps, their pictures and searches.
 
-A held-out bound says which run is better only where all are about the same quantity. Runs on other images, or under
-another p(x|z), do not compare at all. Runs that climb other bounds on the same log p(x) compare by the ELBO, which is
-below log p(x) whatever was climbed. Nats per example.
+A held-out bound says which run is better only if it is the same bound for all runs. Runs on other images, or with
+another p(x|z), cannot be compared. Runs that maximise different bounds on the same log p(x) are compared by the ELBO,
+which is below log p(x) whatever was maximised. Nats per example.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ def of_bound(objective: str) -> list[str]:
 
 
 def as_held_out(name: str, value: Any) -> Any:
-    """The value of a field of IMAGES as held-out images know it: those of dynamic binarization are binarised once."""
+    """The value of a field of IMAGES for held-out images: those of dynamic binarization are binarised once."""
     return "fixed" if (name, value) == ("binarization", "dynamic") else value
 
 
 class Ranking(NamedTuple):
-    """Runs that compare, by `metric`: "bound", their objective's own, or "elbo" where their bounds do not compare."""
+    """Runs that compare, by `metric`: "bound", their objective's own, or "elbo" if their bounds cannot be compared."""
 
     names: list[str]
     metric: str
     objective: str | None  # None: several
     changing: list[str]  # what changes the meaning of the bound among them
-    images: dict[str, Any]  # what tells their images and likelihood from those of the other rankings
+    images: dict[str, Any]  # how their images and likelihood differ from those of the other rankings
 
     @property
     def title(self) -> str:
-        """As it is shown: elbo, or ELBO of several bounds, with what tells it from the other rankings."""
+        """The title that is shown: elbo, or ELBO for several bounds, and how it differs from the other rankings."""
         about = ", ".join(f"{name}={value}" for name, value in self.images.items())
         return (self.objective or "ELBO" if self.metric == "bound" else "ELBO") + (f" ({about})" if about else "")
 
 
 def rankings(configs: Mapping[str, Config]) -> list[Ranking]:
-    """The runs that compare with each other, in the order of their first; each run is in one."""
+    """Groups of runs that may be compared, in the order of their first run; each run is in one group."""
     flat = {name: _flat(config) for name, config in configs.items()}
     by_images: dict[Any, list[str]] = {}
     for name, fields in flat.items():
@@ -68,12 +68,12 @@ def rankings(configs: Mapping[str, Config]) -> list[Ranking]:
 
 
 def reason(changing: Sequence[str]) -> str:
-    """Why bounds do not compare, in words."""
+    """Why bounds cannot be compared, in words."""
     return f"{' and '.join(changing)} {'changes' if len(changing) == 1 else 'change'} what the bound means"
 
 
 def value(metric: str, objective: str, row: Mapping[str, Any]) -> float:
-    """What a row of held-out metrics, with the bound under `objective`, says a run is worth; NaN where it is null."""
+    """The value of a run by a row of held-out metrics, which has the bound under `objective`; NaN if it is null."""
 
     def number(name: str) -> float:
         found = row.get(name)

@@ -1,4 +1,4 @@
-"""The table of a sweep, one row for each run, from the folders that it left."""
+"""The table of a sweep, one row for each run, from its run folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ FINISHED, DIVERGED, PRUNED, WAITING = "finished", "diverged", "pruned", "waiting
 def rows(workdir: Path) -> list[dict[str, Any]]:
     """For each run of the sweep in `workdir`: name, the values of the axes, status, epoch, and its last metrics.
 
-    A metric's column is `<split>_<metric>`: that of a bound is named after it, so that no column holds two of them.
+    The column of a metric is `<split>_<metric>`. A bound has the name of its objective, so that no column holds two
+    bounds.
     """
     found = []
     about = read_sweep(workdir)
@@ -46,7 +47,7 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
 
 
 class Ranked(NamedTuple):
-    """A ranking of a sweep, and what each of its runs reached on `split`; NaN unless it finished and is finite."""
+    """A ranking of a sweep, and the value of each run on `split`; NaN unless it finished and is finite."""
 
     ranking: ranking.Ranking
     split: str
@@ -54,7 +55,7 @@ class Ranked(NamedTuple):
 
 
 def ranked(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) -> list[Ranked]:
-    """The runs of `rows` that compare, with the last held-out value of each."""
+    """The groups of runs of `rows` that may be compared, with the last held-out value of each run."""
     by_name = {row["run"]: row for row in table}
     found = []
     for one in ranking.rankings(configs):
@@ -62,7 +63,7 @@ def ranked(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) ->
         is_held_out = any(f"validation_{bound}" in by_name[name] for name, bound in bounds.items())
         split = "validation" if is_held_out else "test"
         scores = {
-            # The last bound of a run that diverged says nothing.
+            # The last bound of a run that diverged is meaningless.
             name: ranking.value(one.metric, bound, _of_split(by_name[name], split))
             if by_name[name]["status"] == FINISHED
             else math.nan
@@ -73,7 +74,7 @@ def ranked(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) ->
 
 
 def not_tested(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) -> list[str]:
-    """The runs that finished, of which the test bound is not finite."""
+    """The runs that finished, but whose test bound is not finite."""
     return [
         row["run"]
         for row in table

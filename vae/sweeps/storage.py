@@ -1,4 +1,4 @@
-"""Where a study of Optuna is kept: a journal file, or a database that workers on several machines reach."""
+"""The storage of an Optuna study: a journal file, or a database that workers on several machines share."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ from vae.sweeps import passwords
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
 WRITE = "write postgresql://user@host/database, or a file; in a password @ is %40, / %2F, : %3A, ? %3F, # %23 and % %25"
-ATTEMPTS = 20  # at creating what others create at the same time
-DATABASES = {"postgresql": "psycopg", "mysql": None, "mariadb": None}  # and the driver that is meant without one
+ATTEMPTS = 20  # to create what other processes create at the same time
+DATABASES = {
+    "postgresql": "psycopg",
+    "mysql": None,
+    "mariadb": None,
+}  # and the default driver
 
 
 def open_storage(text: str) -> optuna.storages.BaseStorage:
     """A journal file, made if need be, or the database of an SQLAlchemy URL, with its tables.
 
-    Any number of processes may do so at once. Raises RunError where it cannot be used; the line names no password.
+    Any number of processes may call it at the same time. Raises RunError if it cannot be used; the message has no
+    password.
     """
     if "://" in text:
         return _open_database(text)
@@ -51,7 +56,7 @@ def without_password(text: str) -> str:
 
 
 class _FileLock(BaseJournalFileLock):
-    """Released by the system when its holder is killed; Optuna's own locks stay for half a minute then."""
+    """The system releases it if its holder is killed. Optuna's own locks would stay for half a minute."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -94,7 +99,7 @@ def _open_database(text: str) -> optuna.storages.BaseStorage:
     kind, _, driver = url.drivername.partition("+")
     if kind == "sqlite":
         raise RunError(
-            f"--storage={shown}: SQLite does not bear several writers; use a journal file, --storage=/folder/x.journal"
+            f"--storage={shown}: SQLite does not allow several writers; use a journal file, --storage=/folder/x.journal"
         )
     if kind not in DATABASES:
         raise RunError(f"--storage={shown}: unknown database {kind!r}; one of {', '.join(DATABASES)}, or a file")
@@ -134,7 +139,7 @@ def beat(storage: optuna.storages.BaseStorage, trial_id: int) -> None:
 
 
 def whoever_comes_first(create, text: str) -> Any:
-    """What `create` makes in the storage `text`, tried again where another process makes the same at this moment."""
+    """The result of `create` in the storage `text`; tries again if another process creates the same thing now."""
     shown = without_password(text)
     for attempt in range(ATTEMPTS):
         try:
@@ -162,5 +167,5 @@ def failures_in_a_line(text: str = "") -> Iterator[None]:
         yield
     except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise RunError(
-            f"the study's storage failed ({_reason(error, text)}); the same command with this --workdir goes on"
+            f"the study's storage failed ({_reason(error, text)}); the same command with this --workdir resumes it"
         ) from error

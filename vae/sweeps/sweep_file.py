@@ -1,4 +1,4 @@
-"""sweep.json: what a sweep, a search or a comparison was asked for, and how far it is."""
+"""sweep.json: the flags of a sweep, a search or a comparison, and its progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLAN = "plan.json"  # of a comparison
 
 
 def read_sweep(workdir: Path) -> dict[str, Any]:
-    """sweep.json of a folder of runs; RunError as read_json, and where a run in it has no plain name."""
+    """sweep.json of a folder of runs; RunError as in read_json, and if the name of a run is not a plain file name."""
     path = workdir / SWEEP
     about = read_json(path)
     try:

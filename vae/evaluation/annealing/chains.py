@@ -18,7 +18,7 @@ from vae.streams import Stream, stream
 
 GAIN = 0.2  # of the log step size, for each unit of acceptance
 TARGET_ACCEPTANCE = 0.65  # Neal 2011; Wu et al. 2017
-PILOT, FORWARD, REVERSE = range(3)  # each with noise of its own
+PILOT, FORWARD, REVERSE = range(3)  # each with its own noise
 
 
 def _target(params, example: Batch, model: Model) -> Target:
@@ -32,7 +32,7 @@ def _target(params, example: Batch, model: Model) -> Target:
 
 
 def _keys(root, index, purpose):
-    """Of the samples to start from, and of the transitions."""
+    """The keys of the samples to start from, and of the transitions."""
     return jax.random.split(stream(root, Stream.ANNEAL, index, purpose))
 
 

@@ -100,7 +100,7 @@ def bdmc(
     """Bidirectional Monte Carlo (Grosse et al. 2015): log p(x) from both sides, for (z, x) that the model draws.
 
     `ais` bounds it from below. z is an exact sample of the posterior, and from there the same path taken backwards has
-    weights with mean 1/p(x): an upper bound. Their distance bounds the error of `ais` on such data. `labels` [N] where
+    weights with mean 1/p(x): an upper bound. Their distance bounds the error of `ais` on such data. `labels` [N] if
     the model is conditional.
     """
 
@@ -118,7 +118,7 @@ def bdmc(
 
 
 class _Run(NamedTuple):
-    """What the annealing of every batch shares."""
+    """The arguments that the annealing of all batches shares."""
 
     root: jax.Array
     params: Any
@@ -126,7 +126,7 @@ class _Run(NamedTuple):
     betas: np.ndarray  # [T + 1]
     num_chains: int
     num_leapfrog: int
-    report: Callable[[int], None] = lambda count: None  # gets how many temperatures were done since its last call
+    report: Callable[[int], None] = lambda count: None  # gets the number of temperatures since its last call
 
 
 def _over_batches(function, run: _Run, arrays, devices, num_temperatures: int, on_progress):
@@ -208,10 +208,11 @@ def _calls(betas: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
 
 
 def summarize(annealed: Annealed, importance_sampling: np.ndarray) -> dict[str, Any]:
-    """Means as evaluation.json holds them, beside `importance_sampling` [N], log p̂ of the same images by the yardstick.
+    """Means as evaluation.json holds them; `importance_sampling` [N] is log p̂ of the same images by the evaluation.
 
-    `difference` is AIS minus that, image by image. Both are lower bounds in expectation, so where it is positive the
-    yardstick's estimate is too low by at least as much. Nats per image, standard errors over images.
+    `difference` is AIS minus importance sampling, image by image. Both are lower bounds in expectation. So if it is
+    positive, the estimate of the evaluation is too low by at least as much. Nats per image, standard errors over
+    images.
     """
     values = {
         "log_likelihood": annealed.log_likelihood,

@@ -81,7 +81,8 @@ def transition(
 ) -> tuple[Point, Float[Array, "C"]]:
     """One transition that leaves p(z) p(x|z)^β invariant, and the probability with which each chain took it, [C].
 
-    Its step size is drawn within `JITTER` of `step_size`, lest every trajectory be a period of the target (Neal 2011).
+    Its step size is drawn within `JITTER` of `step_size`, so that no trajectory is always a period of the target (Neal
+    2011).
     Spends `key`. A proposal whose density is not a number is not taken.
     """
     key_momentum, key_accept, key_step_size = jax.random.split(key, 3)
