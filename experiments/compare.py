@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ from experiments.command import notes, script
 from experiments.command.boards import SweepBoard
 from experiments.command.progress import ImageBar
 from experiments.flags import comparisons, configuration, options, variants
+from experiments.flags.configuration import RunFlags
+from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError, choice, number
 from experiments.flags.points import label
 
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from vae.judging.tuning import ComparedRuns
     from vae.sweeps.comparing import ComparisonPlan
 
-FLAGS = options.FLAGS
 BUDGETS = {
     "steps": "equal numbers of steps",
     "seconds": "equal training time, by the seconds of a step alone on this machine",
@@ -78,38 +79,42 @@ def define_flags() -> None:
 
 def main() -> int:
     stop = script.StopRequest()
-    workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
+    flags = options.read()
+    workdir = Path(flags.values["workdir"]).expanduser() if flags.values["workdir"] else None
     stored = stored_comparison(workdir)
-    asked = what_is_asked(stored)
-    given = configuration.settle(stored.get("flags", {}))
-    check_flags(asked, given)
-    check_resumed(workdir, stored, asked, given)
+    asked = what_is_asked(flags, stored)
+    base = configuration.settle(flags, stored.get("flags", {}))
+    check_flags(asked, flags, base)
+    check_resumed(workdir, stored, asked, base)
     chosen, points = variants.parse_objectives(asked["objectives"]), variants.parse_tune(asked["tune"])
     from experiments.command import devices
     from vae.judging.evaluations import evaluation_of
     from vae.runs.folder import lock
 
-    available = devices.start(FLAGS.devices, one_per_core=True)
+    available = devices.start(flags.values["devices"], one_per_core=True)
+    kept = partial(store, stored=stored, asked=asked, base=base)
     if asked["runs"]:
-        begin = partial(keep, compared=comparisons.trained_before(asked, stored), stored=stored, asked=asked)
+        begin = partial(keep, compared=comparisons.trained_before(asked, stored), kept=kept)
     else:
-        plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], given, stored, available)
+        plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], base, stored, available)
         notes.show(candidate.config for candidate in plan.candidates)
         notes.show_same(plan.labels, plan.configs)
-        begin = partial(train, plan=plan, dataset=dataset, stored=stored, asked=asked, devices=available, stop=stop)
+        begin = partial(
+            train, plan=plan, dataset=dataset, kept=kept, begun=bool(stored), asked=asked, devices=available, stop=stop
+        )
     workdir = workdir or script.new_workdir("comparison", "comparisons")
     evaluate = partial(evaluation_of, devices=available, on_progress=ImageBar(stop.requested).update)
     with lock(workdir):
         try:
-            return finish(workdir, begin(workdir, evaluate), asked, evaluate)
+            return finish(workdir, begin(workdir, evaluate), asked, evaluate, drawn=flags.values["figures"])
         except script.Stopped:
             return script.stopped(workdir)
 
 
-def keep(workdir: Path, evaluate, compared: ComparedRuns, stored: dict[str, Any], asked: dict[str, Any]):
+def keep(workdir: Path, evaluate, compared: ComparedRuns, kept: Callable[..., None]) -> ComparedRuns:
     """The runs of --runs, as they are; what is asked is stored."""
     del evaluate
-    store(workdir, stored, asked, seconds_per_step=compared.paces)
+    kept(workdir, seconds_per_step=compared.paces)
     return compared
 
 
@@ -118,7 +123,8 @@ def train(
     evaluate,
     plan: ComparisonPlan,
     dataset: Dataset,
-    stored: dict[str, Any],
+    kept: Callable[..., None],
+    begun: bool,
     asked: dict[str, Any],
     devices: Sequence[Any],
     stop: script.StopRequest,
@@ -127,8 +133,8 @@ def train(
     from vae.judging import tuning
     from vae.sweeps import comparing, planning, sweep
 
-    places = comparing.place(plan, workdir, asked["seeds"], recorded=bool(stored))
-    store(workdir, stored, asked, seconds_per_step=plan.paces, epochs=[one.config.epochs for one in plan.candidates])
+    places = comparing.place(plan, workdir, asked["seeds"], recorded=begun)
+    kept(workdir, seconds_per_step=plan.paces, epochs=[one.config.epochs for one in plan.candidates])
     for part in comparing.parts(workdir, comparing.runs_of(plan, places), dataset):
         if not part.begun:
             comparing.begin(workdir, part.runs, devices, sys.argv)
@@ -177,18 +183,16 @@ def read_plan(path: Path) -> dict[str, Any]:
     return plan | {"asked": configuration.stored_own(path, plan["asked"], ASKED)}
 
 
-def what_is_asked(stored: dict[str, Any]) -> dict[str, Any]:
+def what_is_asked(flags: Flags, stored: dict[str, Any]) -> dict[str, Any]:
     """The values of this script's own flags: from the command line, else the stored ones."""
-    before = stored.get("asked", {})
-    asked = {name: before[name] if name in before and not FLAGS[name].present else FLAGS[name].value for name in ASKED}
-    if FLAGS["runs"].present:
-        asked["runs"] = [
-            str(folder) for text in FLAGS.runs for folder in comparisons.run_folders(Path(text).expanduser())
-        ]
+    asked = flags.among(ASKED, stored.get("asked", {}))
+    if "runs" in flags.given:
+        named = [Path(text).expanduser() for text in flags.values["runs"]]
+        asked["runs"] = [str(folder) for path in named for folder in comparisons.run_folders(path)]
     return asked
 
 
-def check_flags(asked: dict[str, Any], given: set[str]) -> None:
+def check_flags(asked: dict[str, Any], flags: Flags, base: RunFlags) -> None:
     """Raises UsageError for flags that do not go together."""
     if not asked["runs"] and not asked["objectives"]:
         raise UsageError("nothing to compare; write --objectives=elbo,iwae to train, or --runs=FOLDER,FOLDER")
@@ -197,17 +201,17 @@ def check_flags(asked: dict[str, Any], given: set[str]) -> None:
             "--runs and --objectives do not go together: runs that exist are compared, or new ones trained"
         )
     if asked["runs"]:
-        idle = [name for name in TRAINING_ONLY if FLAGS[name].present] + sorted(given - {"data_dir", "manual_dir"})
-        idle += ["preset"] if FLAGS["preset"].present else []
+        idle = [name for name in TRAINING_ONLY if name in flags.given] + sorted(base.given - {"data_dir", "manual_dir"})
+        idle += ["preset"] if "preset" in flags.given else []
         if idle:
             raise UsageError(f"--{idle[0]} has no effect with --runs: nothing is trained; leave it out")
         return
     for name, instead in (("objective", "objectives"), ("seed", "seeds")):
-        if name in given:
+        if name in base.given:
             raise UsageError(f"--{name} has no effect here; use --{instead}")
 
 
-def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], given: set[str]) -> None:
+def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], base: RunFlags) -> None:
     """Raises RunError if `workdir` holds another comparison. Only --seeds may differ, if it grows."""
     from vae.runs.files import RunError
 
@@ -217,25 +221,25 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
     found = [f"--{name} is {before[name]}, not {asked[name]}" for name in ASKED if before[name] != asked[name]]
     if asked["seeds"] > before["seeds"]:
         found = [text for text in found if not text.startswith("--seeds ")]
-    flags_before = configuration.since_then() | stored["flags"]
+    flags_before, now = configuration.since_then() | stored["flags"], base.values
     found += [
-        f"--{n} is {flags_before.get(n)}, not {FLAGS[n].value}" for n in given if flags_before.get(n) != FLAGS[n].value
+        f"--{n} is {flags_before.get(n)}, not {now[n]}" for n in sorted(base.given) if flags_before.get(n) != now[n]
     ]
     if found:
         raise RunError(f"{workdir} holds another comparison: {'; '.join(found)}; choose another --workdir")
 
 
-def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], **about: Any) -> None:
+def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], base: RunFlags, **about: Any) -> None:
     """Store the flags of the comparison, and the first command that gave them."""
     from vae.runs.files import write_json
     from vae.sweeps.sweep_file import PLAN
 
     command = " ".join(["python", "-m", "experiments.compare", *map(shlex.quote, sys.argv[1:])])
-    about |= {"asked": asked, "flags": configuration.training_flags(), "command": stored.get("command", command)}
+    about |= {"asked": asked, "flags": base.values, "command": stored.get("command", command)}
     write_json(workdir / PLAN, about)
 
 
-def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate) -> int:
+def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate, *, drawn: bool) -> int:
     """Evaluate, compare, draw and write."""
     from experiments.pictures import comparison_pictures
     from vae import figures, report
@@ -268,7 +272,7 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
     told |= {"command": read_json(workdir / PLAN)["command"], **provenance()}
     for text in left_out:
         print(f"left out: {text}")
-    pictures = comparison_pictures.draw(groups, told, summaries, images) if FLAGS.figures else {}
+    pictures = comparison_pictures.draw(groups, told, summaries, images) if drawn else {}
     for name, content in pictures.items():
         figures.write_atomically(workdir / FIGURES / f"{name}.png", content)
     write_json(workdir / "comparison.json", told)

@@ -30,8 +30,13 @@ from absl import flags
 
 from experiments.command import script
 from experiments.flags import configuration, options
-from experiments.flags.parsing import UsageError, choice, number, numbers, unknown
-from vae import settings as names
+from experiments.flags.parsing import UsageError, choice, define, number, numbers, with_dashes
+from vae.configuration import check_effects, complete, resolve
+from vae.models.table import MODEL
+from vae.objectives.table import ESTIMATORS, OBJECTIVES
+from vae.options import flattened
+from vae.rules import unknown
+from vae.settings import Hyperparameters, Settings
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -46,15 +51,15 @@ MODEL_FLAGS: list[str] = []  # flags that a trained run has fixed
 def define_flags() -> None:
     before = set(FLAGS)
     options.define_data()
-    options.define_model()
+    define(MODEL)
     MODEL_FLAGS.extend(sorted(set(FLAGS) - before - {"data_dir", "manual_dir"}))
     flags.DEFINE_string(
         "workdir", None, "a run folder, or, with --dataset, the folder to write to (default: a new one in runs/)"
     )
     flags.DEFINE_string("checkpoint", "last", "of the run: last, best (highest validation bound) or a step")
     choice("split", "train", ("train", "validation", "test"), "the split that the batch is drawn from")
-    _several("objectives", ["iwae"], _objectives, "bounds: names in vae.objectives.OBJECTIVES")
-    _several("estimators", ["reparameterized", "stl", "dreg", "score"], lambda: list(names.ESTIMATORS), "to compare")
+    _several("objectives", ["iwae"], list(OBJECTIVES), "bounds: names in vae.objectives.OBJECTIVES")
+    _several("estimators", ["reparameterized", "stl", "dreg", "score"], list(ESTIMATORS), "to compare")
     numbers("num_samples", [str(2**i) for i in range(7)], "the K to compare", integer=True)
     number("num_groups", 1, "M, groups of K samples; above 1 only miwae and piwae are left", least=1, integer=True)
     number("draws", 200, "independent gradients of each estimator", least=LEAST_DRAWS, integer=True)
@@ -64,24 +69,16 @@ def define_flags() -> None:
     number("seed", 0, "of everything random", least=0, most=2**31 - 1, integer=True)
 
 
-def _objectives() -> list[str]:
-    from vae.objectives import OBJECTIVES
-
-    return list(OBJECTIVES)
-
-
-def _several(name: str, default: list[str], known, help: str) -> None:
-    """A comma-separated list of names among those that `known` returns."""
+def _several(name: str, default: list[str], known: list[str], help: str) -> None:
+    """A comma-separated list of names among those that are `known`."""
     flags.DEFINE_list(name, default, help)
 
     def check(values):
-        if values == default:
-            return True
         if not values:
-            raise flags.ValidationError(f"must be names separated by commas, of: {', '.join(known())}")
+            raise flags.ValidationError(f"must be names separated by commas, of: {', '.join(known)}")
         for value in values:
-            if value not in known():
-                raise flags.ValidationError(unknown(name.removesuffix("s"), value, known()))
+            if value not in known:
+                raise flags.ValidationError(unknown(name.removesuffix("s"), value, known))
         return True
 
     flags.register_validator(name, check)
@@ -150,7 +147,8 @@ def trained_run(workdir: Path | None) -> Path | None:
         )
     if FLAGS["checkpoint"].present:
         raise UsageError("--checkpoint has no effect on new parameters; leave it out, or pass the --workdir of a run")
-    configuration.check_choices(given)
+    values = complete({name: FLAGS[name].value for name in flattened(MODEL)}, MODEL)
+    check_effects(values, given, MODEL)
     return None
 
 
@@ -177,9 +175,11 @@ def new_subject() -> tuple[str, GradientSubject]:
     from vae.models import model as models
     from vae.training import step as training
 
-    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
-    settings = names.Settings(**(configuration.model_settings(dataset) | {"objective": "elbo_mc", "num_samples": 1}))
-    model, hyperparameters = models.build(settings), names.Hyperparameters()
+    values: dict[str, Any] = configuration.absolute({name: FLAGS[name].value for name in MODEL_FLAGS})
+    values["objective"] = "elbo_mc"
+    dataset = options.load_dataset(values["dataset"], values["validation"], values["image_size"])
+    settings = resolve(values, dataset, given=()).settings
+    model, hyperparameters = models.build(settings), Hyperparameters()
     state = training.initialize(
         jax.random.key(FLAGS.seed),
         model,
@@ -192,7 +192,7 @@ def new_subject() -> tuple[str, GradientSubject]:
     return f"{dataset.name}, new parameters", subject
 
 
-def fixed_batch(dataset: Dataset, settings: names.Settings) -> Batch:
+def fixed_batch(dataset: Dataset, settings: Settings) -> Batch:
     """--batch_size images of --split, as they are evaluated: binarised once."""
     from vae.datasets import images
     from vae.evaluation import gradient_grid
@@ -217,7 +217,7 @@ def measure(subject: GradientSubject) -> list[dict[str, Any]]:
 
     def on_skip(line: str) -> None:
         if line not in skipped:
-            tqdm.write(f"skipped: {line}")
+            tqdm.write(f"skipped: {with_dashes(line)}")
         skipped.add(line)
 
     with tqdm(total=grid.total, unit="sample", leave=False, disable=not sys.stderr.isatty()) as bar:

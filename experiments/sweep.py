@@ -41,10 +41,10 @@ from absl import flags
 from experiments.command import notes, script, searching
 from experiments.command.boards import SweepBoard
 from experiments.flags import axes, configuration, options
+from experiments.flags.configuration import RunFlags
 from experiments.flags.parsing import UsageError, choice, number
 from experiments.flags.points import Asked, as_flags, configure, label, loader
 
-FLAGS = options.FLAGS
 STRATEGIES = ("auto", "vmap", "map", "loop")
 SAMPLERS, PRUNERS, METRICS = ("tpe", "cmaes", "random"), ("none", "median", "hyperband"), ("bound", "elbo")
 ASKED = ("sweep", "zip", "random", "strategy")  # these and the flags of the runs define a sweep
@@ -78,37 +78,36 @@ def define_flags() -> None:
 
 def main() -> int:
     stop = script.StopRequest()
-    workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
+    flags = options.read()
+    workdir = Path(flags.values["workdir"]).expanduser() if flags.values["workdir"] else None
     stored = stored_sweep(workdir)
-    if FLAGS.search or stored.get("search"):
-        return searching.main(stop, workdir, stored)
-    searching.check_absent()
-    given = configuration.settle(stored.get("flags", {}))
-    asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
-    if workdir is not None and stored:
-        kept = configuration.stored_own(workdir / "sweep.json", stored, ASKED)
-        asked |= {name: value for name, value in kept.items() if not FLAGS[name].present}
+    if flags.values["search"] or stored.get("search"):
+        return searching.main(stop, flags, workdir, stored)
+    searching.check_absent(flags)
+    base = configuration.settle(flags, stored.get("flags", {}))
+    kept = configuration.stored_own(workdir / "sweep.json", stored, ASKED) if workdir is not None and stored else {}
+    asked = flags.among(ASKED, kept)
     if not asked["sweep"]:
         raise UsageError("nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8")
-    points = axes.points(axes.parse(asked["sweep"]), zipped=asked["zip"], subset=asked["random"])
+    points = axes.points(axes.parse(asked["sweep"], flags.given), zipped=asked["zip"], subset=asked["random"])
     from experiments.command import devices
     from vae import hosts
     from vae.runs.folder import lock
     from vae.sweeps import planning, sweep
 
-    num_devices = FLAGS.devices
-    if "devices" in stored and not FLAGS["devices"].present:
+    num_devices = flags.values["devices"]
+    if "devices" in stored and "devices" not in flags.given:
         num_devices = configuration.stored_value("devices", stored["devices"])
-    available = devices.start(num_devices, one_per_core=True, distributed=FLAGS.distributed)
+    available = devices.start(num_devices, one_per_core=True, distributed=flags.values["distributed"])
     planning.check_strategy(asked["strategy"])
     load = loader()
-    runs = configure(points, given, load)
-    check_resumed(workdir, stored, asked, runs)
+    runs = configure(points, base, load)
+    check_resumed(workdir, stored, asked, runs, base.values["epochs"])
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available, begun=bool(stored))
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with lock(workdir):
-        hosts.agreed(lambda: begin(workdir, stored | asked, runs, available))
+        hosts.agreed(lambda: begin(workdir, stored | asked, base, runs, available))
         notes.describe(len(runs), len(grouped), available)
         notes.show(one.config for one in runs.values())
         with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board:
@@ -117,18 +116,18 @@ def main() -> int:
                 grouped,
                 devices=available,
                 strategy=asked["strategy"],
-                save_every=FLAGS.save_every,
+                save_every=flags.values["save_every"],
                 report=board.update,
                 should_stop=stop.requested,
             )
         if not finished:
             return script.stopped(workdir)
-        hosts.agreed(lambda: conclude(workdir, grouped))
+        hosts.agreed(lambda: conclude(workdir, grouped, figures=flags.values["figures"]))
     print(workdir)
     return 0
 
 
-def begin(workdir: Path, about: dict[str, Any], runs: dict[str, Asked], available) -> None:
+def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, Asked], available) -> None:
     """Write sweep.json, and the config.json of every run that has none yet."""
     from vae import hosts
     from vae.runs.config import provenance, write_config
@@ -139,7 +138,7 @@ def begin(workdir: Path, about: dict[str, Any], runs: dict[str, Asked], availabl
 
     of_each = len(available) // hosts.num_processes()
     values = {name: one.values for name, one in runs.items()}
-    about |= {"devices": of_each, "argv": sys.argv, "flags": configuration.training_flags(), "runs": values}
+    about |= {"devices": of_each, "argv": sys.argv, "flags": base.values, "runs": values}
     write_json(workdir / SWEEP, about | provenance())
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
@@ -148,7 +147,7 @@ def begin(workdir: Path, about: dict[str, Any], runs: dict[str, Asked], availabl
             write_config(folder, one.config, flags=one.flags, argv=sys.argv, devices=list(map(str, available)))
 
 
-def conclude(workdir: Path, grouped) -> None:
+def conclude(workdir: Path, grouped, *, figures: bool) -> None:
     """Write and print the results of the runs; raises TrainingFailed if none of them stayed finite."""
     from vae.sweeps import planning, results
     from vae.training import record
@@ -166,7 +165,7 @@ def conclude(workdir: Path, grouped) -> None:
             f"holds; they are trained and saved in {runs}; look for that image in the test data, or sweep other values"
         )
     summarize(rows, configs)
-    if FLAGS.figures:
+    if figures:
         from experiments.pictures import sweep_pictures
 
         for path in sweep_pictures.draw(workdir):
@@ -194,7 +193,9 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     return stored
 
 
-def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked]) -> None:
+def check_resumed(
+    workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked], epochs: int
+) -> None:
     """Raises RunError if `workdir` holds another sweep, also if its sweep.json is lost."""
     if workdir is None:
         return
@@ -206,8 +207,8 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
     if stored:
         differing = [f"--{name} is {stored[name]}, not {asked[name]}" for name in ASKED if stored[name] != asked[name]]
         same_runs = not differing
-        if FLAGS.epochs != (before := stored.get("flags", {}).get("epochs")):  # a run may have been trained for longer
-            differing.append(f"--epochs is {before}, not {FLAGS.epochs}")
+        if epochs != (before := stored.get("flags", {}).get("epochs")):  # a run may have been trained for longer
+            differing.append(f"--epochs is {before}, not {epochs}")
         for name, one in runs.items() if same_runs else ():
             folder = workdir / planning.RUNS / name
             if (folder / CONFIG).exists() and (found := changed_settings(read_config(folder), one.config)):

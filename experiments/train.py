@@ -22,28 +22,28 @@ from experiments.command import notes, script
 from experiments.command.progress import LiveLine, pace
 from experiments.flags import configuration, options
 
-FLAGS = options.FLAGS
-
 
 def main() -> int:
     stop = script.StopRequest()
-    workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
-    configuration.resolve(workdir)
+    flags = options.read()
+    workdir = Path(flags.values["workdir"]).expanduser() if flags.values["workdir"] else None
+    run = configuration.resolve(flags, workdir)
+    asked = run.values
     from experiments.command import devices
     from vae import hosts
     from vae.runs.config import write_config
     from vae.runs.folder import lock
     from vae.training import fit, resuming, start
 
-    available = devices.start(FLAGS.devices, distributed=FLAGS.distributed)
-    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
-    config = configuration.config(dataset)
+    available = devices.start(asked["devices"], distributed=flags.values["distributed"])
+    dataset = options.load_dataset(asked["dataset"], asked["validation"], asked["image_size"])
+    config = run.config(dataset)
     start.check(workdir, config, dataset, available)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
     with lock(workdir):
         resuming.check(workdir, config, dataset)
-        about = {"flags": configuration.training_flags(), "argv": sys.argv, "devices": [str(d) for d in available]}
+        about = {"flags": asked, "argv": sys.argv, "devices": [str(d) for d in available]}
         write_config(workdir, config, **about)
         describe(config, dataset, available)
         notes.show([config])
@@ -53,8 +53,8 @@ def main() -> int:
                 config,
                 dataset,
                 devices=available,
-                keep_last=FLAGS.keep_last,
-                keep_best=FLAGS.keep_best,
+                keep_last=asked["keep_last"],
+                keep_best=asked["keep_best"],
                 report=progress.update,
                 should_stop=stop.requested,
             )
@@ -65,7 +65,7 @@ def main() -> int:
         )
         if dataset.test.images.dtype == "uint8":
             notes.show_elbo(outcome.test["reconstruction"] - outcome.test["kl"], config.settings)
-        for path in hosts.agreed(lambda: drawn(workdir, dataset)) if FLAGS.figures else []:
+        for path in hosts.agreed(lambda: drawn(workdir, dataset)) if asked["figures"] else []:
             print(f"picture: {path}")
     print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
     print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")

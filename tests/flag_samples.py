@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from absl.testing import flagsaver
 
-from experiments.flags.options import FLAGS, TRAINING_FLAGS, define_all
+from experiments.flags.options import FLAGS, TRAINING_FLAGS, Flags, define_all, read
 
 
 def define_once() -> None:
@@ -15,10 +15,10 @@ def define_once() -> None:
 
 
 @contextlib.contextmanager
-def parsed(*arguments: str) -> Iterator[set[str]]:
-    """The flags of `arguments`, and the names of those that are given; afterwards they are as before."""
+def parsed(*arguments: str) -> Iterator[Flags]:
+    """The flags of `arguments`; afterwards they are as before."""
     define_once()
     with flagsaver.flagsaver():
         FLAGS.unparse_flags()
         FLAGS(["train", *arguments])
-        yield {name for name in TRAINING_FLAGS if FLAGS[name].present}
+        yield read()

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from experiments.flags.options import TRAINING_FLAGS
-from experiments.flags.presets import PRESETS
 from tests.flag_samples import define_once
+from tests.run_samples import config
 from tests.test_layers import RANK
 from vae.objectives import OBJECTIVES
-from vae.objectives.estimators import ESTIMATORS
+from vae.objectives.table import ESTIMATORS
+from vae.presets import PRESETS
+from vae.runs.config import write_config
+from vae.runs.folder import CONFIG
 
 ROOT = Path(__file__).parent.parent
 README, MANUAL, GUIDE = (ROOT / name for name in ("README.md", "experiments/README.md", "vae/README.md"))
@@ -39,31 +42,50 @@ def anchors(page: Path) -> set[str]:
 
 
 def python(cwd: Path, *arguments: str) -> str:
-    unknown = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
-    environment = {name: value for name, value in os.environ.items() if name not in unknown}
-    environment["VAE_DATA_DIR"] = str(cwd / "data")
-    done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+    done = started(cwd, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_new_bound_takes_one_function_and_one_row(tmp_path):
+def started(cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+    unknown = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
+    environment = {name: value for name, value in os.environ.items() if name not in unknown}
+    environment["VAE_DATA_DIR"] = str(cwd / "data")
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_a_new_bound_with_a_number_takes_one_function_and_one_row(tmp_path):
     for folder in ("vae", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     function, row, command = blocks(README, "Add a bound")
-    path = tmp_path / "vae" / "objectives" / "bounds.py"
-    table = 'BOUNDS: dict[str, Callable[..., Float[Array, "B"]]] = {\n'
-    assert path.read_text().count(table) == 1
-    path.write_text(path.read_text().replace(table, f"{function}\n\n{table}{row}"))
+    room, rows = tmp_path / "vae" / "objectives", "BOUNDS: dict[str, Bound] = {\n"
+    bounds, table = room / "bounds.py", room / "table.py"
+    bounds.write_text(f"{bounds.read_text()}\n\n{function}")
+    assert table.read_text().count(rows) == 1
+    table.write_text(table.read_text().replace(rows, f"{rows}{row}"))
     assert command.startswith("python -m experiments.train ")
-    out = python(tmp_path, *command.split()[1:], "--hidden_sizes=16", "--nofigures", "--workdir=run")
+    train = command.split()[1:]
+    out = python(tmp_path, *train, "--hidden_sizes=16", "--nofigures", "--workdir=run")
     last = next(line for line in out.splitlines() if line.startswith("test: "))
     assert re.search(r"tvo -\d+\.\d+", last)
-    ordered = (
-        "import jax, vae.objectives.bounds as b; w = 5 * jax.random.normal(jax.random.key(0), (8, 100));"
-        "assert (b.elbo_mc(w) < b.tvo(w)).all() and (b.tvo(w) < b.iwae(w)).all()"
+    (tmp_path / "before").mkdir()
+    write_config(tmp_path / "before", config())
+    assert "tvo_beta" not in (tmp_path / "before" / CONFIG).read_text()
+    checks = (
+        "import jax, pathlib, vae.objectives.bounds as b; w = 5 * jax.random.normal(jax.random.key(0), (8, 100));"
+        "assert (b.elbo_mc(w) < b.tvo(w, 0.3)).all() and (b.tvo(w, 0.3) < b.iwae(w)).all();"
+        "from vae.runs.config import read_config; path = pathlib.Path;"
+        "found = [read_config(path(name)).hyperparameters.tvo_beta for name in ('run', 'before')];"
+        "assert found == [0.3, 0.5], found"
     )
-    python(tmp_path, "-c", ordered)
+    python(tmp_path, "-c", checks)
+    refused = started(tmp_path, "-m", "experiments.train", "--objective=iwae", "--tvo_beta=0.3")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "error: --tvo_beta has no effect with --objective=iwae; leave it out, or use --objective=tvo\n"
+    )
+    assert "must be a finite float32 number above 0 and below 1" in started(tmp_path, *train, "--tvo_beta=1").stderr
+    assert "tvo: the point between 0 and 1 (above 0 and below 1)" in started(tmp_path, *train, "--helpshort").stdout
 
 
 def test_every_objective_and_every_estimator_has_its_row():

@@ -9,9 +9,12 @@ import ctypes
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+LARGEST = 10**12  # of whole numbers
 
 
+@runtime_checkable
 class Rule(Protocol):
     """What a value may be."""
 
@@ -78,6 +81,23 @@ class Choice(NamedTuple):
         return None if isinstance(value, str) and value in self.names else f"must be one of: {', '.join(self.names)}"
 
 
+class NumberOr(NamedTuple):
+    """One of some names, or a number, which may be written as text."""
+
+    number: Number
+    names: Sequence[str]
+
+    def fault(self, value: Any) -> str | None:
+        if value in self.names:
+            return None
+        try:
+            used = float(value)
+        except (TypeError, ValueError, OverflowError):
+            used = math.nan
+        named = ", ".join(map(repr, self.names))
+        return self.number.fault(used) and f"must be {named} or a positive number"
+
+
 class Switch(NamedTuple):
     """True or false."""
 
@@ -111,6 +131,18 @@ class Nullable(NamedTuple):
             if value is None or None in faults
             else " or ".join(["must be null", *(str(reason).removeprefix("must ") for reason in faults)])
         )
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """One line for a misspelt name."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"unknown {what} {name!r}"
+        + (f"; did you mean {close[0]!r}?" if close else ".")
+        + f" One of: {', '.join(known)}"
+    )
 
 
 def as_float32(value: int | float) -> float:

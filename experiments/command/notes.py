@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from experiments.flags.parsing import with_dashes
+
 if TYPE_CHECKING:
     from vae.runs.config import Config
     from vae.settings import Settings
@@ -20,7 +22,7 @@ def show(configs: Iterable[Config]) -> None:
 
     found = [line for config in configs for line in objectives.remarks(config.settings, config.hyperparameters)]
     for line in dict.fromkeys(found):
-        print(f"note: {line}")
+        print(f"note: {with_dashes(line)}")
 
 
 def show_bits(bits: float | None, settings: Settings) -> None:
@@ -34,10 +36,11 @@ def show_bits(bits: float | None, settings: Settings) -> None:
 
 def show_elbo(elbo: float, settings: Settings) -> None:
     """Print whether an ELBO of images of the 256 values, in nats per image, is below that of a uniform distribution."""
-    from vae.models.likelihoods import DENSITIES, MASSES
+    from vae.models.table import DENSITY, LIKELIHOODS
 
-    uniform = 0.0 if settings.likelihood in DENSITIES else -math.prod(settings.image_shape) * math.log(256)
-    if settings.likelihood in (*DENSITIES, *MASSES) and elbo < uniform:
+    row = LIKELIHOODS[settings.likelihood]
+    uniform = 0.0 if row.of == DENSITY else -math.prod(settings.image_shape) * math.log(256)
+    if row.of and elbo < uniform:
         print(
             f"note: an ELBO of {elbo:.2f} nats is below {uniform:.2f}, that of a uniform distribution; "
             f"{_better(settings)}"
@@ -68,16 +71,15 @@ def show_same(labels: Sequence[str], configs: Sequence[Config]) -> None:
 def simplest(config: Config) -> Config:
     """`config` with the simplest objective that equals its own, without the numbers that this one does not read."""
     from vae import objectives
-    from vae.settings import Hyperparameters, Settings
+    from vae.objectives.table import OBJECTIVES
+    from vae.settings import FIELDS
 
     settings = objectives.simplest(config.settings, config.hyperparameters)
-    read = set(objectives.reads(settings.objective))
-    idle = {name for objective in objectives.OBJECTIVES for name in objectives.reads(objective)} - read
-    defaults = {field.name: field.default for field in dataclasses.fields(Settings)} | Hyperparameters()._asdict()
-    usual = {name: defaults[name] for name in idle}
-    numbers = {name: value for name, value in usual.items() if name in Hyperparameters._fields}
+    idle = {name for row in OBJECTIVES.values() for name in row.fields} - set(OBJECTIVES[settings.objective].fields)
     return dataclasses.replace(
         config,
-        settings=dataclasses.replace(settings, **{n: v for n, v in usual.items() if n not in numbers}),
-        hyperparameters=config.hyperparameters._replace(**numbers),
+        settings=dataclasses.replace(settings, **{name: FIELDS[name].default for name in idle if FIELDS[name].static}),
+        hyperparameters=config.hyperparameters._replace(
+            **{name: FIELDS[name].default for name in idle if not FIELDS[name].static}
+        ),
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.flags.parsing import UsageError
+from experiments.flags.parsing import UsageError, with_dashes
+from vae.configuration import ConfigurationError
 from vae.sweeps import passwords
 
 FLAGS = flags.FLAGS
@@ -61,8 +62,8 @@ def parsed(argv: list[str]) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """`text` in one line, in letters that a terminal only shows: a name in it may be a stranger's."""
-    letters = (c if c.isprintable() else repr(c)[1:-1] for c in without_passwords(text))
+    """`text` in one line, with names as flags, in letters that a terminal only shows: it may name a stranger's file."""
+    letters = (c if c.isprintable() else repr(c)[1:-1] for c in without_passwords(with_dashes(text)))
     return "".join(letters)
 
 
@@ -72,7 +73,7 @@ def without_passwords(text: str) -> str:
 
 def exit_code(error: Exception) -> int | None:
     """The exit code of an error that its message explains; None of any other."""
-    if isinstance(error, UsageError | OSError):
+    if isinstance(error, UsageError | ConfigurationError | OSError):
         return BAD_USE
     # Imported where something went wrong, not at every start: this takes seconds.
     from vae.datasets import DataError

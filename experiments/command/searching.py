@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.command import notes, script
 from experiments.command.boards import SearchBoard
-from experiments.flags import axes, configuration, options
+from experiments.flags import axes, configuration
 from experiments.flags.axes import Axis, Range
+from experiments.flags.configuration import RunFlags
+from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError
 from experiments.flags.points import as_flags, configured, label, loader
-from vae.settings import ADDED
 from vae.sweeps import passwords
 
 if TYPE_CHECKING:
     from vae.runs.config import Config
 
-FLAGS = options.FLAGS
 ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
 ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # stored in sweep.json, so that a search can resume
 MAY_CHANGE = ("trials", "population", "strategy")
@@ -30,7 +30,7 @@ JOURNAL = "study.journal"
 FIELD_OF = {"conditional": "num_classes"}  # fields of a Config whose flag has another name
 
 
-def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any]) -> int:
+def main(stop: script.StopRequest, flags: Flags, workdir: Path | None, stored: dict[str, Any]) -> int:
     import optuna
 
     from experiments.command import devices
@@ -40,19 +40,20 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
     from vae.sweeps.sweep_file import SWEEP
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    given = configuration.settle(stored.get("flags", {}))
-    asked = what_is_asked(workdir, stored)
-    space = axes.parse_space(asked["sweep"])
+    base = configuration.settle(flags, stored.get("flags", {}))
+    asked = what_is_asked(flags, workdir, stored)
+    space = axes.parse_space(asked["sweep"], flags.given)
     check_space(space, asked["search"])
-    num_devices = FLAGS.devices
-    if "devices" in stored and not FLAGS["devices"].present:
+    num_devices = flags.values["devices"]
+    if "devices" in stored and "devices" not in flags.given:
         num_devices = configuration.stored_value("devices", stored["devices"])
     available = devices.start(num_devices, one_per_core=True)
     load = loader()
-    corners = check_corners(space, given, load, available, begun=bool(stored))
+    corners = check_corners(space, base, load, available, begun=bool(stored))
     asked["metric"] = metric = metric_of(corners, asked["metric"])
-    asked["study"] = asked["study"] or f"{Path(FLAGS.dataset).stem}-{FLAGS.objective}"
-    wanted = about_study(space, asked)
+    objective = base.values["objective"]
+    asked["study"] = asked["study"] or f"{Path(base.values['dataset']).stem}-{objective}"
+    wanted = about_study(space, base, asked)
     if workdir is not None:
         folders.check_listed(workdir, stored.get("runs", {}))
         if not asked["storage"] and stored.get("runs") and not (workdir / JOURNAL).exists():
@@ -60,7 +61,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                 f"{workdir / JOURNAL}, which holds the trials of these runs, is lost; put it back, or choose "
                 "another --workdir"
             )
-        kept = asked["storage"] if not FLAGS["storage"].present else None
+        kept = asked["storage"] if "storage" not in flags.given else None
         # A file that only sweep.json names is not made: it may be anywhere.
         if kept and "://" not in kept and not Path(kept).is_file():
             raise RunError(f"{kept}, the journal that {workdir / SWEEP} names, is lost; put it back, or give --storage")
@@ -75,7 +76,7 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
             identity = study.WorkerId(
                 stored.get("worker") or uuid.uuid4().hex, str(workdir.absolute()), os.uname().nodename
             )
-            begin(workdir, stored, asked, identity.id, available)
+            begin(workdir, stored, asked, base, identity.id, available)
             worker = study.StudyWorker(opened, asked["study"], identity, wanted, asked["trials"])
             spec = study.Spec(
                 space=distributions(space),
@@ -83,16 +84,17 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                 pruner=asked["pruner"],
                 metric=metric,
                 population=asked["population"],
-                epochs=FLAGS.epochs,
-                seeds=(FLAGS.seed,) if shared is None else (FLAGS.seed, secrets.randbits(64)),
+                epochs=base.values["epochs"],
+                seeds=(base.values["seed"], *(() if shared is None else (secrets.randbits(64),))),
             )
 
             def configure(params: dict[str, Any]) -> search.TrialRun:
-                one = configured(point_of(space, params), given, load)
+                one = configured(point_of(space, params), base, load)
                 about = {"flags": one.flags, "argv": argv(), "devices": list(map(str, available))}
                 return search.TrialRun(one.values, one.config, about)
 
-            print(f"search for the highest validation {named(metric)} by {asked['search']}: {asked['trials']} trials")
+            shown = named(metric, objective)
+            print(f"search for the highest validation {shown} by {asked['search']}: {asked['trials']} trials")
             with SearchBoard(worker) as board:
                 finished = search.search(
                     workdir,
@@ -102,37 +104,37 @@ def main(stop: script.StopRequest, workdir: Path | None, stored: dict[str, Any])
                     load,
                     devices=available,
                     strategy=asked["strategy"],
-                    save_every=FLAGS.save_every,
+                    save_every=flags.values["save_every"],
                     report=board.update,
                     should_stop=stop.requested,
                 )
             if not finished:
                 return script.stopped(workdir)
-            conclude(workdir, worker, space, metric)
+            conclude(workdir, worker, space, shown, figures=flags.values["figures"])
     print(workdir)
     return 0
 
 
-def check_absent() -> None:
+def check_absent(flags: Flags) -> None:
     """Raises UsageError if a flag of a search is given without --search."""
     for name in ONLY_WITH_SEARCH:
-        if FLAGS[name].present:
+        if name in flags.given:
             raise UsageError(f"--{name} has no effect without --search; leave it out, or use --search=tpe")
 
 
-def what_is_asked(workdir: Path | None, stored: dict[str, Any]) -> dict[str, Any]:
+def what_is_asked(flags: Flags, workdir: Path | None, stored: dict[str, Any]) -> dict[str, Any]:
     """The flags of the search; the stored value if a flag is not given. UsageError if they do not go together."""
     for name in ("zip", "random"):
-        if FLAGS[name].present:
+        if name in flags.given:
             raise UsageError(f"--{name} has no effect with --search; leave it out")
-    if FLAGS.distributed:
+    if flags.values["distributed"]:
         raise UsageError("--distributed does not go with --search: several workers on one --storage search together")
     if stored and not stored.get("search"):
         raise UsageError(f"{workdir} holds a sweep without --search; choose another --workdir")
-    asked: dict[str, Any] = {name: FLAGS[name].value for name in ASKED}
+    kept = {}
     if workdir is not None and stored:
         kept = configuration.stored_own(workdir / "sweep.json", stored, [name for name in ASKED if name in stored])
-        asked |= {name: value for name, value in kept.items() if not FLAGS[name].present}
+    asked = flags.among(ASKED, kept)
     if not asked["sweep"]:
         raise UsageError("nothing is searched; write --sweep=name=values, as in --sweep=learning_rate=log:1e-4:1e-2")
     if asked["storage"] and "://" not in asked["storage"]:
@@ -198,19 +200,19 @@ def metric_of(corners: dict[str, Config], asked: str | None) -> str:
     return "elbo" if changing else asked or "bound"
 
 
-def named(metric: str) -> str:
+def named(metric: str, objective: str) -> str:
     """The metric's name as it is shown; for the bound, the name of the objective."""
-    return "ELBO" if metric == "elbo" else FLAGS.objective
+    return "ELBO" if metric == "elbo" else objective
 
 
-def check_corners(space: Sequence[Axis | Range], given: set[str], load, available, *, begun: bool) -> dict[str, Config]:
+def check_corners(space: Sequence[Axis | Range], base: RunFlags, load, available, *, begun: bool) -> dict[str, Config]:
     """The runs at the ends of the axes; raises UsageError or RunError if one of them cannot be trained."""
     from vae.sweeps import planning, sweep
 
     ends = {axis.name: axis.values if isinstance(axis, Axis) else [axis.low, axis.high] for axis in space}
     first = {name: values[0] for name, values in ends.items()}
     points = [first, *({**first, name: value} for name, values in ends.items() for value in values[1:])]
-    runs = {str(i): configured(point, given, load).config for i, point in enumerate(points)}
+    runs = {str(i): configured(point, base, load).config for i, point in enumerate(points)}
     grouped = planning.grouped(runs, load)
     sweep.check(grouped, available, begun=begun)
     if not all(len(group.dataset.validation.images) for group in grouped):
@@ -219,15 +221,15 @@ def check_corners(space: Sequence[Axis | Range], given: set[str], load, availabl
     return runs
 
 
-def about_study(space: Sequence[Axis | Range], asked: dict[str, Any]) -> dict[str, Any]:
+def about_study(space: Sequence[Axis | Range], base: RunFlags, asked: dict[str, Any]) -> dict[str, Any]:
     """The values on which all workers of a study must agree."""
     swept = {axis.name for axis in space}
     same = {f"--{name}": asked[name] for name in ("search", "pruner", "metric")}
-    flags = {f"--{name}": value for name, value in configuration.training_flags().items() if name not in swept}
+    flags = {f"--{name}": value for name, value in base.values.items() if name not in swept}
     for name in ("--data_dir", "--manual_dir"):
         flags.pop(name, None)
     # A flag that is newer than a study counts only if its value changes what runs did before the flag existed.
-    for name, before in ((name, value) for added in ADDED.values() for name, value in added.items()):
+    for name, before in configuration.since_then().items():
         if flags.get(f"--{name}") == before:
             flags.pop(f"--{name}")
     return same | {"--sweep": sorted(asked["sweep"])} | flags
@@ -254,7 +256,7 @@ def point_of(space: Sequence[Axis | Range], params: dict[str, Any]) -> dict[str,
     return {name: lists[name][value] if name in lists else value for name, value in params.items()}
 
 
-def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], worker: str, available) -> None:
+def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], base: RunFlags, worker: str, available) -> None:
     """Write sweep.json, with what it already held of this search."""
     from vae.runs.config import provenance
     from vae.runs.files import write_json
@@ -263,7 +265,7 @@ def begin(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], worker: 
 
     kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
     about = {"runs": {}} | stored | kept | {"worker": worker, "devices": len(available), "argv": argv()}
-    write_json(workdir / SWEEP, about | {"flags": configuration.training_flags()} | provenance())
+    write_json(workdir / SWEEP, about | {"flags": base.values} | provenance())
 
 
 def argv() -> list[str]:
@@ -271,8 +273,8 @@ def argv() -> list[str]:
     return list(map(passwords.without_password, sys.argv))
 
 
-def conclude(workdir: Path, worker, space: Sequence[Axis | Range], metric: str) -> None:
-    """Write and print what the search found; raises TrainingFailed where no trial stayed finite."""
+def conclude(workdir: Path, worker, space: Sequence[Axis | Range], metric: str, *, figures: bool) -> None:
+    """Write and print what the search found, `metric` as it is shown; TrainingFailed if no trial stayed finite."""
     from optuna.trial import TrialState
 
     from vae.sweeps import results, study
@@ -288,17 +290,17 @@ def conclude(workdir: Path, worker, space: Sequence[Axis | Range], metric: str) 
     print(f"trials: {counted}" + (f", {running} in training elsewhere" if running else ""))
     if not finished and not running:
         raise record.TrainingFailed(f"no trial finished ({counted}); search lower values of learning_rate")
-    if FLAGS.figures and finished:
+    if figures and finished:
         from experiments.pictures import search_pictures
 
-        for path in search_pictures.draw(workdir, trials, space, f"validation {named(metric)}"):
+        for path in search_pictures.draw(workdir, trials, space, f"validation {metric}"):
             print(f"picture: {path}")
     print(f"results: {table}")
     if finished:
         best = max(finished, key=lambda trial: trial.value)
         folder = folder_of(best, workdir)
         print(
-            f"best validation {named(metric)}: {best.value:.2f} nats per image, trial {best.number} "
+            f"best validation {metric}: {best.value:.2f} nats per image, trial {best.number} "
             f"({label(point_of(space, best.params))})"
         )
         if folder is not None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from absl import flags
-
-from experiments.flags.options import AXES, FLAGS
-from experiments.flags.parsing import UsageError, as_float32, flag_value, unknown
+from experiments.flags.options import AXES
+from experiments.flags.parsing import UsageError, flag_value
+from vae.configuration import NAMES
+from vae.rules import Number, Numbers, as_float32, unknown
 
 MOST_RUNS = 10_000
 
@@ -43,22 +43,22 @@ class Range(NamedTuple):
     step: int | None = None
 
 
-def parse(specifications: Sequence[str]) -> list[Axis]:
-    """The axes of the --sweep flags; raises UsageError with one line for a mistake."""
-    return _checked([_axis(text) for text in specifications])
+def parse(specifications: Sequence[str], given: Collection[str] = ()) -> list[Axis]:
+    """The axes of the --sweep flags beside the flags `given`; raises UsageError with one line for a mistake."""
+    return _checked([_axis(text) for text in specifications], given)
 
 
-def parse_space(specifications: Sequence[str]) -> list[Axis | Range]:
+def parse_space(specifications: Sequence[str], given: Collection[str] = ()) -> list[Axis | Range]:
     """The axes of a search: ranges where there is one, lists elsewhere. Raises UsageError as `parse`."""
-    return _checked([_interval(text) or _axis(text) for text in specifications])
+    return _checked([_interval(text) or _axis(text) for text in specifications], given)
 
 
-def _checked(axes: list) -> list:
+def _checked(axes: list, given: Collection[str]) -> list:
     names = [axis.name for axis in axes]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"--sweep={name} is given {names.count(name)} times; list all values in one")
-        if FLAGS[name].present:
+        if name in given:
             raise UsageError(f"--{name} has no effect with --sweep={name}=…; leave one of them out")
     return axes
 
@@ -128,17 +128,13 @@ def _value(text: str, name: str, value: str) -> Any:
 def _interval(text: str) -> Range | None:
     """The range that an axis is; None where it lists its values."""
     name, values = _split(text)
-    parser, (kind, *ends) = FLAGS[name].parser, values.split(":")
-    whole = isinstance(parser, flags.IntegerParser)
+    rule, (kind, *ends) = NAMES[name].rule, values.split(":")
+    whole = isinstance(rule, Number) and rule.integer
     if whole and ends and kind not in ("log", "linear"):
         found = _range(name, values)
         low, high, step = min(found[0], found[-1]), max(found[0], found[-1]), abs(found.step)
         return Range(name, _value(text, name, str(low)), _value(text, name, str(high)), step=step)
-    if (
-        kind not in ("log", "linear")
-        or len(ends) != 2
-        or not isinstance(parser, flags.FloatParser | flags.IntegerParser)
-    ):
+    if kind not in ("log", "linear") or len(ends) != 2 or not isinstance(rule, Number):
         return None
     low, high = (_value(text, name, end) for end in ends)
     if low >= high or (kind == "log" and low <= 0):
@@ -148,14 +144,14 @@ def _interval(text: str) -> Range | None:
 
 
 def _texts(name: str, values: str) -> list[str]:
-    parser = FLAGS[name].parser
-    whole = isinstance(parser, flags.IntegerParser)
+    rule = NAMES[name].rule
+    whole = isinstance(rule, Number) and rule.integer
     kind, _, rest = values.partition(":")
-    if kind in ("log", "linear") and isinstance(parser, flags.FloatParser | flags.IntegerParser):
+    if kind in ("log", "linear") and isinstance(rule, Number):
         return [f"{value:.0f}" if whole else f"{value:.6g}" for value in _spaced(name, kind, rest)]
     if whole and ":" in values:
         return [str(value) for value in _range(name, values)]
-    return values.split("/" if isinstance(parser, flags.ListParser) else ",")
+    return values.split("/" if isinstance(rule, Numbers) else ",")
 
 
 def _range(name: str, values: str) -> range:

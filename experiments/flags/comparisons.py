@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.flags import configuration, options, variants
+from experiments.flags import options, variants
+from experiments.flags.configuration import RunFlags
 from experiments.flags.parsing import UsageError
 from experiments.flags.points import loader
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from vae.judging.groups import RunGroup
     from vae.judging.tuning import ComparedRuns
     from vae.sweeps.comparing import ComparisonPlan
-
-FLAGS = options.FLAGS
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -51,7 +50,7 @@ def make_plan(
     chosen: Sequence[variants.Variant],
     points: Sequence[dict[str, Any]],
     budget: str,
-    given: set[str],
+    base: RunFlags,
     stored: dict[str, Any],
     available,
 ) -> tuple[ComparisonPlan, Dataset]:
@@ -62,10 +61,10 @@ def make_plan(
     from vae.sweeps.sweep_file import PLAN
     from vae.training import start, timing
 
-    dataset = options.load_dataset(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
+    dataset = options.load_dataset(*(base.values[name] for name in ("dataset", "validation", "image_size")))
     if len(points) > 1 and not len(dataset.validation.images):
         raise UsageError("--tune chooses on validation images, and there are none; leave --validation=0 out")
-    found = variants.candidates(chosen, points, given, dataset)
+    found = variants.candidates(chosen, points, base, dataset)
     first = {candidate.variant: candidate.config for candidate in reversed(found)}
     labels = variants.labels([first[number] for number in range(len(chosen))])
     if len(labels) < 2:
@@ -80,7 +79,7 @@ def make_plan(
     if any(values is not None and len(values) != len(found) for values in (paces, epochs)):
         raise RunError(f"{PLAN} is damaged: it is of another number of runs; choose another --workdir")
     epochs = epochs or comparing.epochs_within(budget, configs, len(dataset.train.images), paces)
-    found = variants.candidates(chosen, points, given, dataset, epochs)
+    found = variants.candidates(chosen, points, base, dataset, epochs)
     return comparing.ComparisonPlan(labels, [variant.given for variant in chosen], found, paces), dataset
 
 

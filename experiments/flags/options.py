@@ -1,21 +1,21 @@
-"""The flags, each defined once.
+"""The flags, each defined once: those of a run from the tables of options, and what several scripts share.
 
 Imports neither jax nor vae's heavy modules: `--helpshort` answers at once.
 """
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from experiments.flags.parsing import UsageError, choice, number, numbers, unknown
-from experiments.flags.presets import PRESETS
-from vae import settings as names
-from vae.rules import as_float32
+from experiments.flags.parsing import UsageError, choice, define, number
+from vae.configuration import NAMES
+from vae.presets import PRESETS
+from vae.settings import DATA, PROGRAM, RUN
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset, Split
@@ -23,135 +23,32 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # as in parsing.py
 
-# A flag that only some choice gives a meaning: (flag, the flag that decides, the values it is read with).
-ONLY_WITH = (
-    ("channels", "network", ("conv",)),
-    ("scale", "likelihood", ("normal",)),
-    ("num_logistics", "likelihood", ("logistic_mixture",)),
-    ("prior_components", "prior", ("mixture", "vamp")),
-    ("stage_epochs", "schedule", ("stages",)),
-    ("stage_factors", "schedule", ("stages",)),
-    ("warmup_cycles", "warmup_shape", ("cyclical",)),
-    ("discriminator_learning_rate", "discriminator_optimizer", ("own",)),
-    ("discriminator_b1", "discriminator_optimizer", ("own",)),
-    ("discriminator_b2", "discriminator_optimizer", ("own",)),
-)
-
 TRAINING_FLAGS: list[str] = []  # what config.json keeps, so that a run goes on
-AXES: list[str] = []  # those of them that make a run what it is
+AXES = sorted(NAMES)  # those of them that make a run what it is
+
+
+class Flags(NamedTuple):
+    """The flags of a script, read once: the value of each by its name, and those that the command line gives."""
+
+    values: dict[str, Any]
+    given: frozenset[str]
+
+    def among(self, names: Iterable[str], stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of `names`: the `stored` one, if there is one, of a flag that is not given."""
+        return {
+            name: stored[name] if name in stored and name not in self.given else self.values[name] for name in names
+        }
+
+
+def read() -> Flags:
+    """The flags as they were parsed."""
+    return Flags({name: FLAGS[name].value for name in FLAGS}, frozenset(name for name in FLAGS if FLAGS[name].present))
 
 
 def define_data() -> None:
-    flags.DEFINE_string(
-        "dataset", "mnist",
-        "mnist, fashion_mnist, binarized_mnist, omniglot, digits, a path to an .npz file or to a folder of pictures, "
-        "or a prepared TFDS data set",
-    )  # fmt: skip
-    number("validation", None, "training images held out (default: the data set's own rule)", least=0, integer=True)
-    number("image_size", None, "side to which your own pictures are cropped and resized", least=1, integer=True)
+    define(DATA)
     flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
     flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
-
-
-def define_model() -> None:
-    choice("network", "mlp", names.NETWORKS, "encoder and decoder")
-    numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers, mirrored by the decoder; may be empty",
-            integer=True, may_be_empty=True)  # fmt: skip
-    numbers("channels", ["32", "64"], "conv: channels of the layers, each of stride 2", integer=True)
-    choice("activation", "tanh", names.ACTIVATIONS, "between layers")
-    number("latent_dim", 50, "dimensions of z", least=1, integer=True)
-    number("upper_latent_dim", 0, "dimensions of a second stochastic layer above; 0: none", least=0, integer=True)
-    numbers("upper_hidden_sizes", ["100", "100"], "dense layers from the first stochastic layer to the second, "
-            "mirrored on the way down; may be empty", integer=True, may_be_empty=True)  # fmt: skip
-    choice("posterior", "diagonal", names.POSTERIORS, "q(z|x): a normal, or a flow of one")
-    choice("prior", "standard", names.PRIORS, "p(z)")
-    number("num_flows", 4, "steps of each flow", least=1, most=1000, integer=True)
-    number("flow_hidden_size", 128, "iaf, realnvp, flow: units of the two layers in each step", least=1, integer=True)
-    number("prior_components", 500, "mixture, vamp: components of the prior", least=1, integer=True)
-    flags.DEFINE_bool("conditional", False, "encoder and decoder are given the label")
-    choice("likelihood", "bernoulli", names.LIKELIHOODS, "p(x|z) of a pixel")
-    flags.DEFINE_string("scale", "learned", "normal: the standard deviation, a number, 'learned' (from the spread "
-                        "of the training images about their mean) or 'optimal'")  # fmt: skip
-    flags.register_validator("scale", _check_scale)
-    number("num_logistics", 5, "logistic_mixture: components for each value", least=1, most=100, integer=True)
-    choice(
-        "binarization", None, names.BINARIZATIONS,
-        "of grey pixels (default: dynamic for the Bernoulli likelihood on grey data, otherwise none)",
-    )  # fmt: skip
-
-
-def define_training() -> None:
-    choice("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
-    flags.DEFINE_string("objective", "elbo", "the bound that is maximised: a name in vae.objectives.OBJECTIVES")
-    flags.register_validator("objective", _check_objective)
-    choice("estimator", "reparameterized", names.ESTIMATORS, "of the bound's gradient")
-    number("num_samples", 1, "K, samples of z per image", least=1, integer=True)
-    number("num_groups", 1, "M, groups of K samples: miwae, piwae", least=1, integer=True)
-    number("alpha", 0.5, "renyi: 0 is iwae, 1 the ELBO, and towards −∞ it is vr_max; Li & Turner (2016) train VAEs "
-           "with 0, 0.5 and vr_max")  # fmt: skip
-    number("ciwae_beta", 0.5, "ciwae: the weight of the ELBO; Rainforth et al. (2018) report 0.5 and 0.05", least=0,
-           most=1)  # fmt: skip
-    define_regularizers()
-    number("epochs", 20, "passes over the training set", least=1, most=10**6, integer=True)
-    number("batch_size", 100, "images in a step", least=1, integer=True)
-    number("learning_rate", 1e-3, "Adam's step size", above=0)
-    number("adam_b1", 0.9, "Adam's decay of the first moment", least=0, below=1)
-    number("adam_b2", 0.999, "Adam's decay of the second moment", least=0, below=1)
-    number("adam_epsilon", 1e-8, "Adam's epsilon", above=0)
-    choice("schedule", "constant", names.SCHEDULES, "of the learning rate; cosine falls to 0 at --epochs")
-    numbers("stage_epochs", ["1", "3", "9", "27"], "stages: how many epochs each lasts", integer=True)
-    numbers("stage_factors", ["1", "0.72", "0.52", "0.37"], "stages: each one's fraction of --learning_rate")
-    number("max_gradient_norm", 0.0, "clip the gradient to this norm; 0: no clipping", least=0)
-    number("ema_decay", 0.0, "evaluate an exponential moving average of the weights; 0: off", least=0, below=1)
-    choice("precision", "float32", names.PRECISIONS, "operands of matrix products")
-    number("seed", 0, "of everything random", least=0, most=2**31 - 1, integer=True)
-    flags.DEFINE_string("init_from", None, "start a new run from the parameters of this run folder")
-
-
-def define_regularizers() -> None:
-    """The numbers of single objectives; each is an error with the others."""
-    number("beta", 4.0, "beta: the weight of the KL; Higgins et al. (2017) take 4 on dSprites", least=0)
-    choice("warmup_shape", "linear", names.WARMUP_SHAPES, "warmup: how the weight of the KL rises to 1")
-    number("warmup_epochs", None, "warmup: until the KL has its full weight (default: 10; cyclical: --epochs, as in Fu "
-           "et al. 2019)", least=0)  # fmt: skip
-    number("warmup_cycles", 4, "warmup, cyclical: rises within --warmup_epochs (4 in Fu et al. 2019)", least=1,
-           integer=True)  # fmt: skip
-    number("capacity_weight", 1000.0, "capacity: γ; Burgess et al. (2018) take 1000 on dSprites", least=0)
-    number("max_capacity", 25.0, "capacity: C, the KL in nats that is reached; Burgess et al. take 25 on dSprites",
-           least=0)  # fmt: skip
-    number("capacity_epochs", 10.0, "capacity: in which the target rises from 0 to C, 0: it is C at once; Burgess et "
-           "al. take 100,000 steps", least=0)  # fmt: skip
-    choice("capacity_of", "example", names.CAPACITY_OF, "capacity: whose KL is held at C, each image's (Burgess et al. "
-           "2018, eq. 8) or the batch's mean (most public code)")  # fmt: skip
-    number("free_nats", 0.25, "free_bits: λ, nats of KL that each group has free; Kingma et al. (2016) try 0.125 to 2",
-           least=0)  # fmt: skip
-    number("free_bits_group_size", 1, "free_bits: dimensions in a group; 0: a whole stochastic layer", least=0,
-           integer=True)  # fmt: skip
-    number("mi_weight", 1.0, "beta_tcvae: the weight of the mutual information", least=0)
-    number("tc_weight", 6.0, "beta_tcvae: the weight of the total correlation; Chen et al. (2018) take 6 on dSprites, "
-           "and 1 for the other two", least=0)  # fmt: skip
-    number("dimension_weight", 1.0, "beta_tcvae: the weight of the dimension-wise KL", least=0)
-    choice("aggregate_estimator", "stratified", names.AGGREGATE_ESTIMATORS, "beta_tcvae: of q(z) from a batch; eq. 5 "
-           "of Chen et al. is weighted, their appendix C.2 stratified, which is unbiased")  # fmt: skip
-    number("dip_off_diagonal", 10.0, "dip_i, dip_ii: the weight of squared covariances", least=0)
-    number("dip_diagonal", None, "dip_i, dip_ii: the weight of squared distances of variances from 1 (default: for "
-           "dip_i 10 times --dip_off_diagonal and for dip_ii once, as in Kumar et al. 2018)", least=0)  # fmt: skip
-    number("info_alpha", 1.0, "info: how much mutual information of x and z is worth, as 1 − α weighs the KL; 0: as "
-           "in the ELBO, 1: no KL, the MMD-VAE of Zhao et al. (2019) and the Wasserstein autoencoder",
-           most=1)  # fmt: skip
-    number("info_lambda", 1000.0, "info: α + λ − 1 weighs the MMD² between q(z) and p(z); their code takes "
-           "1 to 10 for each pixel, 784 to 7840 on MNIST", least=0)  # fmt: skip
-    choice("mmd_kernel", "imq", names.MMD_KERNELS, "info: inverse multiquadratic (Tolstikhin et al. 2018) or Gaussian "
-           "(Zhao et al. 2019)")  # fmt: skip
-    number("mmd_scale", 1.0, "info: of the kernel, in standard deviations of the prior", above=0)
-    number("factor_gamma", 10.0, "factor: the weight of the total correlation", least=0)
-    numbers("discriminator_sizes", ["1000"] * 6, "factor: the discriminator's layers (as in Kim & Mnih 2018)",
-            integer=True)  # fmt: skip
-    choice("discriminator_optimizer", "own", names.DISCRIMINATOR_OPTIMIZERS, "factor: the discriminator's Adam; "
-           "shared: the model's, as in runs before there was a choice")  # fmt: skip
-    number("discriminator_learning_rate", 1e-4, "factor: of the discriminator's Adam (as in Kim & Mnih 2018)", above=0)
-    number("discriminator_b1", 0.5, "factor: its decay of the first moment (as in Kim & Mnih 2018)", least=0, below=1)
-    number("discriminator_b2", 0.9, "factor: its decay of the second moment (as in Kim & Mnih 2018)", least=0, below=1)
 
 
 def define_distributed() -> None:
@@ -222,10 +119,9 @@ def define_config() -> None:
     """Every flag that makes a run what it is."""
     before = set(FLAGS)
     define_data()
-    define_model()
-    define_training()
-    TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"preset"}))
-    AXES.extend(sorted(set(TRAINING_FLAGS) - {"data_dir", "manual_dir"}))
+    define({**PROGRAM, **RUN})
+    TRAINING_FLAGS.extend(sorted(set(FLAGS) - before))
+    choice("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
 
 
 def define_all() -> None:
@@ -235,24 +131,3 @@ def define_all() -> None:
     define_run()
     TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"workdir"}))
     define_distributed()  # how a run is started, not what it is
-
-
-def _check_scale(value: str) -> bool:
-    if value in ("learned", "optimal"):
-        return True
-    try:
-        if 0 < as_float32(float(value)) < math.inf:
-            return True
-    except ValueError:
-        pass
-    raise flags.ValidationError("must be 'learned', 'optimal' or a positive number")
-
-
-def _check_objective(name: str) -> bool:
-    if name == "elbo":
-        return True
-    from vae.objectives import OBJECTIVES
-
-    if name in OBJECTIVES:
-        return True
-    raise flags.ValidationError(unknown("objective", name, list(OBJECTIVES)))

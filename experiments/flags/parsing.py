@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from absl import flags
 
 from vae import hosts
-from vae.rules import Number, as_float32
+from vae.options import Option, flattened
+from vae.rules import LARGEST, Choice, Number, Numbers, Rule, Switch, Text, unknown
 
 flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
 
 
 @hosts.shared
 class UsageError(ValueError):
-    """Flags that do not go together; one line for the user."""
+    """Flags that do not go together; one line for the user, with names as --num_samples or as `num_samples`."""
+
+
+def define(options: Mapping[str, Option]) -> None:
+    """A flag for each of `options` and of those that their rows read."""
+    for name, option in flattened(options).items():
+        rule, default, help = option.rule, option.default, with_dashes(option.help)
+        if isinstance(rule, Number):
+            _number(name, default, help, rule)
+        elif isinstance(rule, Numbers):
+            _numbers(name, list(map(str, default)), help, rule)
+        elif isinstance(rule, Choice):
+            choice(name, default, rule.names, help)
+        elif isinstance(rule, Switch):
+            flags.DEFINE_bool(name, default, help)
+        else:
+            flags.DEFINE_string(name, default, help)
+            if not isinstance(rule, Text):
+                flags.register_validator(name, _checker(rule))
+
+
+def with_dashes(text: str) -> str:
+    """`text` of the library as a user of flags knows the names in it: `seed=1` as --seed=1."""
+    return re.sub(r"`([a-z]\w*(?:=[^`]*)?)`", r"--\1", text)
 
 
 def number(name: str, default: Any, help: str, *, integer: bool = False, **bounds: int | float | None) -> None:
     """A whole number, or a finite float32, within `bounds` (see `rules.Number`); absl's own bounds let NaN through."""
-    rule = Number(integer, **bounds)
+    _number(name, default, help, Number(integer, **bounds))
 
+
+def _number(name: str, default: Any, help: str, rule: Number) -> None:
+    bounds = rule._replace(most=None if rule.most == LARGEST else rule.most).bounds
+    define = flags.DEFINE_integer if rule.integer else flags.DEFINE_float
+    define(name, default, f"{help} ({bounds})" if bounds else help)
+    flags.register_validator(name, _checker(rule))
+
+
+def _checker(rule: Rule) -> Callable[[Any], bool]:
     def check(value):
         if value is not None and (reason := rule.fault(value)):
             raise flags.ValidationError(reason)
         return True
 
-    define = flags.DEFINE_integer if integer else flags.DEFINE_float
-    define(name, default, f"{help} ({rule.bounds})" if rule.bounds else help)
-    flags.register_validator(name, check)
+    return check
 
 
-def numbers(name: str, default: list[str], help: str, *, integer: bool = False, may_be_empty: bool = False) -> None:
+def numbers(name: str, default: list[str], help: str, *, integer: bool = False) -> None:
     """A comma-separated list of positive numbers."""
+    _numbers(name, default, help, Numbers(Number(integer, above=0)))
+
+
+def _numbers(name: str, default: list[str], help: str, rule: Numbers) -> None:
     flags.DEFINE_list(name, default, help)
 
     def check(values):
         try:
-            positive = all(0 < (int(value) if integer else as_float32(float(value))) < math.inf for value in values)
+            fault = rule.fault([int(value) if rule.of.integer else float(value) for value in values])
         except ValueError:
-            positive = False
-        if positive and (values or may_be_empty):
+            fault = "must be numbers"
+        if fault is None:
             return True
-        kind = "whole numbers" if integer else "numbers"
+        kind = "whole numbers" if rule.of.integer else "numbers"
         raise flags.ValidationError(f"must be positive {kind} separated by commas, got {','.join(values)!r}")
 
     flags.register_validator(name, check)
@@ -97,29 +131,15 @@ def indices(name: str, default: str | None, help: str, count: int | None = None)
 
 
 def flag_value(name: str, text: str) -> Any:
-    """The value of a flag written as `text`, after its own parser and validators; the flag keeps the value it has.
+    """The value of a flag written as `text`, after its own parser and validators; the flag itself stays as it is.
 
     Raises UsageError with the reason alone.
     """
     flag = flags.FLAGS[name]
-    before = flag.value
     try:
         value = flag.parser.parse(text)
-        setattr(flags.FLAGS, name, value)
+        for validator in flag.validators:
+            validator.checker(value)
         return value
     except (ValueError, TypeError, flags.Error) as error:
-        raise UsageError(" ".join(re.sub(rf"^flag --{name}=.*?: ", "", str(error)).split())) from error
-    finally:
-        flag.value = before
-
-
-def unknown(what: str, name: str, known: list[str]) -> str:
-    """One line for a misspelt name."""
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
-    return (
-        f"unknown {what} {name!r}"
-        + (f"; did you mean {close[0]!r}?" if close else ".")
-        + f" One of: {', '.join(known)}"
-    )
+        raise UsageError(" ".join(str(error).split())) from error

@@ -6,16 +6,17 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.flags import configuration, options
+from experiments.flags import options
 from experiments.flags.axes import as_used
+from experiments.flags.configuration import RunFlags
 from experiments.flags.parsing import UsageError
+from vae.configuration import ConfigurationError
 from vae.runs.naming import text
+from vae.settings import FIELDS
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
     from vae.runs.config import Config
-
-FLAGS = options.FLAGS
 
 
 class Asked(NamedTuple):
@@ -47,13 +48,13 @@ def loader() -> Callable[[Config], Dataset]:
     return load
 
 
-def configure(points: Sequence[dict[str, Any]], given: set[str], load) -> dict[str, Asked]:
+def configure(points: Sequence[dict[str, Any]], base: RunFlags, load) -> dict[str, Asked]:
     """The runs by name, those of `points` in their order; UsageError where two are the same, and as `configured`."""
     runs: dict[str, Asked] = {}
     names: dict[Config, str] = {}
     width = max(3, len(str(len(points) - 1)))
     for position, point in enumerate(points):
-        one = configured(point, given, load)
+        one = configured(point, base, load)
         trained = as_trained(one.config)
         if trained in names:
             other = label(runs[names[trained]].values)
@@ -64,22 +65,15 @@ def configure(points: Sequence[dict[str, Any]], given: set[str], load) -> dict[s
     return runs
 
 
-def configured(point: dict[str, Any], given: set[str], load) -> Asked:
-    """The run of the flags with the values of `point`; UsageError where experiments.train would refuse them."""
-    base = configuration.training_flags()
+def configured(point: dict[str, Any], base: RunFlags, load) -> Asked:
+    """The run of the flags `base` with the values of `point`; UsageError where experiments.train would refuse them."""
+    run = base.at(point)
     try:
-        for name, value in point.items():
-            FLAGS[name].value = value
-        configuration.make_paths_absolute()
-        configuration.check(given | set(point))
-        data = Data(configuration.dataset_name(), FLAGS.validation, FLAGS.image_size)
-        config = configuration.config(load(data))
-        return Asked(point, config, configuration.training_flags())
-    except UsageError as error:
+        run.check()
+        config = run.config(load(Data(*(run.values[name] for name in Data._fields))))
+    except (ConfigurationError, UsageError) as error:
         raise UsageError(f"run {label(point)}: {error}") from error
-    finally:
-        for name, value in base.items():
-            FLAGS[name].value = value
+    return Asked(point, config, run.values)
 
 
 def as_trained(config: Config) -> Config:
@@ -90,7 +84,7 @@ def as_trained(config: Config) -> Config:
 
 def as_flags(fields: Iterable[str]) -> list[str]:
     """The flags that set fields of Hyperparameters or Settings."""
-    return [configuration.IN_EPOCHS.get(field, field) for field in fields]
+    return [FIELDS[field].option or field for field in fields]
 
 
 def label(values: dict[str, Any]) -> str:

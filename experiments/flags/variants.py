@@ -10,15 +10,17 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from absl import flags
-
-from experiments.flags import configuration
 from experiments.flags.axes import as_used
-from experiments.flags.options import AXES, FLAGS, ONLY_WITH
-from experiments.flags.parsing import UsageError, flag_value, unknown
+from experiments.flags.configuration import RunFlags
+from experiments.flags.options import AXES
+from experiments.flags.parsing import UsageError, flag_value
 from experiments.flags.points import as_trained
+from vae.configuration import NAMES, ConfigurationError
+from vae.objectives.table import ESTIMATORS, OBJECTIVES
+from vae.options import flattened, read
+from vae.rules import Numbers, unknown
 from vae.runs import naming
-from vae.settings import ESTIMATORS
+from vae.settings import PROGRAM
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -68,7 +70,7 @@ def parse_tune(texts: Sequence[str]) -> list[dict[str, Any]]:
             raise UsageError(f"--tune={text}: write --tune=name=values, as in --tune=learning_rate=3e-4,1e-3,3e-3")
         if name in axes:
             raise UsageError(f"--tune={name} is given twice; list all values in one")
-        is_list = name in AXES and isinstance(FLAGS[name].parser, flags.ListParser)
+        is_list = name in NAMES and isinstance(NAMES[name].rule, Numbers)
         axes[name] = [checked(name, value, f"--tune={text}") for value in values.split("/" if is_list else ",")]
         used = list(map(as_used, axes[name]))
         for value, shown in zip(used, axes[name], strict=True):
@@ -83,7 +85,7 @@ def checked(name: str, value: str, where: str) -> Any:
         raise UsageError(f"{where}: {name} is the same for all that is compared; use --{SHARED[name]}")
     if name not in AXES:
         raise UsageError(f"{where}: {unknown('training flag', name, AXES)}")
-    if isinstance(FLAGS[name].parser, flags.ListParser):
+    if isinstance(NAMES[name].rule, Numbers):
         value = value.replace("/", ",")
     try:
         return flag_value(name, value)
@@ -94,7 +96,7 @@ def checked(name: str, value: str, where: str) -> Any:
 def candidates(
     variants: Sequence[Variant],
     points: Sequence[dict[str, Any]],
-    given: set[str],
+    base: RunFlags,
     dataset: Dataset,
     epochs: Sequence[int] | None = None,
 ) -> list[Candidate]:
@@ -104,33 +106,26 @@ def candidates(
     """
     from vae.sweeps.comparing import Candidate
 
-    base = {name: FLAGS[name].value for name in AXES}
     found: list[Candidate] = []
     seen: dict[Config, str] = {}
-    try:
-        for position, (number, point) in enumerate(itertools.product(range(len(variants)), points)):
-            variant = variants[number]
-            if both := variant.given.keys() & point.keys():
-                raise UsageError(f"objective {variant.text}: --tune gives {min(both)} too; leave one of them out")
-            own = variant.given | point
-            for name, value in (base | own).items():
-                FLAGS[name].value = value
-            if epochs is not None:
-                FLAGS.epochs = epochs[position]
-            try:
-                configuration.check(given | set(own))
-                config = configuration.config(dataset)
-            except UsageError as error:
-                raise UsageError(f"objective {variant.text}: {error}") from error
-            name = " ".join([variant.text, *(f"{n}={naming.text(v)}" for n, v in point.items())])
-            trained = as_trained(config)
-            if trained in seen:
-                raise UsageError(f"{name} is the same as {seen[trained]}; leave one of them out")
-            seen[trained] = name
-            found.append(Candidate(number, point, config, configuration.training_flags()))
-    finally:
-        for name, value in base.items():
-            FLAGS[name].value = value
+    for position, (number, point) in enumerate(itertools.product(range(len(variants)), points)):
+        variant = variants[number]
+        if both := variant.given.keys() & point.keys():
+            raise UsageError(f"objective {variant.text}: --tune gives {min(both)} too; leave one of them out")
+        run = base.at(variant.given | point)
+        if epochs is not None:
+            run.values["epochs"] = epochs[position]
+        try:
+            run.check()
+            config = run.config(dataset)
+        except (ConfigurationError, UsageError) as error:
+            raise UsageError(f"objective {variant.text}: {error}") from error
+        name = " ".join([variant.text, *(f"{n}={naming.text(v)}" for n, v in point.items())])
+        trained = as_trained(config)
+        if trained in seen:
+            raise UsageError(f"{name} is the same as {seen[trained]}; leave one of them out")
+        seen[trained] = name
+        found.append(Candidate(number, point, config, run.values))
     return found
 
 
@@ -156,12 +151,8 @@ def labels(configs: Sequence[Config]) -> list[str]:
 
 def _idle(values: dict[str, Any]) -> set[str]:
     """The settings that say nothing of a run with these `values`: unread, or without an alternative."""
-    from vae.objectives import OBJECTIVES, REFUSED, reads
-    from vae.objectives.bounds import GROUPED
-
-    objective = values["objective"]
-    idle = {name for other in OBJECTIVES for name in reads(other)} - set(reads(objective))
-    idle |= set() if objective in GROUPED else {"num_groups"}
-    if all((objective, other) in REFUSED for other in ESTIMATORS if other != "reparameterized"):
-        idle.add("estimator")
-    return idle | {name for name, decider, chosen in ONLY_WITH if values.get(decider) not in (None, *chosen)}
+    fields = {name: option.field_name(name) for name, option in flattened(PROGRAM).items()}
+    effective = read(PROGRAM, values)
+    idle = {field for name, field in fields.items() if name not in effective}
+    refused = OBJECTIVES[values["objective"]].refuses
+    return idle | ({"estimator"} if all(name in refused for name in ESTIMATORS if name != "reparameterized") else set())

@@ -9,12 +9,12 @@ from jax.tree_util import Partial
 
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.evaluation import amortization
-from vae.models import posteriors
 from vae.models.distributions import Independent, Normal
 from vae.models.model import Model
 from vae.models.normals import DiagonalNormal, FullNormal, standard_normal
 from vae.models.posteriors import TwoLayers
 from vae.models.priors import TwoLayersPrior
+from vae.models.table import POSTERIORS
 from vae.settings import Settings
 
 ORACLE = LinearGaussian.random(seed=2)
@@ -118,11 +118,11 @@ def test_numbers_of_a_full_normal_outside_the_strict_lower_triangle_are_another_
     np.testing.assert_array_equal(other.log_prob(z), q.log_prob(z))
 
 
-@pytest.mark.parametrize("name", [name for name in posteriors.POSTERIORS if name not in ("diagonal", "full")])
+@pytest.mark.parametrize("name", [name for name in POSTERIORS if name not in ("diagonal", "full")])
 def test_a_flow_is_fitted_as_a_flow_and_comes_nearer_than_the_best_diagonal_normal(name):
     """Networks and all: a linear flow would suffice for a posterior that is normal."""
     settings = Settings((6, 1, 1), latent_dim=3, posterior=name, num_flows=2, flow_hidden_size=8)
-    family = posteriors.POSTERIORS[name](settings)
+    family = POSTERIORS[name].function(settings)
     networks = family.init(jax.random.key(1))
 
     def posterior(params, batch):

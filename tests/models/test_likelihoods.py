@@ -22,12 +22,14 @@ from vae.datasets import Dataset, Split, images
 from vae.evaluation import importance as evaluation
 from vae.models import checks, likelihoods
 from vae.models import model as models
-from vae.settings import LIKELIHOODS, Hyperparameters, Settings
+from vae.models.table import DENSITY, LIKELIHOODS, MASSES
+from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 from vae.training import fit, loop
 from vae.training import step as training
 
 SHAPE = (2, 3, 2)
+OF_DENSITY, OF_MASSES = ([name for name, row in LIKELIHOODS.items() if row.of == kind] for kind in (DENSITY, MASSES))
 FAMILIES = {
     **{name: {"likelihood": name} for name in LIKELIHOODS},
     "normal with a fixed scale": {"likelihood": "normal", "scale": 0.1},
@@ -51,8 +53,8 @@ def initialized(name):
 
 
 def test_every_name_has_its_likelihood():
-    assert tuple(likelihoods.LIKELIHOODS) == LIKELIHOODS
-    assert {*likelihoods.DENSITIES, *likelihoods.MASSES} == {*LIKELIHOODS} - {"bernoulli"}
+    assert all(LIKELIHOODS[name].function is getattr(likelihoods, name) for name in LIKELIHOODS)
+    assert {*OF_DENSITY, *OF_MASSES} == {*LIKELIHOODS} - {"bernoulli"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -97,7 +99,7 @@ def test_every_likelihood_broadcasts_x_over_samples_and_keeps_the_shape_of_image
         assert all(image.min() >= 0 and image.max() <= 1 for image in (mean, sample))
 
 
-@pytest.mark.parametrize("name", likelihoods.MASSES)
+@pytest.mark.parametrize("name", OF_MASSES)
 def test_outputs_of_a_value_are_its_own_in_every_row_column_and_channel(name):
     """Changing x in one place changes log p by that value's own mass: outputs are not mixed up between channels."""
     model, params, _ = initialized(name)
@@ -156,22 +158,22 @@ def data(values, binary=False):
     return Dataset("mine", Split(values), Split(values[:0]), Split(values[:1]), binary)
 
 
-@pytest.mark.parametrize("likelihood", likelihoods.DENSITIES)
+@pytest.mark.parametrize("likelihood", OF_DENSITY)
 @pytest.mark.parametrize("binarization", ["dynamic", "fixed", "threshold", "none"])
 def test_a_density_of_black_and_white_pixels_is_refused(likelihood, binarization):
     """It has no upper bound: a σ towards 0 at each of two values, a logit towards infinity."""
     binary = binarization == "none"
     with pytest.raises(checks.LikelihoodError) as caught:
         checks.check_data(likelihood, data(BLACK_AND_WHITE if binary else GREY, binary), binarization)
-    expected = "no upper bound; use --likelihood=bernoulli" + ("" if binary else ", or --binarization=none")
+    expected = "no upper bound; use `likelihood=bernoulli`" + ("" if binary else ", or `binarization=none`")
     assert str(caught.value).endswith(expected)
 
 
-@pytest.mark.parametrize("likelihood", likelihoods.MASSES)
+@pytest.mark.parametrize("likelihood", OF_MASSES)
 def test_masses_of_256_values_are_refused_for_binarised_data_and_for_values_between(likelihood):
-    with pytest.raises(checks.LikelihoodError, match="these pixels are black or white; use --likelihood=bern"):
+    with pytest.raises(checks.LikelihoodError, match="these pixels are black or white; use `likelihood=bern"):
         checks.check_data(likelihood, data(GREY), "dynamic")
-    with pytest.raises(checks.LikelihoodError, match="mine has values between them; use --likelihood=cont"):
+    with pytest.raises(checks.LikelihoodError, match="mine has values between them; use `likelihood=cont"):
         checks.check_data(likelihood, data(BETWEEN), "none")
     checks.check_data(likelihood, data(GREY), "none")
 
@@ -187,7 +189,7 @@ def test_values_outside_of_0_and_1_are_for_the_normal_alone(likelihood, value):
 
 
 def test_what_fits_is_not_refused():
-    for likelihood in ("bernoulli", *likelihoods.DENSITIES):
+    for likelihood in ("bernoulli", *OF_DENSITY):
         checks.check_data(likelihood, data(GREY), "none")
         checks.check_data(likelihood, data(BETWEEN), "none")
     for binarization in ("dynamic", "fixed", "threshold", "none"):

@@ -11,7 +11,8 @@ import pytest
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.models import model as models
 from vae.models.normals import DiagonalNormal, FullNormal, standard_normal
-from vae.settings import POSTERIORS, Settings
+from vae.models.table import POSTERIORS
+from vae.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -13,7 +13,8 @@ import scipy.stats
 from vae.models import model as models
 from vae.models.normals import DiagonalNormal
 from vae.models.priors import MixturePrior
-from vae.settings import PRIORS, Settings
+from vae.models.table import PRIORS
+from vae.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("float64")
 

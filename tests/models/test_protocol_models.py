@@ -11,7 +11,7 @@ from vae import objectives
 from vae.evaluation import importance as evaluation
 from vae.models import model as models
 from vae.models import protocols
-from vae.objectives.estimators import ESTIMATORS
+from vae.objectives.table import ESTIMATORS
 from vae.settings import Hyperparameters, Settings
 
 TINY = {"hidden_sizes": (4,), "latent_dim": 3, "num_flows": 2, "flow_hidden_size": 5, "prior_components": 3}

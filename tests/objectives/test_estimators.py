@@ -11,8 +11,8 @@ from vae import objectives
 from vae.models.distributions import Normal
 from vae.models.model import Batch, Model
 from vae.models.normals import DiagonalNormal
-from vae.objectives.bounds import BOUNDS, GROUPED
 from vae.objectives.estimators import diagonal_of_hessian
+from vae.objectives.table import BOUNDS, OBJECTIVES
 from vae.settings import Hyperparameters, Settings
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -56,7 +56,7 @@ def params_at(loc, scale):
 
 def gradients(name, estimator, num_samples, loc=0.2, scale=1.1, num_draws=40_000, seed=0, model=None):
     """The gradient in (loc, log_scale, shift) of each of `num_draws` independent estimates: [N, 3]."""
-    groups = 2 if name in GROUPED else 1
+    groups = 2 if OBJECTIVES[name].grouped else 1
     settings = Settings((1, 1, 1), objective=name, estimator=estimator, num_samples=num_samples, num_groups=groups)
     objective, model = objectives.build(settings), model or pair()
     params, batch = params_at(loc, scale), Batch(jnp.zeros((1, 1, 1, 1)))
@@ -247,7 +247,7 @@ def test_a_prior_that_shares_the_encoders_weights_is_trained_by_both_bounds_of_p
 def test_the_diagonal_of_the_hessian_of_iwae_is_known():
     log_w = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
     w = jax.nn.softmax(log_w, axis=0)
-    np.testing.assert_allclose(diagonal_of_hessian(BOUNDS["iwae"], log_w), w - w**2, rtol=1e-10)
+    np.testing.assert_allclose(diagonal_of_hessian(BOUNDS["iwae"].function, log_w), w - w**2, rtol=1e-10)
 
 
 def test_dreg_of_iwae_weighs_the_samples_paths_by_squared_weights():

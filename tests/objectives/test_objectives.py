@@ -11,8 +11,7 @@ from tests.oracles.linear_gaussian import LinearGaussian
 from vae import objectives
 from vae.models import model as models
 from vae.objectives import BOUNDS, OBJECTIVES, REFUSED, ObjectiveError
-from vae.objectives.bounds import GROUPED
-from vae.objectives.estimators import ESTIMATORS
+from vae.objectives.table import ESTIMATORS
 from vae.settings import Hyperparameters, Settings
 
 NO_NUMBERS = Hyperparameters()
@@ -29,7 +28,7 @@ def settings_for(name, estimator="reparameterized", num_samples=1, image_shape=(
         "objective": name,
         "estimator": estimator,
         "num_samples": num_samples,
-        "num_groups": 2 if name in GROUPED else 1,
+        "num_groups": 2 if OBJECTIVES[name].grouped else 1,
         "latent_dim": LATENT_DIM,
         "discriminator_sizes": (5,),
     }
@@ -124,7 +123,7 @@ def test_too_few_samples_or_groups_without_effect_are_refused(settings, reason):
 NUMBERS = {
     name: [
         field
-        for field in objectives.reads(name)
+        for field in OBJECTIVES[name].fields
         if field in Hyperparameters._fields and not field.startswith("discriminator_")
     ]
     for name in OBJECTIVES

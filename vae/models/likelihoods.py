@@ -1,6 +1,7 @@
 """p(x|z): from the decoder's raw outputs to a distribution of images.
 
-To add one: write its density in distributions.py and a row in `LIKELIHOODS`.
+To add one: a function as `bernoulli` below, with its density if distributions.py lacks it, and a row in `LIKELIHOODS`
+of table.py.
 """
 
 from __future__ import annotations
@@ -29,11 +30,6 @@ from vae.models.distributions import (
     unbounded,
 )
 from vae.settings import Settings
-
-# What log p(x|z) is the logarithm of: a density on values in [0, 1], or the masses of the 256 values k/255.
-DENSITIES = ("continuous_bernoulli", "normal")
-MASSES = ("discretized_logistic", "logistic_mixture", "categorical")
-
 
 LEAST_SPREAD = 0.001  # images that are all alike would have a scale of 0
 
@@ -234,13 +230,3 @@ def categorical(settings: Settings) -> Likelihood:
         return Independent(Categorical(outputs_first(add_bias(raw, params["bias"]), MAX_VALUE + 1)))
 
     return Likelihood(MAX_VALUE + 1, init, distribution)
-
-
-LIKELIHOODS: dict[str, Callable[[Settings], Likelihood]] = {
-    "bernoulli": bernoulli,
-    "continuous_bernoulli": continuous_bernoulli,
-    "normal": normal,
-    "discretized_logistic": discretized_logistic,
-    "logistic_mixture": logistic_mixture,
-    "categorical": categorical,
-}

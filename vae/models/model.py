@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vae.models import networks
 from vae.models.checks import check_images
-from vae.models.likelihoods import LIKELIHOODS
-from vae.models.posteriors import CANNOT_SCORE, POSTERIORS, two_layers
-from vae.models.priors import PRIORS
+from vae.models.posteriors import two_layers
 from vae.models.priors import two_layers as two_layers_prior
 from vae.models.protocols import Batch, CheckImages, Init, LikelihoodOf, PosteriorOf, PriorOf
+from vae.models.table import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
+from vae.options import load
 from vae.settings import Settings
 
 
@@ -70,20 +69,21 @@ def check(settings: Settings) -> None:
             f"the prior of two stochastic layers is N(0, I) above and learned below: prior {prior} goes with "
             "upper_latent_dim 0 only"
         )
-    if prior == "vamp" and posterior in CANNOT_SCORE:
+    if PRIORS[prior].encodes and not can_score(settings):
         raise ModelError(f"a VampPrior scores z under q(z|u), which posterior {posterior} cannot; use another")
-    if prior == "vamp" and settings.num_classes:
+    if PRIORS[prior].encodes and settings.num_classes:
         raise ModelError("the pseudo-inputs of a VampPrior have no class; use another prior for a conditional model")
-    for part, name in (("posterior", posterior), ("prior", prior)):
-        if name in ("iaf", "realnvp", "flow") and settings.latent_dim < 2:
+    for part, name, row in (("posterior", posterior, POSTERIORS[posterior]), ("prior", prior, PRIORS[prior])):
+        if settings.latent_dim < row.least_latent_dim:
             raise ModelError(
-                f"{part} {name} changes one latent dimension given another; it needs a latent_dim of 2 or more"
+                f"{part} {name} changes one latent dimension given another; it needs a latent_dim of "
+                f"{row.least_latent_dim} or more"
             )
 
 
 def can_score(settings: Settings) -> bool:
     """Whether q.log_prob(z) exists, which the stl, dreg and score estimators need."""
-    return settings.posterior not in CANNOT_SCORE
+    return POSTERIORS[settings.posterior].can_score
 
 
 def has_closed_form_kl(settings: Settings) -> bool:
@@ -100,12 +100,12 @@ def has_closed_form_kl(settings: Settings) -> bool:
 def build(settings: Settings) -> Model:
     """The model that `settings` describe; raises ModelError where they make no sense."""
     check(settings)
-    encoder_class, decoder_class = networks.NETWORKS[settings.network]
-    likelihood_family = LIKELIHOODS[settings.likelihood](settings)
-    posterior_family = (two_layers if settings.upper_latent_dim else POSTERIORS[settings.posterior])(settings)
-    prior_family = (two_layers_prior if settings.upper_latent_dim else PRIORS[settings.prior])(settings)
-    encoder = encoder_class(settings, posterior_family.num_outputs)
-    decoder = decoder_class(settings, likelihood_family.outputs_per_channel)
+    network = NETWORKS[settings.network]
+    likelihood_family = LIKELIHOODS[settings.likelihood].function(settings)
+    posterior_family = (two_layers if settings.upper_latent_dim else POSTERIORS[settings.posterior].function)(settings)
+    prior_family = (two_layers_prior if settings.upper_latent_dim else PRIORS[settings.prior].function)(settings)
+    encoder = network.function(settings, posterior_family.num_outputs)
+    decoder = load(network.decoder)(settings, likelihood_family.outputs_per_channel)
 
     def init(key, batch, spread=1.0):
         key_encoder, key_decoder, key_posterior, key_prior = jax.random.split(key, 4)

@@ -1,6 +1,7 @@
 """Encoders and decoders, as Flax Linen modules. Glorot-uniform weights, zero biases.
 
-The only file that imports flax. Shapes: K samples, B batch, H W C image, D latent, N outputs; decoders take any
+To add a network: two modules as `MLPEncoder` and `MLPDecoder`, and a row in `NETWORKS` of table.py. The only file that
+imports flax. Shapes: K samples, B batch, H W C image, D latent, N outputs; decoders take any
 leading axes.
 """
 
@@ -17,9 +18,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from vae.models.table import ACTIVATIONS
 from vae.settings import Settings
 
-ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
 _glorot = nn.initializers.glorot_uniform()
 
 
@@ -88,7 +89,7 @@ class MLPEncoder(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"], labels: Float[Array, "B classes"] | None = None
     ) -> Float[Array, "B N"]:
-        activation = ACTIVATIONS[self.settings.activation]
+        activation = ACTIVATIONS[self.settings.activation].function
         x = x.reshape(x.shape[0], -1)
         if labels is not None:
             x = jnp.concatenate([x, labels], axis=-1)
@@ -105,7 +106,7 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B H W N"]:
-        activation = ACTIVATIONS[self.settings.activation]
+        activation = ACTIVATIONS[self.settings.activation].function
         height, width, num_channels = self.settings.image_shape
         for size in self.settings.hidden_sizes[::-1]:
             z = activation(_dense(self.settings, size)(z))
@@ -123,7 +124,7 @@ class ConvEncoder(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"], labels: Float[Array, "B classes"] | None = None
     ) -> Float[Array, "B N"]:
-        activation = ACTIVATIONS[self.settings.activation]
+        activation = ACTIVATIONS[self.settings.activation].function
         for channels in self.settings.channels:
             x = activation(_conv(self.settings, channels, strides=2)(x))
         return MLPEncoder(self.settings, self.num_outputs)(x, labels)
@@ -137,7 +138,7 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B H W N"]:
-        settings, activation = self.settings, ACTIVATIONS[self.settings.activation]
+        settings, activation = self.settings, ACTIVATIONS[self.settings.activation].function
         height, width, num_channels = settings.image_shape
         leading, z = z.shape[:-1], z.reshape(-1, z.shape[-1])
         for size in settings.hidden_sizes[::-1]:
@@ -173,7 +174,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B N"]:
-        activation = ACTIVATIONS[self.settings.activation]
+        activation = ACTIVATIONS[self.settings.activation].function
         for size in self.hidden_sizes:
             z = activation(_dense(self.settings, size)(z))
         return _dense(self.settings, self.num_outputs)(z)
@@ -214,9 +215,3 @@ def _masked_dense(features: int, mask: np.ndarray | None, kernel_init: Any = _gl
         return lax.dot_general(lhs, kernel if mask is None else jnp.where(mask, kernel, 0), *args, **kwargs)
 
     return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general)
-
-
-NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
-    "mlp": (MLPEncoder, MLPDecoder),
-    "conv": (ConvEncoder, ConvDecoder),
-}

@@ -1,8 +1,7 @@
 """What q(z|x) can be: pytrees that can be sampled and scored. Shapes: K samples, B batch, D latent.
 
 Every leaf is an array, the weights of the networks inside q among them: `lax.stop_gradient(q)` holds all of q, and only
-q. To add one: the pytree, a function of the settings as `diagonal` below, a row in `POSTERIORS`, its name in
-settings.py.
+q. To add one: the pytree, a function of the settings as `diagonal` below, and a row in `POSTERIORS` of table.py.
 """
 
 from __future__ import annotations
@@ -139,13 +138,3 @@ def no_networks(key) -> dict[str, Any]:
     """The `init` of a posterior without networks of its own."""
     del key
     return {}
-
-
-POSTERIORS: dict[str, Callable[[Settings], Posterior]] = {
-    "diagonal": diagonal,
-    "full": full,
-    "planar": planar,
-    "iaf": iaf,
-    "realnvp": realnvp,
-}
-CANNOT_SCORE = ("planar",)  # their q.log_prob is None

@@ -1,6 +1,6 @@
 """What p(z) can be, of the same interface as q(z|x), with B = 1. Shapes: K samples, P components, D latent.
 
-To add one: the pytree, a function of the settings as `standard` below, a row in `PRIORS`, its name in settings.py.
+To add one: the pytree, a function of the settings as `standard` below, and a row in `PRIORS` of table.py.
 """
 
 from __future__ import annotations
@@ -153,11 +153,3 @@ def two_layers(settings: Settings) -> Prior:
         return TwoLayersPrior(standard_normal(settings.upper_latent_dim), lower)
 
     return Prior(init, distribution)
-
-
-PRIORS: dict[str, Callable[[Settings], Prior]] = {
-    "standard": standard,
-    "mixture": mixture,
-    "vamp": vamp,
-    "flow": flow,
-}

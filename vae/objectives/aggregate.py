@@ -41,7 +41,7 @@ def pairwise_log_q(q, z: Float[Array, "B D"]) -> Float[Array, "B B D"]:
     """log q(z_i|x_j) of each dimension, at [i, j]; raises ObjectiveError where q has no density of a dimension."""
     log_q = q.log_prob_per_dimension(z[:, None])
     if log_q is None:
-        raise ObjectiveError("beta_tcvae needs the density of each dimension of q(z|x); use --posterior=diagonal")
+        raise ObjectiveError("beta_tcvae needs the density of each dimension of q(z|x); use `posterior=diagonal`")
     return log_q
 
 
@@ -77,7 +77,7 @@ def means(latents: Latents) -> Float[Array, "B D"]:
     """E[z|x]; raises ObjectiveError where the posterior has no mean in closed form."""
     one_layer(latents.z)
     if latents.q.mean is None:
-        raise ObjectiveError("DIP-VAE needs the mean of q(z|x), which this posterior has not; use --posterior=diagonal")
+        raise ObjectiveError("DIP-VAE needs the mean of q(z|x), which this posterior has not; use `posterior=diagonal`")
     return latents.q.mean
 
 
@@ -158,5 +158,5 @@ def mmd_squared(
 def one_layer(z) -> Float[Array, "K B D"]:
     """z, of a model with one stochastic layer; raises ObjectiveError for others."""
     if not isinstance(z, jax.Array):
-        raise ObjectiveError("this objective is defined for one stochastic layer; use --upper_latent_dim=0")
+        raise ObjectiveError("this objective is defined for one stochastic layer; use `upper_latent_dim=0`")
     return z

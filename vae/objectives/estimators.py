@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae.models.model import Batch, Model, Weighted, score_samples
+from vae.models.model import Batch, Model, score_samples
 
 Bound = Callable[[Float[Array, "S B"]], Float[Array, "B"]]
 
@@ -76,14 +76,6 @@ def score(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
     signal = bound(log_w)[None] - baseline
     surrogate = bound(weighted.log_w) + (signal * weighted.log_q_z_given_x).sum(0)
     return surrogate.mean(), weighted
-
-
-ESTIMATORS: dict[str, Callable[..., tuple[Float[Array, ""], Weighted]]] = {
-    "reparameterized": reparameterized,
-    "stl": stl,
-    "dreg": dreg,
-    "score": score,
-}
 
 
 def diagonal_of_hessian(bound: Bound, log_w: Float[Array, "S B"]) -> Float[Array, "S B"]:

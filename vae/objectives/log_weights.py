@@ -10,19 +10,20 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vae.models.model import Model, Weighted, score_samples
-from vae.objectives.bounds import BOUNDS, GROUPED, iwae
-from vae.objectives.estimators import ESTIMATORS, reparameterized
-from vae.objectives.objective import Objective, no_parameters, numbers_for
+from vae.objectives.bounds import iwae
+from vae.objectives.estimators import reparameterized
+from vae.objectives.objective import Objective, no_parameters, values_for
+from vae.objectives.table import BOUNDS, ESTIMATORS
 from vae.settings import Hyperparameters, Settings
 
 
-def from_log_weights(name: str, settings: Settings) -> Objective:
-    """The objective of `BOUNDS[name]` with M·K samples and the gradient estimator of `settings`."""
-    estimator, num_samples = ESTIMATORS[settings.estimator], settings.num_groups * settings.num_samples
+def from_log_weights(settings: Settings) -> Objective:
+    """The bound of `settings.objective` with M·K samples and the gradient estimator of `settings`."""
+    estimator, num_samples = ESTIMATORS[settings.estimator].function, settings.num_groups * settings.num_samples
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
         del step
-        bound = on_log_weights(name, settings, hyperparameters)
+        bound = on_log_weights(settings.objective, settings, hyperparameters)
         q = model.posterior(params, batch)
         z, log_q = q.sample_and_log_prob(key, num_samples)
         surrogate, weighted = estimator(params, model, batch, q, z, log_q, bound)
@@ -33,7 +34,7 @@ def from_log_weights(name: str, settings: Settings) -> Objective:
 
 def piwae(settings: Settings) -> Objective:
     """The decoder maximises IWAE with M·K samples, the encoder MIWAE (Rainforth et al. 2018); reports the former."""
-    estimator, num_samples = ESTIMATORS[settings.estimator], settings.num_groups * settings.num_samples
+    estimator, num_samples = ESTIMATORS[settings.estimator].function, settings.num_groups * settings.num_samples
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
         del hyperparameters, step
@@ -76,13 +77,12 @@ def rws(settings: Settings) -> Objective:
 
 
 def on_log_weights(name: str, settings: Settings, hyperparameters: Hyperparameters):
-    """`BOUNDS[name]` as a function of flat log-weights [M·K, B], with its hyperparameters filled in."""
-    bound = BOUNDS[name]
-    numbers = numbers_for(bound, settings, hyperparameters)
-    if name not in GROUPED:
-        return lambda log_w: bound(log_w, **numbers)
+    """`BOUNDS[name]` as a function of flat log-weights [M·K, B], with its options filled in."""
+    bound, values = BOUNDS[name].function, values_for(BOUNDS[name], settings, hyperparameters)
+    if not BOUNDS[name].grouped:
+        return lambda log_w: bound(log_w, **values)
     groups = settings.num_groups, settings.num_samples
-    return lambda log_w: bound(log_w.reshape(*groups, log_w.shape[-1]), **numbers)
+    return lambda log_w: bound(log_w.reshape(*groups, log_w.shape[-1]), **values)
 
 
 def metrics(weighted: Weighted) -> dict[str, Float[Array, "B"]]:

@@ -1,20 +1,18 @@
-"""What an objective is. Shapes: B batch."""
+"""What an objective is, and how one is made of settings. Shapes: B batch."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Int, Key
 
-from vae.models.model import Batch, Model, sum_layers
+from vae.models.model import Batch, Model, can_score, sum_layers
 from vae.models.protocols import ApproximatePosterior, Layers, Params, PriorDistribution
+from vae.models.table import POSTERIORS
+from vae.objectives.table import ESTIMATORS, OBJECTIVES, ObjectiveRow
+from vae.options import load
 from vae.settings import Hyperparameters, Settings
-
-FIELDS = {*Hyperparameters._fields, *(field.name for field in dataclasses.fields(Settings))}
 
 
 class ObjectiveError(ValueError):
@@ -89,20 +87,47 @@ class Latents(NamedTuple):
         return sum_layers(jax.tree.map(lambda kl: kl.sum(-1), self.kl_per_dimension))
 
 
+def build(settings: Settings) -> Objective:
+    """The objective of `settings`; raises ObjectiveError if it makes no sense. A new run has to pass `check` too."""
+    name, estimator = settings.objective, settings.estimator
+    if name not in OBJECTIVES:  # a file may hold any text
+        raise ObjectiveError(f"there is no objective {name[:60]!r}; the objectives are {', '.join(OBJECTIVES)}")
+    row, how = OBJECTIVES[name], ESTIMATORS[estimator]
+    samples = settings.num_samples * settings.num_groups
+    if reason := row.refuses.get(estimator):
+        raise ObjectiveError(f"the estimator {estimator} is not possible for the objective {name}: {reason}")
+    if (how.needs_density or row.needs_density) and not can_score(settings):
+        by_networks = [other for other, one in POSTERIORS.items() if one.can_score and one.options]
+        raise ObjectiveError(
+            f"the posterior {settings.posterior} can be sampled, but cannot give the density of a given z, which "
+            f"{name if row.needs_density else f'the estimator {estimator}'} needs; "
+            f"use `posterior={' or '.join(by_networks)}`"
+        )
+    if samples < how.least_samples:
+        raise ObjectiveError(
+            f"the {estimator} estimator compares samples with each other: it needs num_samples of {how.least_samples} "
+            "or more"
+        )
+    if samples <= row.leaves_out:
+        raise ObjectiveError(
+            f"{name} leaves {row.leaves_out} samples out: it needs a num_samples above that, got {samples}"
+        )
+    if settings.num_groups > 1 and not row.grouped:
+        grouped = [other for other, one in OBJECTIVES.items() if one.grouped]
+        raise ObjectiveError(f"num_groups has no effect with the objective {name}; only with {' and '.join(grouped)}")
+    return load(row.builder)(settings)
+
+
 def no_parameters(key, model) -> dict[str, Any]:
     """The `init` of an objective that trains nothing of its own."""
     del key, model
     return {}
 
 
-def fields_of(function: Callable[..., Any]) -> list[str]:
-    """The fields of `Settings` and `Hyperparameters` that a bound or a regulariser asks for, by its signature."""
-    return [name for name in inspect.signature(function).parameters if name in FIELDS]
-
-
-def numbers_for(function: Callable[..., Any], settings: Settings, hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """The value of each of `fields_of(function)`."""
+def values_for(row: ObjectiveRow, settings: Settings, hyperparameters: Hyperparameters) -> dict[str, Any]:
+    """The arguments of a row's function: the value of each field that it reads. M is in the shape of log-weights."""
     return {
         name: getattr(hyperparameters if name in Hyperparameters._fields else settings, name)
-        for name in fields_of(function)
+        for name in row.fields
+        if name != "num_groups"
     }

@@ -1,22 +1,19 @@
 """Objectives of the form reconstruction − Σ_i weight_i · term_i, each as its equation. Nats, per example.
 
-A regulariser is a function `name(latents, **numbers) -> {term: (weight, [B])}`, whose numbers are fields of `Settings`
-or `Hyperparameters` (and `key`, where it draws something); its unweighted terms are what is logged. Those that compare
-the posteriors of a batch with each other are in aggregate.py; the table is in __init__.py. Shapes: K samples, B batch,
-D latent.
+A regulariser is a function `name(latents, **options) -> {term: (weight, [B])}`, whose options are those of its row in
+`REGULARIZERS` of table.py (and `key`, if it draws something); its unweighted terms are what is logged. Those that
+compare the posteriors of a batch with each other are in aggregate.py. Shapes: K samples, B batch, D latent.
 """
 
 from __future__ import annotations
-
-import inspect
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae.models.model import Model, sum_layers
-from vae.objectives.objective import Latents, Objective, ObjectiveError, Scalar, Terms, no_parameters, numbers_for
+from vae.objectives.objective import Latents, Objective, ObjectiveError, Scalar, Terms, no_parameters, values_for
+from vae.objectives.table import REGULARIZERS
 from vae.settings import Settings
 
 
@@ -94,15 +91,15 @@ def free_bits(latents: Latents, free_nats: Scalar, free_bits_group_size: int) ->
     return {"free_bits_kl": (1.0, sum_layers(jax.tree.map(of_layer, latents.kl_per_dimension)))}
 
 
-def regularized(regularizer: Callable[..., Terms], settings: Settings) -> Objective:
+def regularized(settings: Settings) -> Objective:
     """reconstruction − Σ_i weight_i · term_i, differentiated through reparameterised samples."""
-    draws = "key" in inspect.signature(regularizer).parameters
+    row = REGULARIZERS[settings.objective]
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
-        key_z, key_terms = jax.random.split(key) if draws else (key, None)
+        key_z, key_terms = jax.random.split(key) if row.draws else (key, None)
         latents, reconstruction = encode(key_z, params, model, batch, step, settings.num_samples)
-        numbers = numbers_for(regularizer, settings, hyperparameters) | ({"key": key_terms} if draws else {})
-        terms = regularizer(latents, **numbers)
+        drawn_with = {"key": key_terms} if row.draws else {}
+        terms: Terms = row.function(latents, **values_for(row, settings, hyperparameters), **drawn_with)
         bound = reconstruction - penalty(terms)
         return bound.mean(), bound, logged(latents, reconstruction, terms)
 

@@ -11,20 +11,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vae.objectives import reads
+from vae.objectives.table import OBJECTIVES
 from vae.runs.config import Config
 
 # Fields of a Config and its Settings that say which images a held-out bound is of, and the likelihood of what.
 IMAGES = ("dataset", "image_size", "image_shape", "validation", "binarization", "likelihood", "num_classes")
-# Their bounds are sums over latent dimensions, or statistics of a batch.
-OF_SIZES = ("free_bits", "beta_tcvae", "dip_i", "dip_ii", "info", "factor")
 SIZES = ("batch_size", "latent_dim", "upper_latent_dim")
 
 
 def of_bound(objective: str) -> list[str]:
     """The fields that change what the bound of `objective` means."""
-    own = ["objective", "num_samples", "num_groups", *reads(objective)]
-    return [*own, *SIZES] if objective in OF_SIZES else own
+    row = OBJECTIVES[objective]
+    return ["objective", "num_samples", *row.fields, *(SIZES if row.of_sizes else ())]
 
 
 def as_held_out(name: str, value: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+from vae.objectives.table import OBJECTIVES
 from vae.settings import Hyperparameters, Settings
 
-OF_ONE_SAMPLE = ("iwae", "ciwae", "renyi", "vr_max", "miwae", "piwae")  # with K·M = 1 they are log w
 NAMES = {"elbo": "the ELBO", "elbo_mc": "the ELBO", "iwae": "the IWAE bound"}
 
 
@@ -20,27 +20,13 @@ class Same(NamedTuple):
 
 def same_as(settings: Settings, numbers: Hyperparameters) -> Same | None:
     """The simpler objective that this one is with its settings, bound and gradient; None if it is one of its own."""
-    name, num_samples, num_groups = settings.objective, settings.num_samples, settings.num_groups
-    if name in OF_ONE_SAMPLE and num_samples * num_groups == 1:
+    row = OBJECTIVES.get(settings.objective)
+    if row is None:
+        return None
+    if row.of_one_sample and settings.num_samples * settings.num_groups == 1:
         return Same("elbo_mc", "num_samples=1")
-    if name == "miwae" and num_samples == 1:
-        return Same("elbo_mc", "num_samples=1")
-    if name in ("miwae", "piwae") and num_groups == 1:
-        return Same("iwae", "num_groups=1")
-    special = {
-        "ciwae": [("iwae", {"ciwae_beta": 0}), ("elbo_mc", {"ciwae_beta": 1})],
-        "renyi": [("iwae", {"alpha": 0}), ("elbo_mc", {"alpha": 1})],
-        "beta": [("elbo", {"beta": 1})],
-        "warmup": [("elbo", {"warmup_steps": 0})],
-        "free_bits": [("elbo", {"free_nats": 0})],
-        "beta_tcvae": [("elbo_mc", {"mi_weight": 1, "tc_weight": 1, "dimension_weight": 1})],
-        "dip_i": [("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0})],
-        "dip_ii": [("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0})],
-        "info": [("elbo", {"info_alpha": 0, "info_lambda": 1})],
-        "factor": [("elbo", {"factor_gamma": 0})],
-    }
-    for other, values in special.get(name, []):
-        if all(getattr(numbers, field) == value for field, value in values.items()):
+    for other, values in row.same_as:
+        if all(getattr(numbers, field, getattr(settings, field, None)) == value for field, value in values.items()):
             return Same(other, ", ".join(f"{field}={value}" for field, value in values.items()))
     return None
 
@@ -61,12 +47,12 @@ def remarks(settings: Settings, numbers: Hyperparameters) -> list[str]:
     """One line each: what a run with these settings and numbers is, where its name says otherwise."""
     found, name = [], settings.objective
     if same := same_as(settings, numbers):
-        remedy = "; a tighter bound takes more samples, as --num_samples=50" if same.because == "num_samples=1" else ""
+        remedy = "; a tighter bound takes more samples, as `num_samples=50`" if same.because == "num_samples=1" else ""
         found.append(f"{name} with {same.because} is {NAMES[same.objective]}{remedy}")
     elif name == "info" and numbers.info_alpha <= 0:
         found.append(
             f"info with info_alpha={numbers.info_alpha:g} values mutual information no more than the ELBO does; "
-            "--info_alpha=1 leaves it free, as the MMD-VAE of the paper"
+            "`info_alpha=1` leaves it free, as the MMD-VAE of the paper"
         )
     if name == "beta_tcvae" and settings.prior != "standard":
         found.append(

@@ -1,0 +1,87 @@
+"""configuration.py: from values by name to a run's Config, without flags."""
+
+import pytest
+
+from experiments.flags import configuration as flag_configuration
+from experiments.flags.parsing import with_dashes
+from tests.flag_samples import parsed
+from tests.run_samples import digits
+from vae.configuration import ConfigurationError, resolve
+from vae.presets import PRESETS
+from vae.settings import Hyperparameters, Settings
+
+STEPS_PER_EPOCH = 1294 // 100
+
+
+def refusal(**values) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(values, digits())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_not_given_takes_its_default():
+    config = resolve({"dataset": "digits"}, digits())
+    assert config.settings == Settings((8, 8, 1))
+    in_steps = {"warmup_steps": 10.0 * STEPS_PER_EPOCH, "capacity_steps": 10.0 * STEPS_PER_EPOCH}
+    assert config.hyperparameters == Hyperparameters(**in_steps)
+    assert (config.dataset, config.epochs, config.seed, config.validation) == ("digits", 20, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "flags"),
+    [
+        ({"objective": "renyi", "alpha": -2, "num_samples": 5}, "--objective=renyi --alpha=-2 --num_samples=5"),
+        ({"network": "conv", "channels": (8, 4), "hidden_sizes": []}, "--network=conv --channels=8,4 --hidden_sizes="),
+        ({"likelihood": "normal", "scale": 0.1}, "--likelihood=normal --scale=0.1"),
+        ({"likelihood": "normal", "scale": "optimal"}, "--likelihood=normal --scale=optimal"),
+        ({"likelihood": "normal"}, "--likelihood=normal"),
+        (
+            {"schedule": "stages", "stage_epochs": ["1", "2"], "stage_factors": [1, 0.5]},
+            "--schedule=stages --stage_epochs=1,2 --stage_factors=1,0.5",
+        ),
+        ({"objective": "warmup", "warmup_shape": "cyclical"}, "--objective=warmup --warmup_shape=cyclical"),
+        ({"objective": "dip_ii", "conditional": True}, "--objective=dip_ii --conditional"),
+        (PRESETS["digits"], "--preset=digits"),
+        ({"schedule": "cosine", "ema_decay": 0.9, "max_gradient_norm": 1}, "--schedule=cosine --ema_decay=.9 "
+         "--max_gradient_norm=1"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_give_the_config_that_the_same_flags_give(values, flags):
+    with parsed("--dataset=digits", *flags.split()) as given:
+        of_flags = flag_configuration.settle(given, {}).config(digits())
+    assert resolve({"dataset": "digits"} | values, digits()) == of_flags
+
+
+def test_a_value_that_is_asked_for_wins_over_its_preset_which_may_have_no_effect():
+    asked = {"upper_latent_dim": 0, "latent_dim": 3}
+    config = resolve(PRESETS["burda2016_fixed_l2"] | asked, digits(), given=asked)
+    assert (config.settings.latent_dim, config.settings.objective) == (3, "elbo_mc")
+    assert "`upper_hidden_sizes` has no effect" in refusal(**PRESETS["burda2016_fixed_l2"] | asked)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"lerning_rate": 1e-3}, "unknown option 'lerning_rate'; did you mean 'learning_rate'?"),
+        ({"objective": "elbow"}, "`objective=elbow`: must be one of: elbo, beta, "),
+        ({"latent_dim": 2.5}, "`latent_dim=2.5`: must be a whole number at least 1"),
+        ({"learning_rate": float("nan")}, "`learning_rate=nan`: must be a finite float32 number above 0"),
+        ({"hidden_sizes": 200}, "`hidden_sizes=200`: must be a list of numbers"),
+        ({"hidden_sizes": ["8", "x"]}, "`hidden_sizes=8,x`: must be a whole number at least 1"),
+        ({"likelihood": "normal", "scale": -1}, "`scale=-1`: must be 'learned', 'optimal' or a positive number"),
+        ({"latent_dim": None}, "`latent_dim=None`: must be a whole number at least 1"),
+        ({"alpha": 0.5}, "`alpha` has no effect with `objective=elbo`; leave it out, or use `objective=renyi`"),
+        ({"schedule": "stages", "stage_epochs": (1, 2)}, "`stage_epochs` has 2 stages and `stage_factors` 4; give one"),
+        ({"likelihood": "categorical", "binarization": None, "num_logistics": 3}, "`num_logistics` has no effect with"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_that_speaks_of_names(values, words):
+    assert refusal(**values).startswith(words)
+
+
+def test_names_are_shown_to_a_user_of_flags_as_flags_and_nothing_else_is():
+    shown = with_dashes("`alpha` has no effect; use `objective=miwae or piwae`; `runs/A b` and 'seed' stay")
+    assert shown == "--alpha has no effect; use --objective=miwae or piwae; `runs/A b` and 'seed' stay"

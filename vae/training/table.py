@@ -1,0 +1,32 @@
+"""How a model is trained: the schedules of the learning rate, and what all runs are asked for.
+
+A schedule's equation stands in step.py, `learning_rate`. Imports neither jax nor numpy.
+"""
+
+from __future__ import annotations
+
+from vae.options import Option, Row, choice, number, numbers, sizes, whole
+
+SCHEDULES = {
+    "constant": Row(),
+    "cosine": Row(),
+    "stages": Row(
+        stage_epochs=sizes(
+            (1, 3, 9, 27), "stages: how many epochs each lasts", static=False, in_epochs=True, unset=()
+        ),
+        stage_factors=numbers(
+            (1, 0.72, 0.52, 0.37), "stages: each one's fraction of `learning_rate`", static=False, unset=()
+        ),
+    ),
+}  # fmt: skip
+TRAINING: dict[str, Option] = {
+    "batch_size": whole(100, "images in a step"),
+    "learning_rate": number(1e-3, "Adam's step size", above=0),
+    "adam_b1": number(0.9, "Adam's decay of the first moment", least=0, below=1),
+    "adam_b2": number(0.999, "Adam's decay of the second moment", least=0, below=1),
+    "adam_epsilon": number(1e-8, "Adam's epsilon", above=0),
+    "schedule": choice("constant", SCHEDULES, "of the learning rate; cosine falls to 0 at `epochs`"),
+    "max_gradient_norm": number(0.0, "clip the gradient to this norm; 0: no clipping", least=0),
+    "ema_decay": number(0.0, "evaluate an exponential moving average of the weights; 0: off", least=0, below=1),
+    "precision": choice("float32", ("float32", "bfloat16"), "operands of matrix products"),
+}
