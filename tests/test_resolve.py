@@ -61,6 +61,15 @@ def test_a_value_that_is_asked_for_wins_over_its_preset_which_may_have_no_effect
     assert "`upper_hidden_sizes` has no effect" in refusal(**PRESETS["burda2016_fixed_l2"] | asked)
 
 
+def test_a_stored_value_that_no_choice_reads_stays_as_it_is_except_where_the_field_is_then_empty():
+    """Runs of before keep it in their config.json, and are resumed only with the same one."""
+    stored = {"dip_diagonal": 10.0, "alpha": 0.3, "warmup_epochs": 2.0, "channels": (8,), "scale": "0.1"}
+    config = resolve(stored, digits(), given=())
+    numbers = config.hyperparameters
+    assert (numbers.dip_diagonal, numbers.alpha, numbers.warmup_steps) == (10.0, 0.3, 2.0 * STEPS_PER_EPOCH)
+    assert (config.settings.channels, config.settings.scale) == ((), None)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

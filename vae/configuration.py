@@ -45,7 +45,7 @@ def resolve(values: Mapping[str, Any], dataset: Dataset, given: Collection[str] 
     steps_per_epoch = max(1, len(dataset.train.images) // values["batch_size"])
     effective = read(PROGRAM, values)
     for name, option in flattened(PROGRAM).items():
-        unread = option.unset is not SAME and name not in effective
+        unread = option.unset is not SAME and option.default is not None and name not in effective
         value = option.unset if unread else _as_field(option, values[name], steps_per_epoch)
         own.setdefault(option.field_name(name), value)
     own["decay_steps"] = float(values["epochs"] * steps_per_epoch) if values["schedule"] == "cosine" else 0.0

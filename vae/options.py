@@ -66,7 +66,7 @@ class Option:
     before: Any = SAME  # what a file of an older format means by not having its field
     field: str | None = None  # its field if that has another name
     field_rule: Rule | None = None  # what its field may be if that differs
-    unset: Any = SAME  # its field's value while no chosen row reads it, and in `Settings()`
+    unset: Any = SAME  # its field's value in `Settings()`, and if it has a default, while no chosen row reads it
 
     def row(self, value: Any) -> Row | None:
         """What `value` is: the row whose options have an effect with it."""

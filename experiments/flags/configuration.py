@@ -81,7 +81,7 @@ def as_flag(value: Any) -> Any:
 
 def since_then() -> dict[str, Any]:
     """The flags that came after the first run folders, each with what it stands for in a folder that lacks it."""
-    return {FIELDS[name].option or name: value for added in ADDED.values() for name, value in added.items()}
+    return {FIELDS[name].option or name: as_flag(value) for added in ADDED.values() for name, value in added.items()}
 
 
 def stored_value(name: str, value: Any) -> Any:
