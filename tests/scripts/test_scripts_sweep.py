@@ -151,7 +151,7 @@ def test_a_random_subset_of_the_grid_is_the_same_at_every_start(scripts, tmp_pat
         ),
         (("--sweep=batch_size=1294,1295",), "cannot be filled from 1294 training images"),
         (("--sweep=dataset=digits,digts",), "unknown data set 'digts'; did you mean 'digits'?"),
-        (("--sweep=num_groups=1,2",), "num_groups has no effect with the objective elbo"),
+        (("--sweep=num_groups=1,2",), "run num_groups=1: --num_groups has no effect with --objective=elbo"),
         (("--sweep=seed=0:2", "--strategy=fast"), "unknown strategy 'fast'"),
     ],
     ids=str,
