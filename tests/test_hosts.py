@@ -146,6 +146,7 @@ def undisturbed(tmp_path_factory, scripts):
     return folder / "x"
 
 
+@pytest.mark.soak
 def test_sigterm_to_one_process_saves_and_ends_all_with_75_and_the_sweep_goes_on(scripts, undisturbed, tmp_path):
     with joined(scripts, 2, tmp_path, "sweep", *LONG, "--devices=1") as started:
         started[0].wait_for("epoch 2/")
@@ -159,7 +160,8 @@ def test_sigterm_to_one_process_saves_and_ends_all_with_75_and_the_sweep_goes_on
     assert (tmp_path / "x/results.csv").read_bytes() == (undisturbed / "results.csv").read_bytes()
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(scripts, undisturbed, tmp_path, killed):
     """By one process with two devices: a sweep is not tied to how many processes there are."""
     with joined(scripts, 2, tmp_path, "sweep", *LONG, "--devices=1") as started:
