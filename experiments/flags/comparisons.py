@@ -89,7 +89,7 @@ def check_number(groups: Sequence[RunGroup], left_out: Sequence[str] = ()) -> No
         return
     from vae.training.record import TrainingFailed
 
-    found = f"there is one objective alone ({groups[0].label})" if groups else "there is no objective"
+    found = f"there is only one objective ({groups[0].label})" if groups else "there is no objective"
     reasons = "".join(f"; left out: {text}" for text in left_out)
     raise (TrainingFailed if left_out else UsageError)(f"{found}; a comparison needs two{reasons}")
 

@@ -143,8 +143,8 @@ def test_one_sample_has_no_stated_error():
 
 @pytest.mark.parametrize("factorises", [True, False])
 def test_a_dimension_wise_kl_that_is_no_sum_of_kls_is_said_to_be_none(factorises):
-    from experiments.command import diagnostics
+    from experiments.command import evaluation_table
 
     parts = decomposition.summarize(decomposition.Decomposition(*np.ones((4, 3, 2))))
-    *_, (name, _, _, note) = diagnostics.rows({"aggregate": {**parts, "prior_factorises": factorises}})
+    *_, (name, _, _, note) = evaluation_table.diagnostic_rows({"aggregate": {**parts, "prior_factorises": factorises}})
     assert (name.strip(), "no sum of KLs" in note) == ("dimension-wise KL", not factorises)

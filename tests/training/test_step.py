@@ -61,7 +61,9 @@ def assert_same_bits(first, second):
 def test_fault_learning_rate_stages_of_3_to_the_i_epochs_are_at_wrong_milestones():
     """Burda et al. (2016): stage i lasts 3^i epochs at 1e-3·10^(−i/7), so it ends at 1, 4, 13, 40, 121, … epochs."""
     h = arrays(
-        Hyperparameters(1e-3, stage_steps=[3**i for i in range(8)], stage_factors=[10 ** (-i / 7) for i in range(8)])
+        Hyperparameters(
+            learning_rate=1e-3, stage_steps=[3**i for i in range(8)], stage_factors=[10 ** (-i / 7) for i in range(8)]
+        )
     )
     rate = jax.jit(lambda step: training.learning_rate("stages", h, step))
     milestones = [0, 1, 4, 13, 40, 121, 364, 1093]
@@ -73,7 +75,7 @@ def test_fault_learning_rate_stages_of_3_to_the_i_epochs_are_at_wrong_milestones
 
 
 def test_cosine_schedule_equals_optax_and_stays_at_zero():
-    h = Hyperparameters(0.02, decay_steps=50.0)
+    h = Hyperparameters(learning_rate=0.02, decay_steps=50.0)
     reference = optax.cosine_decay_schedule(0.02, 50)
     for step in (0, 1, 25, 49, 50, 80):
         rate = training.learning_rate("cosine", h, jnp.int32(step))
@@ -82,9 +84,9 @@ def test_cosine_schedule_equals_optax_and_stays_at_zero():
 
 def test_learning_rates_can_be_vmapped_over():
     rates = jnp.asarray([1e-3, 1e-2])
-    h = Hyperparameters(rates, decay_steps=jnp.asarray([10.0, 20.0]))
+    h = Hyperparameters(learning_rate=rates, decay_steps=jnp.asarray([10.0, 20.0]))
     together = jax.vmap(
-        lambda h: training.learning_rate("cosine", Hyperparameters(h[0], decay_steps=h[1]), jnp.int32(5))
+        lambda h: training.learning_rate("cosine", Hyperparameters(learning_rate=h[0], decay_steps=h[1]), jnp.int32(5))
     )((h.learning_rate, h.decay_steps))
     np.testing.assert_allclose(together, [0.5e-3, 1e-2 * 0.5 * (1 + np.cos(np.pi / 4))], rtol=1e-6)
 

@@ -190,7 +190,7 @@ def _untrusted(path: Path, name: str, what: str) -> CheckpointError:
 
 def _instead(path: Path) -> str:
     others = _others(path.parent, int(path.name))
-    return f"; delete the folder {path} to go on from another checkpoint{others}"
+    return f"; delete the folder {path} to resume from another checkpoint{others}"
 
 
 def _sha256_of_manifest(manifest: dict[str, Any]) -> str:
