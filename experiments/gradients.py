@@ -160,7 +160,8 @@ def trained_subject(workdir: Path) -> tuple[str, GradientSubject]:
     from vae.runs.config import read_config
 
     config, step = read_config(workdir), choose(workdir, FLAGS.checkpoint)
-    model, params, settings = load_run(workdir, step)
+    run = load_run(workdir, step)
+    model, params, settings = run.model, run.params, run.settings
     batch = fixed_batch(options.load_dataset(config.dataset, config.validation, config.image_size), settings)
     return f"{workdir}, step {step}", GradientSubject(model, params, settings, config.hyperparameters, step, batch)
 

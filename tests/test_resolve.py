@@ -74,7 +74,7 @@ def test_a_stored_value_that_no_choice_reads_stays_as_it_is_except_where_the_fie
     ("values", "words"),
     [
         ({"lerning_rate": 1e-3}, "unknown option 'lerning_rate'; did you mean 'learning_rate'?"),
-        ({"objective": "elbow"}, "`objective=elbow`: must be one of: elbo, beta, "),
+        ({"objective": "elbow"}, "unknown objective 'elbow'; did you mean 'elbo'? One of: elbo, beta, "),
         ({"latent_dim": 2.5}, "`latent_dim=2.5`: must be a whole number at least 1"),
         ({"learning_rate": float("nan")}, "`learning_rate=nan`: must be a finite float32 number above 0"),
         ({"hidden_sizes": 200}, "`hidden_sizes=200`: must be a list of numbers"),

@@ -1,12 +1,18 @@
-"""Variational autoencoders in JAX, as pure functions. `vae.load_run("runs/x")` gives a trained model."""
+"""Variational autoencoders in JAX, as pure functions.
+
+run = vae.train("mnist", preset="tutorial")
+vae.evaluate(run).log_likelihood
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vae.api import evaluate as evaluate
     from vae.api import load_run as load_run
+    from vae.api import train as train
 
-__all__ = ["load_run"]
+__all__ = ["evaluate", "load_run", "train"]
 
 
 def __getattr__(name: str) -> Any:

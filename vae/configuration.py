@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vae import hosts
 from vae.options import SAME, Option, flattened, read, unread_because
-from vae.rules import Number, NumberOr, Numbers, unknown
+from vae.rules import Choice, Number, NumberOr, Numbers, unknown
 from vae.settings import OPTIONS, PROGRAM, Hyperparameters, Settings
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def as_value(name: str, value: Any) -> Any:
         with contextlib.suppress(ValueError):  # the rule refuses a text
             used = tuple(kind(one) if isinstance(one, str) else one for one in value)
     if reason := option.rule.fault(used):
+        if isinstance(option.rule, Choice) and isinstance(value, str):
+            raise ConfigurationError(unknown(name, value, list(option.rule.names)))
         shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
         raise ConfigurationError(f"`{name}={shown}`: {reason}")
     return used

@@ -91,7 +91,8 @@ def of_models(groups: Sequence[RunGroup], images: Callable[[Path], tuple]) -> di
     originals = unit(data.images[chosen])
     reconstructed, sampled = {f"original, #{index[chosen[0]]} to #{index[chosen[-1]]}": originals}, {}
     for group, folder in zip(groups, first, strict=True):
-        model, params, settings = load_run(folder)
+        run = load_run(folder)
+        model, params, settings = run.model, run.params, run.settings
         labels = data.labels[chosen] if settings.num_classes else None
         means, _ = generation.reconstructions(
             jax.random.clone(key_reconstructions), params, data.images[chosen], model, labels

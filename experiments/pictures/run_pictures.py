@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vae import figures
-from vae.api import LoadedRun, load_run
+from vae.api import TrainedRun, load_run
 from vae.datasets import Dataset, Split, images
 from vae.models import generation
 from vae.runs import tensorboard
@@ -66,13 +66,13 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
     return save(workdir, made)
 
 
-def of_model(key, loaded: LoadedRun, data: Split, split: str, *, indices: list[int], num_images: int = 100) -> dict:
+def of_model(key, loaded: TrainedRun, data: Split, split: str, *, indices: list[int], num_images: int = 100) -> dict:
     """Samples, reconstructions, traversals, the manifold and the scattered latent space: {name: Figure}.
 
     Of a conditional model, the samples are sorted by class, traversals keep the image's label, and the manifold is that
     of the first image's class. The manifold steps through the quantiles of a prior that is standard normal.
     """
-    model, params, settings = loaded
+    model, params, settings = loaded.model, loaded.params, loaded.settings
     key_samples, key_reconstructions = jax.random.split(key)
     chosen = data.images[np.array(indices)]
     shown = None if data.labels is None else data.labels[np.array(indices)]
@@ -126,12 +126,14 @@ def sorted_classes(num_classes: int, num_images: int) -> np.ndarray | None:
     return np.arange(num_images) * num_classes // num_images if num_classes else None
 
 
-def morph(workdir: Path, loaded: LoadedRun, data: Split, start: int, end: int, num_steps: int, path: str) -> list[Path]:
+def morph(
+    workdir: Path, loaded: TrainedRun, data: Split, start: int, end: int, num_steps: int, path: str
+) -> list[Path]:
     """The strip and the GIF of a morph between two images of the split, along `path` through latent space.
 
     A conditional model gets the label of the nearer end.
     """
-    model, params, settings = loaded
+    model, params, settings = loaded.model, loaded.params, loaded.settings
     chosen = np.array([start, end])
     ends = data.images[chosen]
     labels = _given(settings, None if data.labels is None else data.labels[chosen])
@@ -150,7 +152,7 @@ def morph(workdir: Path, loaded: LoadedRun, data: Split, start: int, end: int, n
     return [*saved, gif]
 
 
-def embeddings(workdir: Path, loaded: LoadedRun, data: Split, split: str) -> Path:
+def embeddings(workdir: Path, loaded: TrainedRun, data: Split, split: str) -> Path:
     """q(z|x) of every image of the split: mean [N, D], log_scale [N, D] if its dimensions are independent normals,
     and labels if there are any."""
     codes = generation.encode(loaded.params, data.images, loaded.model, _given(loaded.settings, data.labels))

@@ -248,7 +248,8 @@ def test_a_loaded_run_reproduces_its_validation_bounds(finished):
     written = [row for row in rows(finished) if row["split"] == "validation"]
     assert len(written) == EPOCHS
     for row in written:
-        model, params, settings = load_run(str(finished), row["step"])
+        run = load_run(str(finished), row["step"])
+        model, params, settings = run.model, run.params, run.settings
         assert settings == stored.settings
         values = training.validate(
             stream(jax.random.key(stored.seed), Stream.EVALUATE),

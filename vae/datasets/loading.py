@@ -4,14 +4,17 @@ import difflib
 import os
 from pathlib import Path
 
+import numpy as np
+
 from vae.datasets import cache, digits, prepared
-from vae.datasets.arrays import load_npz
+from vae.datasets.arrays import as_images, as_labels, load_npz
 from vae.datasets.dataset import DataError, Dataset, Split
 from vae.datasets.pictures import load_folder
 from vae.datasets.resize import resize
-from vae.datasets.splits import assemble, hold_out_test, permute
+from vae.datasets.splits import assemble, cut, hold_out_test, permute
 
 NAMES: tuple[str, ...] = ("mnist", "fashion_mnist", "binarized_mnist", "omniglot", "digits")
+IN_MEMORY = "images in memory"  # the name of data that have no place on disk
 CACHE_VERSION = 1  # raise it whenever a builder's arrays change
 
 
@@ -58,6 +61,25 @@ def load(
     if image_size is not None:
         splits = {key: Split(resize(split.images, image_size), split.labels) for key, split in splits.items()}
     return assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)
+
+
+def absolute(name: str) -> str:
+    """A path made absolute, so that a run finds its data from any folder; the name of a data set as it is."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else name
+
+
+def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, validation: int | None = None) -> Dataset:
+    """Images in memory as a data set without a test split; raises DataError.
+
+    `images` are [N, H, W] or [N, H, W, C], integers in 0..255 or floats in [0, 1]; `labels` are [N] integers. They are
+    put in a fixed random order, and the last `validation` of them are held out; None: a tenth, or 10,000 of 50,000.
+    """
+    (checked,) = as_images({IN_MEMORY: np.asarray(images)})
+    given = None if labels is None else as_labels(np.asarray(labels), len(checked), "the labels")
+    split = permute(Split(checked, given))
+    train, test = cut(split, 0)
+    return assemble(IN_MEMORY, train, None, test, validation)
 
 
 def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bool) -> dict[str, Split]:

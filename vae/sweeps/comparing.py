@@ -157,7 +157,8 @@ def parts(workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset) -> l
 def _is_done(folder: Path, config: Config, num_images: int) -> bool:
     """Whether a run was trained to its end, or diverged."""
     saved = checkpoint.steps(folder / CHECKPOINTS)
-    return saved[-1:] >= [record.Record(folder, config, num_images).num_steps] or (folder / record.FAILURE).exists()
+    diverged = (folder / record.FAILURE).exists()
+    return diverged or saved[-1:] >= [record.MemoryRecord(config, num_images).num_steps]
 
 
 def begin(workdir: Path, runs: Mapping[str, ComparedRun], devices: Sequence[Any], argv: Sequence[str]) -> None:

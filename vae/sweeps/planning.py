@@ -42,7 +42,7 @@ class Group(NamedTuple):
 
     def record(self, workdir: Path, name: str) -> Record:
         """What the run `name` of the sweep in `workdir` writes about its training."""
-        return Record(workdir / RUNS / name, self.configs[name], len(self.dataset.train.images))
+        return Record(self.configs[name], len(self.dataset.train.images), workdir=workdir / RUNS / name)
 
 
 def grouped(configs: dict[str, Config], load: Callable[[Config], Dataset]) -> list[Group]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from vae.sweeps import planning, ranking
 from vae.training.loop import PopulationRun
-from vae.training.record import FAILURE
 from vae.training.start import held_out_split
 
 
@@ -22,7 +21,7 @@ class SweepProgress(NamedTuple):
     training: int  # runs of the population at work
     epoch: float  # of that population
     num_epochs: int
-    held_out_split: str
+    held_out_split: str | None
     best: dict[str, tuple[str, float]]  # of each ranking, as `validation elbo`: the run with the highest last value
     epoch_ended: bool
     steps_per_second: float  # summed over runs
@@ -56,7 +55,7 @@ class Scoreboard:
     def chunk_ended(self, names: Sequence[str]) -> None:
         """These runs are done."""
         for name in names:
-            self._left[name], self._ended[name] = 0, (self._records[name].workdir / FAILURE).exists()
+            self._left[name], self._ended[name] = 0, self._records[name].failed_step() is not None
 
     def best(self) -> dict[str, tuple[str, float]]:
         """Of each of `ranking.rankings`, since runs of different ones do not compare."""

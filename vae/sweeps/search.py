@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config, read_config, write_config
-from vae.runs.files import RunError, read_json, write_json
+from vae.runs.files import RunError, write_json
 from vae.sweeps import folders, planning, ranking, study
 from vae.sweeps.chunks import ChunkLoop, Reporter, Watch
 from vae.sweeps.planning import RUNS, Group, Plan, PlannedProgram, Plans
@@ -30,7 +30,6 @@ from vae.sweeps.study import StudyWorker
 from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
 from vae.training.loop import PopulationRun, Values
 from vae.training.program import Program
-from vae.training.record import FAILURE
 
 
 class TrialRun(NamedTuple):
@@ -234,7 +233,7 @@ class TrialReporter(Reporter):
         now, run = self._now(), self.run
         self._tell_diverged(now)
         for record, going, (name, trial) in zip(run.records, run.going, now.items(), strict=False):
-            if trial.state == TrialState.RUNNING and not (record.workdir / FAILURE).exists():
+            if trial.state == TrialState.RUNNING and record.failed_step() is None:
                 last, objective = record.last_row(run.held_out), record.config.settings.objective
                 if going:
                     self._handles[name].set_user_attr(study.RUN, name)
@@ -245,9 +244,9 @@ class TrialReporter(Reporter):
     def _tell_diverged(self, now: dict[str, FrozenTrial]) -> None:
         """A run that diverged is pruned with the lowest of all values, from which a sampler learns."""
         for record, (name, trial) in zip(self.run.records, now.items(), strict=True):
-            failure = record.workdir / FAILURE
-            if trial.state == TrialState.RUNNING and failure.exists():
-                epoch = read_json(failure)["step"] // record.steps_per_epoch + 1
+            failed_step = record.failed_step()
+            if trial.state == TrialState.RUNNING and failed_step is not None:
+                epoch = failed_step // record.steps_per_epoch + 1
                 with _lost_to(set(), name):
                     self._handles[name].set_user_attr(study.DIVERGED, True)
                     self._handles[name].report(-math.inf, epoch)

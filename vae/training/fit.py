@@ -12,10 +12,10 @@ import jax
 from vae.datasets.dataset import Dataset
 from vae.runs.config import Config
 from vae.runs.folder import CHECKPOINTS
-from vae.training.keeper import RunKeeper
+from vae.training.keeper import Keeper, MemoryKeeper, RunKeeper
 from vae.training.loop import PopulationRun
 from vae.training.program import ALONE, Program, of_run
-from vae.training.record import Record, epoch_means
+from vae.training.record import MemoryRecord, Record, epoch_means
 from vae.training.start import check, stored_splits
 
 
@@ -28,14 +28,14 @@ class Progress(NamedTuple):
     num_epochs: int
     train_bound: float  # mean over the epoch so far
     held_out_bound: float | None  # at the end of the last epoch
-    held_out_split: str
+    held_out_split: str | None
     epoch_ended: bool
     steps_per_second: float
     seconds_left: float
 
 
 class Outcome(NamedTuple):
-    """How a call of `fit` ended; `test` holds the bound and its metrics on the test split once the run is finished."""
+    """How training ended; `test`: bound and metrics on the test split, if there is one and the run is finished."""
 
     finished: bool
     epoch: float
@@ -63,17 +63,52 @@ def fit(
     """
     devices = list(devices or jax.devices()[:1])
     check(workdir, config, dataset, devices)
-    record = Record(workdir, config, len(dataset.train.images))
+    record = Record(config, len(dataset.train.images), workdir=workdir)
+    keeper = RunKeeper(workdir / CHECKPOINTS, keep_last, keep_best)
+    return _train(record, keeper, dataset, devices, report, should_stop)
+
+
+def fit_in_memory(
+    config: Config,
+    dataset: Dataset,
+    *,
+    devices: Sequence[Any] | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> MemoryRecord:
+    """Train a run without a folder, as `fit`; its rows of metrics and its last state.
+
+    Raises as `fit`, and writes nothing.
+    """
+    devices = list(devices or jax.devices()[:1])
+    check(None, config, dataset, devices)
+    record = MemoryRecord(config, len(dataset.train.images))
+    _train(record, MemoryKeeper(record), dataset, devices, report, should_stop)
+    return record
+
+
+def _train(
+    record: MemoryRecord,
+    keeper: Keeper,
+    dataset: Dataset,
+    devices: Sequence[Any],
+    report: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> Outcome:
+    """Train a population of one."""
+    config = record.config
     program = Program(config.settings, devices, 1, ALONE)
     splits = stored_splits(dataset, config.settings.binarization)
     data = {name: program.layout.share(split) for name, split in splits.items()}
-    run = PopulationRun([record], dataset, program, data, RunKeeper(workdir / CHECKPOINTS, keep_last, keep_best))
+    run = PopulationRun([record], dataset, program, data, keeper)
     finished = run.train(_reporter(report, record.last_bound(run.held_out)), should_stop)
     if run.failures:
         raise run.failures[0]
     epoch = run.step / record.steps_per_epoch
     if not finished:
         return Outcome(False, epoch, {})
+    if not run.test_values:
+        return Outcome(True, epoch, {})
     (test,) = run.test_values.values()
     if not math.isfinite(test["bound"]):
         raise record.not_tested(test["bound"])

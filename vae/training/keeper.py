@@ -1,6 +1,6 @@
 """Who keeps the checkpoints from which training resumes: a run alone its own, a population one for all its runs.
 
-Both have the same methods:
+All have the same methods:
 
 restore(config, num_runs) -> the last Snapshot of that many runs of the program of `config`; None if there is none.
 epoch_ended(take, scores): `take` copies the states to the host; `scores` [R] are the validation bounds, or None.
@@ -22,6 +22,7 @@ from vae import hosts
 from vae.runs import checkpoint
 from vae.runs.config import Config
 from vae.training.program import of_run
+from vae.training.record import MemoryRecord
 from vae.training.start import abstract_state
 
 SAVING_SHARE = 0.05  # of the time, at most, goes into checkpoints of a population
@@ -96,4 +97,20 @@ def _last_step(folder: Path) -> int | None:
     return saved[-1] if saved else None
 
 
-Keeper = RunKeeper | PopulationKeeper
+class MemoryKeeper:
+    """Of a run alone in memory: there is no checkpoint, but the state in which it was stopped."""
+
+    def __init__(self, record: MemoryRecord):
+        self._record = record
+
+    def restore(self, config: Config, num_runs: int) -> Snapshot | None:
+        del config, num_runs
+
+    def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
+        """There is nothing to keep."""
+
+    def stopped(self, snapshot: Snapshot) -> None:
+        self._record.save(snapshot.step, of_run(snapshot.states, 0))
+
+
+Keeper = RunKeeper | PopulationKeeper | MemoryKeeper

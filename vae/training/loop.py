@@ -12,18 +12,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from vae import hosts
 from vae.datasets import images
 from vae.datasets.dataset import Dataset
-from vae.runs import checkpoint, tensorboard
-from vae.runs.folder import CHECKPOINTS
-from vae.runs.metrics import Metrics, read_metrics
 from vae.training import step as training
 from vae.training.keeper import Keeper, Snapshot
 from vae.training.program import Program, of_run, run_inputs
-from vae.training.record import FAILURE, Record, TrainingFailed, epoch_means
+from vae.training.record import MemoryRecord, Record, TrainingFailed, epoch_means
 from vae.training.start import held_out_split, initial_params, started_from
 
 # Of a call of the compiled program: how often progress is seen and a request to stop is heard.
@@ -48,7 +45,7 @@ class PopulationRun:
     """
 
     def __init__(
-        self, records: Sequence[Record], dataset: Dataset, program: Program, data: dict[str, Any], keeper: Keeper
+        self, records: Sequence[MemoryRecord], dataset: Dataset, program: Program, data: dict[str, Any], keeper: Keeper
     ):
         """`data` are the stored_splits of `dataset`, each as program.layout.share returns it."""
         self.records, self.held_out = records, held_out_split(dataset)
@@ -71,15 +68,14 @@ class PopulationRun:
             self.step, self.going = saved.step, np.array(saved.going)
             self._states = program.layout.put(saved.states)
         # Not of a run that ended: it may have been trained further, alone.
-        self._metrics = {r: Metrics(records[r].workdir, self.step, watched=program.alone) for r in self._going()}
-        if hosts.is_first():
-            for r in self._going():
-                (records[r].workdir / FAILURE).unlink(missing_ok=True)
+        self._metrics = {r: records[r].open_metrics(self.step, watched=program.alone) for r in self._going()}
+        for r in self._going():
+            records[r].begins()
 
     @property
     def names(self) -> list[str]:
         """Of the runs: those of their folders."""
-        return [record.workdir.name for record in self.records]
+        return [record.name for record in self.records]
 
     def train(
         self,
@@ -93,7 +89,7 @@ class PopulationRun:
         it; they leave a checkpoint.
         """
         num_steps, steps_per_epoch = self.records[0].num_steps, self.records[0].steps_per_epoch
-        self._began = time.perf_counter() - _seconds_before(self.records[0])
+        self._began = time.perf_counter() - self.records[0].seconds_before()
         with contextlib.ExitStack() as opened:
             for metrics in self._metrics.values():
                 opened.callback(metrics.close)
@@ -126,17 +122,23 @@ class PopulationRun:
     def _end_epoch(self, ending: Callable[[int, dict[str, Values]], set[str]]) -> None:
         seconds = self._seconds()
         self._states = self._program.refit(self._inputs, self._states, self._data["train"])
-        values = self._program.validate(self._inputs, self._states, self._data[self.held_out])
         for r in self._going():
             means = epoch_means(of_run(self.seen, r), self.records[r].steps_per_epoch)
             self.records[r].write(self._metrics[r], self.step, "train", means | seconds)
-            self.records[r].write(self._metrics[r], self.step, self.held_out, _floats(values, r))
-        self.held_out_values = {self.names[r]: _floats(values, r) for r in self._going()}
-        self._fail(f"the {self.held_out} bound", np.isfinite(values["bound"]))
+        values = self._validate(self.held_out) if self.held_out else {}
         going = {self.names[r]: _floats(values, r) for r in self._going()}
         self._leave(ending(self.step // self.records[0].steps_per_epoch, going))
         if self.going.any():
             self._keeper.epoch_ended(self._snapshot, values["bound"] if self.held_out == "validation" else None)
+
+    def _validate(self, split: str) -> dict[str, Float[np.ndarray, "R"]]:
+        """The bound and metrics of each run on a held-out split, written; runs whose bound is not finite fail."""
+        values = self._program.validate(self._inputs, self._states, self._data[split])
+        for r in self._going():
+            self.records[r].write(self._metrics[r], self.step, split, _floats(values, r))
+        self.held_out_values = {self.names[r]: _floats(values, r) for r in self._going()}
+        self._fail(f"the {split} bound", np.isfinite(values["bound"]))
+        return values
 
     def _fail(self, what: str, finite: Bool[np.ndarray, "R"]) -> None:
         """Mark the runs that are not finite; they take no further step."""
@@ -153,24 +155,23 @@ class PopulationRun:
 
     def _end(self) -> None:
         """The last checkpoint and the test row of every run that did not fail."""
-        values = self._program.validate(self._inputs, self._states, self._data["test"]) if self.going.any() else {}
+        tested = "test" in self._data and self.going.any()
+        values = self._program.validate(self._inputs, self._states, self._data["test"]) if tested else {}
         self._save_last(self._going())
-        for r in self._going():
+        for r in self._going() if tested else ():
             record = self.records[r]
             self.test_values[self.names[r]] = _floats(values, r)
             if self.held_out != "test" and not record.was_tested(self.step):
                 record.write(self._metrics[r], self.step, "test", _floats(values, r))
-        if not self._program.alone and hosts.is_first():
-            for record in self.records:
-                tensorboard.write_rows(record.workdir, read_metrics(record.workdir))
+        for record in () if self._program.alone else self.records:
+            if isinstance(record, Record):
+                record.show_rows()
 
     def _save_last(self, runs: list[int]) -> None:
         """The state of each of these runs, in its own folder, without a score: it need not be the best."""
         states = self._program.layout.get(self._states) if runs else None
         for r in runs:
-            folder = self.records[r].workdir / CHECKPOINTS
-            checkpoint.clean(folder)
-            checkpoint.save(folder, self.step, of_run(states, r))
+            self.records[r].save(self.step, of_run(states, r))
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.step, self._program.layout.get(self._states), self.going)
@@ -208,11 +209,6 @@ class Pace:
             fitting = int(self._seconds_per_call / self.seconds_per_step)
             self.steps_per_call = max(1, min(8 * self.steps_per_call, fitting))
         self._compiled = True
-
-
-def _seconds_before(record: Record) -> float:
-    """Seconds of training in the rows of a run that resumes; 0 if it has none."""
-    return max((row["seconds"] for row in read_metrics(record.workdir) if "seconds" in row), default=0.0)
 
 
 def _floats(values: dict[str, np.ndarray], r: int) -> Values:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vae import hosts
-from vae.runs import checkpoint
+from vae.runs import checkpoint, tensorboard
 from vae.runs.config import Config
-from vae.runs.files import write_json
+from vae.runs.files import read_json, write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.runs.metrics import Metrics, read_metrics
 from vae.training import step as training
@@ -32,12 +33,18 @@ def epoch_means(state: training.TrainState, steps_per_epoch: int) -> dict[str, f
     return means | {"learning_rate": float(state.recent.learning_rate[last % training.NUM_RECENT])}
 
 
-class Record(NamedTuple):
-    """The folder of a run of `config` on `num_images` training images."""
+@dataclasses.dataclass(frozen=True)
+class MemoryRecord:
+    """A run of `config` on `num_images` training images that writes nothing: what is told of it stays in memory."""
 
-    workdir: Path
     config: Config
     num_images: int
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # as in metrics.jsonl
+    states: list[training.TrainState] = dataclasses.field(default_factory=list)  # the last one saved is the last
+
+    @property
+    def name(self) -> str:
+        return "in memory"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -47,29 +54,106 @@ class Record(NamedTuple):
     def num_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
 
-    def write(self, metrics: Metrics, step: int, split: str, values: dict[str, float]) -> None:
+    def open_metrics(self, step: int, *, watched: bool) -> Metrics | MemoryMetrics:
+        """Where rows after `step` are written; `watched`: someone may look at them while the run trains."""
+        del step, watched
+        return MemoryMetrics(self.rows)
+
+    def write(self, metrics: Metrics | MemoryMetrics, step: int, split: str, values: dict[str, float]) -> None:
         """A row of `values`, with `bound` under its objective's name."""
         named = {self.config.settings.objective: values["bound"], **values}
         del named["bound"]
         metrics.write(step, step / self.steps_per_epoch, split, named)
 
-    def last_row(self, split: str) -> dict[str, Any]:
+    def read_rows(self) -> list[dict[str, Any]]:
+        return self.rows
+
+    def last_row(self, split: str | None) -> dict[str, Any]:
         """The last row of `split`; empty if there is none."""
-        rows = [row for row in read_metrics(self.workdir) if row["split"] == split]
+        rows = [row for row in self.read_rows() if row["split"] == split]
         return rows[-1] if rows else {}
 
-    def last_bound(self, split: str) -> float | None:
+    def last_bound(self, split: str | None) -> float | None:
         """The last bound of `split` among the rows; None if there is none."""
         return self.last_row(split).get(self.config.settings.objective)
 
     def was_tested(self, step: int) -> bool:
-        return any(row["split"] == "test" and row["step"] == step for row in read_metrics(self.workdir))
+        return any(row["split"] == "test" and row["step"] == step for row in self.read_rows())
+
+    def seconds_before(self) -> float:
+        """Seconds of training in the rows of a run that resumes; 0 if it has none."""
+        return max((row["seconds"] for row in self.read_rows() if "seconds" in row), default=0.0)
+
+    def save(self, step: int, state: training.TrainState) -> None:
+        """The last state, without a score: it need not be the best."""
+        del step
+        self.states.append(state)
+
+    def begins(self) -> None:
+        """The run trains now: a failure of an earlier try is over."""
+
+    def failed_step(self) -> int | None:
+        """The step at which the run diverged; None if it did not."""
 
     def not_tested(self, bound: float) -> TrainingFailed:
         """The error of a run that was trained to its end, and gives the test images no finite bound."""
+        return TrainingFailed(_not_tested(bound) + "; look for that image in the test data, or use other settings")
+
+    def failure(self, what: str, state: training.TrainState) -> TrainingFailed:
+        """The error of a run in whose last step `what` was not finite; `state` is the one after it."""
+        return TrainingFailed(f"{_failed(what, state)}; use a lower `learning_rate` or `max_gradient_norm`")
+
+
+class MemoryMetrics:
+    """Rows of metrics in a list."""
+
+    def __init__(self, rows: list[dict[str, Any]]):
+        self._rows = rows
+
+    def write(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
+        self._rows.append({"step": step, "epoch": epoch, "split": split, **values})
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record(MemoryRecord):
+    """The same of a run with a folder, `workdir`: it writes everything there."""
+
+    workdir: Path = dataclasses.field(kw_only=True)
+
+    @property
+    def name(self) -> str:
+        return self.workdir.name
+
+    def open_metrics(self, step: int, *, watched: bool) -> Metrics:
+        return Metrics(self.workdir, step, watched=watched)
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        return read_metrics(self.workdir)
+
+    def save(self, step: int, state: training.TrainState) -> None:
+        folder = self.workdir / CHECKPOINTS
+        checkpoint.clean(folder)
+        checkpoint.save(folder, step, state)
+
+    def begins(self) -> None:
+        if hosts.is_first():
+            (self.workdir / FAILURE).unlink(missing_ok=True)
+
+    def failed_step(self) -> int | None:
+        path = self.workdir / FAILURE
+        return read_json(path)["step"] if path.exists() else None
+
+    def show_rows(self) -> None:
+        """Write the rows for TensorBoard, of a run that nobody watched."""
+        if hosts.is_first():
+            tensorboard.write_rows(self.workdir, self.read_rows())
+
+    def not_tested(self, bound: float) -> TrainingFailed:
         return TrainingFailed(
-            f"the test bound is {bound}, though training and validation were finite: the model gives some test image "
-            f"no likelihood that float32 holds; {self.workdir} is trained and saved, with null for this bound in "
+            f"{_not_tested(bound)}; {self.workdir} is trained and saved, with null for this bound in "
             f"{METRICS}; look for that image in its test data, or start a new run with other settings"
         )
 
@@ -93,8 +177,21 @@ class Record(NamedTuple):
         write_json(self.workdir / FAILURE, report)
         saved = checkpoint.steps(self.workdir / CHECKPOINTS)
         return TrainingFailed(
-            f"{what} is not finite at step {step} (bound {recent.bound[-1]:.6g}, gradient norm "
-            f"{recent.gradient_norm[-1]:.6g}, learning rate {recent.learning_rate[-1]:.6g}); what led to it is in "
-            f"{self.workdir / FAILURE}; start a new run with a lower --learning_rate or --max_gradient_norm"
+            f"{_failed(what, state)}; what led to it is in {self.workdir / FAILURE}; start a new run with a lower "
+            "--learning_rate or --max_gradient_norm"
             + (f", from the last good checkpoint ({saved[-1]}) with --init_from={self.workdir}" if saved else "")
         )
+
+
+def _not_tested(bound: float) -> str:
+    return (
+        f"the test bound is {bound}, though training and validation were finite: the model gives some test image "
+        "no likelihood that float32 holds"
+    )
+
+
+def _failed(what: str, state: training.TrainState) -> str:
+    step = int(state.step) - 1
+    bound, norm, rate = (float(np.asarray(values)[step % training.NUM_RECENT]) for values in state.recent)
+    numbers = f"bound {bound:.6g}, gradient norm {norm:.6g}, learning rate {rate:.6g}"
+    return f"{what} is not finite at step {step} ({numbers})"

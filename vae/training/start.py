@@ -35,8 +35,8 @@ def check(
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
     resumed = workdir is not None and checkpoint.steps(workdir / CHECKPOINTS)
     if not begun and not resumed:
-        validated = {name: len(getattr(dataset, name).images) for name in (held_out_split(dataset), "test")}
-        objectives.check(settings, validated)
+        sizes = {name: len(getattr(dataset, name).images) for name in ("validation", "test")}
+        objectives.check(settings, {name: size for name, size in sizes.items() if size})
     state = abstract_state(config)
     check_memory(state, jax.local_devices()[0])
     if config.init_from is not None and not resumed:
@@ -69,16 +69,17 @@ def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None
         )
 
 
-def held_out_split(dataset: Dataset) -> str:
-    """The split whose bound is watched in training."""
-    return "validation" if len(dataset.validation.images) else "test"
+def held_out_split(dataset: Dataset) -> str | None:
+    """The split whose bound is watched in training; None if there is neither a validation nor a test split."""
+    return next((name for name in ("validation", "test") if len(getattr(dataset, name).images)), None)
 
 
 def stored_splits(dataset: Dataset, binarization: str) -> dict[str, Split]:
-    """The splits that training reads, as they lie on the device: `train`, `test`, and `validation` if there is one."""
+    """The splits that training reads and that have images, as they lie on the device."""
     return {
         name: images.stored(dataset, name, binarization, training=name == "train")
-        for name in dict.fromkeys(("train", held_out_split(dataset), "test"))
+        for name in ("train", "validation", "test")
+        if len(getattr(dataset, name).images)
     }
 
 
