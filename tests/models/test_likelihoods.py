@@ -1,5 +1,6 @@
 """likelihoods.py: p(x|z) of a decoder's outputs, what data each is for, and the optimal σ through a whole run."""
 
+import dataclasses
 from functools import cache, partial
 
 import jax
@@ -23,7 +24,7 @@ from vae.evaluation import importance as evaluation
 from vae.models import checks, likelihoods
 from vae.models import model as models
 from vae.models.table import DENSITY, LIKELIHOODS, MASSES
-from vae.settings import Hyperparameters, Settings
+from vae.settings import Hyperparameters, Settings, read
 from vae.streams import Stream, stream
 from vae.training import fit, loop
 from vae.training import step as training
@@ -371,6 +372,23 @@ def test_a_learned_scale_begins_at_the_spread_of_the_training_images_about_their
         expected = np.minimum(expected, np.sqrt(mean_image * (1 - mean_image)))
         expected = np.broadcast_to(expected, deviation.shape)
     np.testing.assert_allclose(deviation, expected[0, 0, 0, 0] if deviation.ndim == 0 else expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", LEARNED_SCALE)
+def test_the_scale_of_a_run_that_is_older_than_the_choice_begins_where_it_did(name):
+    """σ = 1, and of logistics the log-scale ½ log 3m(1 − m) − log π, which was then bounded."""
+    values = settings_of(name).to_dict()
+    del values["initial_scale"]
+    settings = Settings(**read(values, [field.name for field in dataclasses.fields(Settings)], file_format=2))
+    assert settings.initial_scale == "wide"
+    model, mean_image = models.build(settings), jnp.linspace(0.001, 0.999, 12).reshape(1, *SHAPE)
+    output = jax.jit(model.init)(jax.random.key(1), models.Batch(mean_image), SPREAD)["decoder"]["output"]
+    if name.startswith("normal"):
+        assert output["log_scale"] == 0
+    else:
+        m = np.asarray(mean_image[0])
+        log_scale = np.asarray(output["bias"]).reshape(*SHAPE[:2], -1, SHAPE[2])[..., -1, :]
+        np.testing.assert_allclose(log_scale, 0.5 * np.log(3 * m * (1 - m)) - np.log(np.pi), rtol=1e-5)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e30])

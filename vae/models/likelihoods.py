@@ -138,7 +138,8 @@ def normal(settings: Settings) -> Likelihood:
     def init(mean_image, spread):
         if fixed is not None:
             return {"bias": mean_image}
-        log_scale = jnp.log(jnp.maximum(spread, LEAST_SPREAD))
+        wide = settings.initial_scale == "wide"
+        log_scale = jnp.zeros(()) if wide else jnp.log(jnp.maximum(spread, LEAST_SPREAD))
         return {"bias": mean_image, "log_scale": log_scale if settings.scale == "optimal" else unbounded(log_scale)}
 
     def distribution(params, raw):
@@ -165,10 +166,9 @@ def normal(settings: Settings) -> Likelihood:
 
 def discretized_logistic(settings: Settings) -> Likelihood:
     """Masses of a logistic (Kingma et al. 2016) whose location and bounded log-scale are outputs for each value."""
-    del settings
 
     def init(mean_image, spread):
-        return {"bias": outputs_last(jnp.stack(logistic_at(mean_image, spread)))}
+        return {"bias": outputs_last(jnp.stack(logistic_at(mean_image, spread, settings)))}
 
     def distribution(params, raw):
         loc, raw_log_scale = outputs_first(add_bias(raw, params["bias"]), 2)
@@ -185,7 +185,7 @@ def logistic_mixture(settings: Settings) -> Likelihood:
     num_logistics = settings.num_logistics
 
     def init(mean_image, spread):
-        outputs = jnp.stack([jnp.zeros_like(mean_image), *logistic_at(mean_image, spread)])
+        outputs = jnp.stack([jnp.zeros_like(mean_image), *logistic_at(mean_image, spread, settings)])
         return {"bias": outputs_last(jnp.repeat(outputs, num_logistics, axis=0))}
 
     def distribution(params, raw):
@@ -197,13 +197,16 @@ def logistic_mixture(settings: Settings) -> Likelihood:
 
 
 def logistic_at(
-    mean_image: Float[Array, "H W C"], spread: Float[Array, ""]
+    mean_image: Float[Array, "H W C"], spread: Float[Array, ""], settings: Settings
 ) -> tuple[Float[Array, "H W C"], Float[Array, "H W C"]]:
     """Location and unbounded log-scale of discretised logistics of mean m and standard deviation `spread`.
 
-    Where that is more than values in [0, 1] of mean m can have, it is theirs: √(m(1 − m)), of black and white.
+    If that is more than values in [0, 1] of mean m can have, it is theirs: √(m(1 − m)), of black and white.
     """
     m = clipped(mean_image)
+    if settings.initial_scale == "wide":
+        log_scale = 0.5 * jnp.log(3 * m * (1 - m)) - math.log(math.pi)
+        return solve(lambda loc: DiscretizedLogistic(loc, bounded(log_scale)).mean, m, largest=5.0), log_scale
     deviation = jnp.minimum(jnp.maximum(spread, LEAST_SPREAD), jnp.sqrt(m * (1 - m)))
     log_scale = unbounded(jnp.log(deviation) + math.log(math.sqrt(3) / math.pi))  # a logistic's variance is s²π²/3
     return solve(lambda loc: DiscretizedLogistic(loc, bounded(log_scale)).mean, m, largest=5.0), log_scale

@@ -77,6 +77,12 @@ PRIORS = {
         "vae.models.priors:flow", least_latent_dim=2, num_flows=NUM_FLOWS, flow_hidden_size=FLOW_HIDDEN_SIZE
     ),
 }
+INITIAL_SCALE = choice(
+    "spread", ("spread", "wide"), "normal, discretized_logistic, logistic_mixture: where a learned scale begins; "
+    "spread: at that of the training images about their mean image; wide: as in runs before there was a choice, at 1, "
+    "or of logistics at that of black and white pixels",
+    since=3, before="wide",
+)  # fmt: skip
 LIKELIHOODS = {
     "bernoulli": LikelihoodRow("vae.models.likelihoods:bernoulli"),
     "continuous_bernoulli": LikelihoodRow("vae.models.likelihoods:continuous_bernoulli", of=DENSITY),
@@ -85,16 +91,19 @@ LIKELIHOODS = {
         of=DENSITY,
         any_values=True,
         scale=number_or(
-            "learned", ("learned", "optimal"), "normal: the standard deviation, a number, 'learned' (from the spread "
-            "of the training images about their mean) or 'optimal'",
+            "learned", ("learned", "optimal"), "normal: the standard deviation, a number, 'learned' or 'optimal'",
             field_rule=Nullable((Number(above=0), Choice(("optimal",)))), unset=None,
+            rows={"learned": Row(initial_scale=INITIAL_SCALE)},
         ),
     ),
-    "discretized_logistic": LikelihoodRow("vae.models.likelihoods:discretized_logistic", of=MASSES),
+    "discretized_logistic": LikelihoodRow(
+        "vae.models.likelihoods:discretized_logistic", of=MASSES, initial_scale=INITIAL_SCALE
+    ),
     "logistic_mixture": LikelihoodRow(
         "vae.models.likelihoods:logistic_mixture",
         of=MASSES,
         num_logistics=whole(5, "logistic_mixture: components for each value", most=100),
+        initial_scale=INITIAL_SCALE,
     ),
     "categorical": LikelihoodRow("vae.models.likelihoods:categorical", of=MASSES),
 }  # fmt: skip
