@@ -1,5 +1,6 @@
 """Scripts as processes of their own, forked from one that has imported jax already: a tenth of a second each."""
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -110,7 +111,10 @@ def _main(name: str, argv: list[str], cwd: Path, out: Path, err: Path, environme
     os.chdir(cwd)
     os.environ |= environment
     sys.argv = argv
-    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # as at the end of any process but those of multiprocessing: they leave a cluster
 
 
 @pytest.fixture(scope="module")

@@ -191,7 +191,7 @@ def test_a_mistake_and_a_folder_in_use_are_one_line_of_each_process(scripts, tmp
         ):
             results = together(scripts, 2, tmp_path, "sweep", *SMALL, "--sweep=seed=0:2", *flags)
             for result in results:
-                assert result.code == 1
+                assert result.code == 1, result.err
                 assert result.err.startswith(f"error: {fragment}")
                 assert result.err.count("\n") == 1
         assert everything(tmp_path) == before

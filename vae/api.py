@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vae import datasets
-from vae.configuration import ConfigurationError, complete, resolve
+from vae.configuration import ConfigurationError, absolute, complete, resolve
 from vae.datasets import images as stored_images
 from vae.datasets.arrays import as_images, as_labels
 from vae.datasets.dataset import Dataset, Split
@@ -26,7 +26,6 @@ from vae.models import model as models
 from vae.models.model import Model
 from vae.presets import PRESETS
 from vae.rules import unknown
-from vae.runs import checkpoint as checkpoints
 from vae.runs.config import Config, write_config
 from vae.runs.folder import lock
 from vae.runs.metrics import read_metrics
@@ -120,7 +119,7 @@ def train(
     if in_memory:
         dataset = datasets.from_arrays(np.asarray(data), labels, about["validation"])
     else:
-        values["dataset"] = about["dataset"] = datasets.absolute(about["dataset"])
+        values["dataset"] = about["dataset"] = absolute(about["dataset"])
         dataset = _load(about, data_dir, manual_dir)
     config = resolve(values, dataset, options.keys())
     if workdir is None:
@@ -156,10 +155,9 @@ def load_run(workdir: str | os.PathLike, checkpoint: str | int = "last") -> Trai
     "best" is the checkpoint with the highest validation bound.
     """
     folder = Path(workdir).expanduser()
-    step = checkpoints.choose(folder, checkpoint)
-    config, state = start.saved_state(folder, step)
+    config, state = start.saved_state(folder, checkpoint)
     model, params = models.build(config.settings), jax.device_put(state.evaluated_params)
-    return TrainedRun(model, params, config, read_metrics(folder), step)
+    return TrainedRun(model, params, config, read_metrics(folder), int(state.step))
 
 
 def evaluate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae import hosts
@@ -101,6 +102,12 @@ def check_effects(values: Mapping[str, Any], given: Collection[str], options: Ma
                 f"`{name}` has no effect with {' and '.join(one.chosen for one in because)}; leave it out, or use "
                 f"{', or '.join(one.instead for one in because)}"
             )
+
+
+def absolute(dataset: str) -> str:
+    """A path made absolute, so that a run finds its data from any folder; the name of a data set as it is."""
+    path = Path(dataset).expanduser()
+    return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else dataset
 
 
 def ends_with_training(values: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.flags.options import AXES, FLAGS, TRAINING_FLAGS, Flags
 from experiments.flags.parsing import UsageError, flag_value
-from vae import configuration, datasets
+from vae import configuration
 from vae.presets import PRESETS
 from vae.settings import ADDED, FIELDS
 
@@ -122,7 +122,7 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with absolute paths, so that a run can be resumed from any folder."""
     paths = {name: values[name] for name in ("data_dir", "manual_dir", "init_from") if values.get(name)}
     made = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
-    return {**values, **made, "dataset": datasets.absolute(values["dataset"])}
+    return {**values, **made, "dataset": configuration.absolute(values["dataset"])}
 
 
 def stored_flags(workdir: Path | None) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from vae.datasets.dataset import DataError, Dataset, Split
 
 if TYPE_CHECKING:
     from vae.datasets.loading import NAMES as NAMES
-    from vae.datasets.loading import absolute as absolute
     from vae.datasets.loading import default_data_dir as default_data_dir
     from vae.datasets.loading import from_arrays as from_arrays
     from vae.datasets.loading import load as load
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "absolute", "default_data_dir", "from_arrays", "load"]
+__all__ = ["NAMES", "DataError", "Dataset", "Split", "default_data_dir", "from_arrays", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -63,12 +63,6 @@ def load(
     return assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)
 
 
-def absolute(name: str) -> str:
-    """A path made absolute, so that a run finds its data from any folder; the name of a data set as it is."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else name
-
-
 def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, validation: int | None = None) -> Dataset:
     """Images in memory as a data set without a test split; raises DataError.
 
