@@ -135,6 +135,8 @@ def test_what_cannot_be_evaluated_is_refused(run, grey):
         vae.evaluate(run)
     with pytest.raises(ConfigurationError, match="unknown split 'trian'; did you mean 'train'"):
         vae.evaluate(run, split="trian")
+    with pytest.raises(ConfigurationError, match="`num_samples=0`: must be a whole number at least 1"):
+        vae.evaluate(run, split="validation", num_samples=0)
     with pytest.raises(LikelihoodError, match="the model is of images"):
         vae.evaluate(run, np.zeros((2, 4, 4), np.uint8))
 

@@ -25,7 +25,7 @@ from vae.evaluation import summary as summaries
 from vae.models import model as models
 from vae.models.model import Model
 from vae.presets import PRESETS
-from vae.rules import unknown
+from vae.rules import LARGEST, Number, unknown
 from vae.runs.config import Config, write_config
 from vae.runs.folder import lock
 from vae.runs.metrics import read_metrics
@@ -181,11 +181,14 @@ def evaluate(
     num_samples: k of the log-likelihood (Burda et al. 2016, eq. 8).
     report: called with the number of images that are done.
 
-    Raises ConfigurationError for a split that is empty or none, DataError, and LikelihoodError for images that p(x|z)
-    cannot score.
+    Raises ConfigurationError for a split that is empty or none and for numbers that cannot be, DataError, and
+    LikelihoodError for images that p(x|z) cannot score.
     """
     if split not in ("train", "validation", "test"):
         raise ConfigurationError(unknown("split", split, ["train", "validation", "test"]))
+    for name, value, least in (("num_samples", num_samples, 1), ("num_examples", num_examples, 1), ("seed", seed, 0)):
+        if value is not None and (reason := Number(integer=True, least=least, most=LARGEST).fault(value)):
+            raise ConfigurationError(f"`{name}={value}`: {reason}")
     if images is not None:
         (checked,) = as_images({"images": np.asarray(images)})
         given = None if labels is None else as_labels(np.asarray(labels), len(checked), "labels")
