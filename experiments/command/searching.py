@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
 ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # stored in sweep.json, so that a search can resume
-MAY_CHANGE = ("trials", "population", "strategy")
 JOURNAL = "study.journal"
 FIELD_OF = {"conditional": "num_classes"}  # fields of a Config whose flag has another name
 

@@ -1,4 +1,4 @@
-"""evaluation.py against closed forms (science of the linear-Gaussian model), scipy, and itself in other chunks."""
+"""importance.py against closed forms (science of the linear-Gaussian model), scipy, and itself in other chunks."""
 
 from typing import NamedTuple
 

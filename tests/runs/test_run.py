@@ -1,4 +1,4 @@
-"""run.py: what is in a run folder comes back as it was written, and one process at a time writes it."""
+"""The run folder: what is in it comes back as it was written, and one process at a time writes it."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""training.py: schedules, the optimiser, the step, and what does not change a bit."""
+"""step.py: schedules, the optimiser, the step, and what does not change a bit."""
 
 from functools import cache, partial
 

@@ -27,7 +27,7 @@ def with_discriminator(settings: Settings) -> Objective:
 
     The model sees the discriminator held, and the discriminator the samples held. Draws of the product are the batch's
     samples with each dimension permuted over the batch, where the paper permutes those of a second batch. Each of the
-    two has an optimiser of its own (training.py).
+    two has an optimiser of its own (training/step.py).
     """
     discriminator = Discriminator(settings.discriminator_sizes)
 

@@ -35,12 +35,12 @@ def epoch_means(state: training.TrainState, steps_per_epoch: int) -> dict[str, f
 
 @dataclasses.dataclass(frozen=True)
 class MemoryRecord:
-    """A run of `config` on `num_images` training images that writes nothing: what is told of it stays in memory."""
+    """A run of `config` on `num_images` training images that writes nothing: its rows and states stay in memory."""
 
     config: Config
     num_images: int
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # as in metrics.jsonl
-    states: list[training.TrainState] = dataclasses.field(default_factory=list)  # the last one saved is the last
+    states: list[training.TrainState] = dataclasses.field(default_factory=list)  # as saved, the newest one last
 
     @property
     def name(self) -> str:
