@@ -13,7 +13,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from vae.datasets.images import to_unit_interval
-from vae.evaluation.importance import batches, means_and_errors, shardings
+from vae.evaluation.importance import batches, means_and_errors, program, shardings
 from vae.models.flows import Flow, ForwardFlow
 from vae.models.model import Batch, Model, score_samples, weigh
 from vae.streams import Stream, stream
@@ -58,13 +58,12 @@ def fit(
     model.check_images(images)
     devices = list(devices or jax.devices()[:1])
     index = np.arange(len(images)) if index is None else np.asarray(index)
-    split, whole = shardings(devices)
-    root, params = jax.device_put((root, params), whole)
-    one = partial(_fit, root, params, model=model, counts=(num_steps, num_samples, num_evaluated))
-    fit_batch = jax.jit(jax.vmap(one), out_shardings=split)
+    root, params = jax.device_put((root, params), shardings(devices)[1])
+    counts = (num_steps, num_samples, num_evaluated)
+    fit_batch = program(_fit_each, tuple(devices), model=model, counts=counts)
     results, done = [], 0
     for (x, y, position), count in batches((images, labels, index), _images_per_call(params, images, model), devices):
-        elbos = fit_batch(Batch(to_unit_interval(x), y, position))
+        elbos = fit_batch(root, params, Batch(to_unit_interval(x), y, position))
         results.append(Fitted(*(np.asarray(values, np.float64)[:count] for values in elbos)))
         done += count
         on_progress(done)
@@ -75,6 +74,11 @@ def _images_per_call(params: Any, images: np.ndarray, model: Model) -> int:
     """As many images as fit in memory, with all numbers that are fitted for each."""
     of_one = jax.eval_shape(lambda x: model.posterior(params, Batch(to_unit_interval(x))), images[:1])
     return min(IMAGES_PER_CALL, max(1, NUMBERS_PER_CALL // sum(leaf.size for leaf in jax.tree.leaves(of_one))))
+
+
+def _fit_each(root, params, examples: Batch, *, model: Model, counts: tuple[int, int, int]):
+    """`_fit` of each example, [B] each."""
+    return jax.vmap(partial(_fit, root, params, model=model, counts=counts))(examples)
 
 
 def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, int]):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 
 from vae.datasets.images import to_unit_interval
-from vae.evaluation.importance import batches, shardings
+from vae.evaluation.importance import batches, program, shardings
 from vae.models.model import Batch, Model, sum_layers
 from vae.streams import Stream, stream
 
@@ -60,17 +59,16 @@ def decompose(
     index = np.arange(len(images)) if index is None else np.asarray(index)
     if reason := unavailable(model, params, images, labels):
         raise ValueError(f"this KL cannot be taken apart: {reason}")
-    split, whole = shardings(devices)
+    devices = tuple(devices)
+    whole = shardings(devices)[1]
     root, params = jax.device_put((root, params), whole)
-    encode = jax.jit(lambda x, y: model.posterior(params, Batch(to_unit_interval(x), y)))
+    encode = program(_encode, devices, model=model)
     parts = [
-        jax.tree.map(lambda a: np.asarray(a)[:count], encode(*batch))  # noqa: B023
+        jax.tree.map(lambda a: np.asarray(a)[:count], encode(params, *batch))  # noqa: B023
         for batch, count in batches((images, labels), IMAGES_PER_CALL, devices)
     ]
     q = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
-    score = jax.jit(
-        partial(_score, model=model, num_samples=num_samples, num_devices=len(devices)), out_shardings=split
-    )
+    score = program(_score, devices, model=model, num_samples=num_samples, num_devices=len(devices))
     components = jax.device_put(q, whole)
     results, done = [], 0
     for batch, count in batches((q, labels, index), IMAGES_PER_CALL, devices):
@@ -103,6 +101,10 @@ def unavailable(model: Model, params: Any, images: np.ndarray, labels: np.ndarra
     if len(images) > 1 and any(leaf.shape[1] > 1 for leaf in jax.tree.leaves(from_prior)):
         return "p(z) depends on the label"
     return None
+
+
+def _encode(params, images, labels, *, model: Model):
+    return model.posterior(params, Batch(to_unit_interval(images), labels))
 
 
 def _score(root, params, components, q, labels, index, *, model: Model, num_samples: int, num_devices: int):

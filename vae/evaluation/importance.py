@@ -5,6 +5,7 @@ The device computes log-weights, the host their statistics in float64. Shapes: N
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -169,11 +170,10 @@ def evaluate(
     model.check_images(images)
     devices = list(devices or jax.devices()[:1])
     index = np.arange(len(images)) if index is None else np.asarray(index)
-    split, whole = shardings(devices)
-    weigh_batch = jax.jit(
-        partial(weigh_examples, model=model, num_samples=num_samples, num_devices=len(devices)), out_shardings=split
+    weigh_batch = program(
+        weigh_examples, tuple(devices), model=model, num_samples=num_samples, num_devices=len(devices)
     )
-    root, params = jax.device_put((root, params), whole)
+    root, params = jax.device_put((root, params), shardings(devices)[1])
     results, done = [], 0
     for batch, count in batches((images, labels, index), batch_size or max(1, 2**18 // num_samples), devices):
         weights = jax.tree.map(np.asarray, weigh_batch(root, params, *batch))
@@ -187,6 +187,12 @@ def shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
     """The two shardings of arrays on `devices`: with the first axis split over them, and complete on each."""
     mesh = jax.sharding.Mesh(np.asarray(devices), ("data",))
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+
+
+@functools.lru_cache(maxsize=64)
+def program(function: Callable, devices: tuple[Any, ...], **static: Any) -> Callable:
+    """`function(..., **static)` compiled, once in a process; its outputs are split over `devices`."""
+    return jax.jit(partial(function, **static), out_shardings=shardings(devices)[0])
 
 
 def batches(arrays: Any, batch_size: int, devices: Sequence[Any]) -> Iterator[tuple[Any, int]]:

@@ -6,6 +6,7 @@ is the first, which x is made of. Labels are those of a class-conditional model;
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -31,8 +32,7 @@ def decode(params: Any, z: np.ndarray | jax.Array, model: Model, labels: np.ndar
     """The mean of p(x|z), clipped to [0, 1]: z [..., D] and labels [...] -> [..., H, W, C]."""
     rows = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
     y = None if labels is None else np.broadcast_to(labels, z.shape[:-1]).reshape(-1)
-    mean = jax.jit(lambda z, y: model.likelihood(params, z, y).mean)
-    parts = [np.asarray(mean(rows[part], None if y is None else y[part])) for part in _parts(len(rows))]
+    parts = [np.asarray(_mean(params, rows[p], None if y is None else y[p], model)) for p in _parts(len(rows))]
     images = np.clip(np.concatenate(parts), 0, 1)
     return images.reshape(*z.shape[:-1], *images.shape[1:])
 
@@ -42,18 +42,35 @@ def encode(params: Any, images: np.ndarray, model: Model, labels: np.ndarray | N
 
     A mean without a closed form, as a flow's, is that of `SAMPLES_OF_MEAN` draws under a fixed key.
     """
-
-    @jax.jit
-    def codes(images, labels):
-        q = model.posterior(params, Batch(to_unit_interval(images), labels))
-        if q.mean is None:
-            z, _ = q.sample_and_log_prob(jax.random.key(0), SAMPLES_OF_MEAN)
-            return Codes(jax.tree.leaves(z)[0].mean(0), None)
-        lowest = getattr(q, "lower", q)
-        return Codes(q.mean, lowest.log_scale if isinstance(lowest, DiagonalNormal) else None)
-
-    parts = [codes(images[part], None if labels is None else labels[part]) for part in _parts(len(images))]
+    parts = [_codes(params, images[p], None if labels is None else labels[p], model) for p in _parts(len(images))]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+@partial(jax.jit, static_argnames="model")
+def _mean(params, z, labels, model: Model):
+    return model.likelihood(params, z, labels).mean
+
+
+@partial(jax.jit, static_argnames="model")
+def _codes(params, images, labels, model: Model) -> Codes:
+    q = model.posterior(params, Batch(to_unit_interval(images), labels))
+    if q.mean is None:
+        z, _ = q.sample_and_log_prob(jax.random.key(0), SAMPLES_OF_MEAN)
+        return Codes(jax.tree.leaves(z)[0].mean(0), None)
+    lowest = getattr(q, "lower", q)
+    return Codes(q.mean, lowest.log_scale if isinstance(lowest, DiagonalNormal) else None)
+
+
+@partial(jax.jit, static_argnames=("model", "num_samples"))
+def _from_prior(key, params, labels, model: Model, num_samples: int):
+    return model.prior(params, labels).sample_and_log_prob(key, num_samples)[0]
+
+
+@partial(jax.jit, static_argnames="model")
+def _draw(key_z, key_x, params, images, labels, model: Model):
+    """A draw of x at a draw of z from q(z|x)."""
+    z, _ = model.posterior(params, Batch(to_unit_interval(images), labels)).sample_and_log_prob(key_z, 1)
+    return model.likelihood(params, jax.tree.leaves(z)[0][0], labels).sample(key_x)
 
 
 def _parts(size: int) -> list[slice]:
@@ -64,7 +81,7 @@ def samples(
     key: jax.Array, params: Any, model: Model, num_samples: int, labels: np.ndarray | None = None
 ) -> np.ndarray:
     """Decoded draws from the prior, of the classes `labels` [N] if given: [N, H, W, C]. Spends `key`."""
-    z, _ = jax.jit(lambda key, labels: model.prior(params, labels).sample_and_log_prob(key, num_samples))(key, labels)
+    z = _from_prior(key, params, labels, model, num_samples)
     return decode(params, jax.tree.leaves(z)[0][:, 0], model, labels)
 
 
@@ -73,14 +90,8 @@ def reconstructions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each of [N, H, W, C]: p(x|z)'s mean at the mean of q(z|x), and a draw of x at a draw of z; spends `key`."""
     key_z, key_x = jax.random.split(key)
-
-    @jax.jit
-    def draw(key_z, key_x, images, labels):
-        z, _ = model.posterior(params, Batch(to_unit_interval(images), labels)).sample_and_log_prob(key_z, 1)
-        return model.likelihood(params, jax.tree.leaves(z)[0][0], labels).sample(key_x)
-
     means = decode(params, encode(params, images, model, labels).mean, model, labels)
-    return means, np.clip(np.asarray(draw(key_z, key_x, images, labels)), 0, 1)
+    return means, np.clip(np.asarray(_draw(key_z, key_x, params, images, labels, model)), 0, 1)
 
 
 def interpolate(start: np.ndarray, end: np.ndarray, num_steps: int, path: str = "spherical") -> np.ndarray:

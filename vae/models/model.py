@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -97,8 +98,12 @@ def has_closed_form_kl(settings: Settings) -> bool:
     return jax.eval_shape(kl, jax.random.key(0)) is not None
 
 
+@functools.lru_cache(maxsize=64)
 def build(settings: Settings) -> Model:
-    """The model that `settings` describe; raises ModelError where they make no sense."""
+    """The model that `settings` describe; raises ModelError where they make no sense.
+
+    Equal settings have the same model, so that what jax compiled of one is compiled.
+    """
     check(settings)
     network = NETWORKS[settings.network]
     likelihood_family = LIKELIHOODS[settings.likelihood].function(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -87,6 +88,7 @@ class Latents(NamedTuple):
         return sum_layers(jax.tree.map(lambda kl: kl.sum(-1), self.kl_per_dimension))
 
 
+@functools.lru_cache(maxsize=64)
 def build(settings: Settings) -> Objective:
     """The objective of `settings`; raises ObjectiveError if it makes no sense. A new run has to pass `check` too."""
     name, estimator = settings.objective, settings.estimator

@@ -19,7 +19,7 @@ from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config
 from vae.runs.files import RunError, write_json
 from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
-from vae.training.program import Program, run_inputs
+from vae.training.program import Program, cached_program, run_inputs
 from vae.training.record import Record
 
 RUNS = "runs"  # the folder of a sweep's run folders
@@ -142,7 +142,7 @@ def largest_program(
     settings, num_runs = configs[0].settings, len(configs)
     memory = hosts.agreed(lambda: memory_of(devices))
     while True:
-        program = Program(settings, devices, num_runs, strategy)
+        program = cached_program(settings, tuple(devices), num_runs, strategy)
         needed = program.bytes_on_a_device(*_shared_out(program, configs, data, moments))
         smallest = program.mesh.shape["run"]
         if needed <= memory or num_runs <= smallest:

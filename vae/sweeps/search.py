@@ -29,7 +29,7 @@ from vae.sweeps.scoreboard import SweepProgress
 from vae.sweeps.study import StudyWorker
 from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
 from vae.training.loop import PopulationRun, Values
-from vae.training.program import Program
+from vae.training.program import Program, cached_program
 
 
 class TrialRun(NamedTuple):
@@ -56,7 +56,7 @@ class ProgramCache:
             program = self._new(group, data, compiled)
             return PlannedProgram(Plan(program.strategy, program.num_runs), program)
         if plan.chunk_size not in compiled:
-            program = Program(group.config.settings, self._devices, plan.chunk_size, plan.strategy)
+            program = cached_program(group.config.settings, tuple(self._devices), plan.chunk_size, plan.strategy)
             compiled[plan.chunk_size] = program
         return PlannedProgram(plan, compiled[plan.chunk_size])
 

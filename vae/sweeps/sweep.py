@@ -17,7 +17,7 @@ from vae.sweeps import chunks, planning
 from vae.sweeps.planning import Group, Plan, PlannedProgram, Plans
 from vae.sweeps.scoreboard import SweepProgress
 from vae.training import start
-from vae.training.program import Program
+from vae.training.program import cached_program
 
 
 def check(grouped: Sequence[Group], devices: Sequence[Any], *, begun: bool = False) -> None:
@@ -50,7 +50,8 @@ def sweep(
         planning.check_strategy(strategy if plan is None else plan.strategy)
         if plan is None:
             return planning.choose(group, data, devices, strategy)
-        return PlannedProgram(plan, Program(group.config.settings, devices, plan.chunk_size, plan.strategy))
+        program = cached_program(group.config.settings, tuple(devices), plan.chunk_size, plan.strategy)
+        return PlannedProgram(plan, program)
 
     watch = chunks.Watch(save_every, report, should_stop)
     loop = chunks.ChunkLoop(workdir, Plans(workdir), program_for, watch)

@@ -14,7 +14,7 @@ from vae.runs.config import Config
 from vae.runs.folder import CHECKPOINTS
 from vae.training.keeper import Keeper, MemoryKeeper, RunKeeper
 from vae.training.loop import PopulationRun
-from vae.training.program import ALONE, Program, of_run
+from vae.training.program import ALONE, cached_program, of_run
 from vae.training.record import MemoryRecord, Record, epoch_means
 from vae.training.start import check, stored_splits
 
@@ -97,7 +97,7 @@ def _train(
 ) -> Outcome:
     """Train a population of one."""
     config = record.config
-    program = Program(config.settings, devices, 1, ALONE)
+    program = cached_program(config.settings, tuple(devices), 1, ALONE)
     splits = stored_splits(dataset, config.settings.binarization)
     data = {name: program.layout.share(split) for name, split in splits.items()}
     run = PopulationRun([record], dataset, program, data, keeper)

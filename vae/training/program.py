@@ -7,6 +7,7 @@ and never wait for each other; the batches of a run are shared over `data`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -148,6 +149,8 @@ class InTurn:
 class Program:
     """The functions of step.py for `num_runs` runs of the same Settings, on `devices`; each is compiled once.
 
+    `cached_program` hands them out.
+
     `strategy` is one of STRATEGIES, or ALONE for a single run. The arrays of a population, `inputs` and `states`, are
     what `layout.put` makes of arrays [R, …]; those that all runs read are what `layout.share` makes of them.
     """
@@ -227,6 +230,12 @@ class Program:
         if self.mesh.shape["data"] == 1 or self.strategy == "loop":
             return None
         return NamedSharding(self.mesh if self.alone else jax.sharding.get_abstract_mesh(), PartitionSpec("data"))
+
+
+@functools.lru_cache(maxsize=32)
+def cached_program(settings: Settings, devices: tuple[Any, ...], num_runs: int, strategy: str) -> Program:
+    """The Program of these: the same one for the same arguments, so that runs of a process compile it once."""
+    return Program(settings, devices, num_runs, strategy)
 
 
 def layout_of(mesh: Mesh, num_runs: int, strategy: str) -> Together | InTurn:

@@ -13,7 +13,7 @@ import numpy as np
 from vae.datasets import images
 from vae.datasets.dataset import Dataset
 from vae.runs.config import Config
-from vae.training.program import ALONE, Program, run_inputs
+from vae.training.program import ALONE, cached_program, run_inputs
 
 NUM_ROUNDS, SECONDS_OF_ROUND = 3, 0.2  # in which a step is timed
 
@@ -36,7 +36,7 @@ def _program(config: Config) -> Any:
 
 def seconds_per_step(config: Config, dataset: Dataset) -> Iterator[float]:
     """Seconds of a training step in one round after another; the first holds compilation."""
-    program = Program(config.settings, jax.devices()[:1], 1, ALONE)
+    program = cached_program(config.settings, (jax.devices()[0],), 1, ALONE)
     share, inputs = program.layout.share, program.layout.put(run_inputs([config]))
     data = share(images.stored(dataset, "train", config.settings.binarization, training=True))
     states = program.initialize(inputs, share(images.moments(dataset.train.images)))
