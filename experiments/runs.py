@@ -50,7 +50,7 @@ def main() -> int:
         try:
             found.append(summary(path.parent))
         except RunError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(script.shown(f"left out: {error}"), file=sys.stderr)
     if not found:
         print(f"no runs under {folder}", file=sys.stderr)
         return 0

@@ -1,6 +1,7 @@
 """Imports run one way, by room, and the library neither prints nor reads flags."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,14 @@ def test_no_two_classes_have_one_name():
 
 def test_only_networks_imports_flax():
     assert [path.name for path in FILES if any(name.startswith("flax") for name in imported(path))] == ["networks.py"]
+
+
+# Their errors still speak of --flags.
+DASHED_ROOMS = {"datasets", "runs"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) not in DASHED_ROOMS])
+def test_errors_speak_of_names_and_scripts_add_the_dashes(name):
+    raised = (node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Raise))
+    texts = (part for node in raised for part in ast.walk(node) if isinstance(part, ast.Constant))
+    assert not [text.value for text in texts if isinstance(text.value, str) and re.search(r"--[a-z]", text.value)]

@@ -46,7 +46,7 @@ def join() -> None:
     except (ValueError, LookupError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HostsError(
-            f"--distributed: nothing could be joined ({reason}); start it with srun, mpirun or on a TPU pod, or set "
+            f"`distributed`: nothing could be joined ({reason}); start it with srun, mpirun or on a TPU pod, or set "
             "JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each process"
         ) from error
 

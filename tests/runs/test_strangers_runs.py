@@ -203,7 +203,7 @@ def test_a_trial_of_another_program_in_a_shared_study_is_one_line(tmp_path, work
     template = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={study.WORKER: worker})
     opened.create_new_trial(opened.get_study_id_from_name("s"), template)
     member = study.StudyWorker(opened, "s", study.WorkerId("a", str(tmp_path), "here"), {}, 3)
-    with pytest.raises(RunError, match="trial 0 of the study was not made by this program; use another --study"):
+    with pytest.raises(RunError, match="trial 0 of the study was not made by this program; use another `study`"):
         member.free_the_dead({})
 
 

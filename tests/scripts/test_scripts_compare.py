@@ -321,7 +321,8 @@ def test_runs_that_are_no_comparison_are_refused(scripts, two_runs):
     assert "no seed in common" in scripts.refusal(two_runs, "compare", "--runs=a,d")
     metrics = two_runs / "b" / METRICS
     metrics.write_text("")
-    assert "is not finished: it is at epoch 0 of 1; go on with" in scripts.refusal(two_runs, "compare", "--runs=a,b")
+    unfinished = "is not finished: it is at epoch 0 of 1; resume it with experiments.train --workdir="
+    assert unfinished in scripts.refusal(two_runs, "compare", "--runs=a,b")
     assert "--epochs has no effect with --runs" in scripts.refusal(two_runs, "compare", "--runs=a,b", "--epochs=2")
 
 

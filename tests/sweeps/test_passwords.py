@@ -33,7 +33,7 @@ URLS = {
 @pytest.mark.parametrize(("url", "secrets"), URLS.values(), ids=URLS)
 def test_no_message_of_a_storage_shows_a_password(tmp_path, monkeypatch, url, secrets):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="--storage=") as caught:
+    with pytest.raises(RunError, match="`storage=") as caught:
         storage.open_storage(url)
     assert not list(tmp_path.iterdir())  # a journal of that name
     message = str(caught.value)

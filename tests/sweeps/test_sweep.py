@@ -168,7 +168,7 @@ def test_a_strategy_that_the_backend_lacks_is_not_taken(monkeypatch):
     plan = planning.choose(*arguments, "auto").plan
     assert (plan.strategy, plan.chunk_size) == ("vmap", 3)
     assert plan.seconds > 0
-    with pytest.raises(RunError, match=r"map: UNIMPLEMENTED: Unsupported element type\); use --strategy=loop"):
+    with pytest.raises(RunError, match=r"map: UNIMPLEMENTED: Unsupported element type\); use `strategy=loop`"):
         planning.choose(*arguments, "map")
 
 

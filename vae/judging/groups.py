@@ -48,8 +48,8 @@ def group(
             diverged.setdefault(of_all_seeds, []).append(folder)
         elif epoch < config.epochs:
             raise ComparisonError(
-                f"{folder} is not finished: it is at epoch {epoch:g} of {config.epochs}; go on with experiments.train "
-                f"--workdir={folder}, or leave it out"
+                f"{folder} is not finished: it is at epoch {epoch:g} of {config.epochs}; resume it with "
+                f"experiments.train `workdir={folder}`, or leave it out"
             )
         by_seed = found.setdefault(of_all_seeds, {})
         if config.seed in by_seed:

@@ -140,7 +140,7 @@ def parts(workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset) -> l
     if lost := [name for name in started if name not in runs]:
         raise RunError(
             f"{workdir / SWEEP} names the run {lost[0]}, whose {CONFIG} is lost or is that of another run; put "
-            "it back, or choose another --workdir"
+            "it back, or choose another `workdir`"
         )
     for name in runs:
         resuming.check(workdir / planning.RUNS / name, runs[name].config, dataset)

@@ -39,15 +39,15 @@ def check(workdir: Path, wanted: Mapping[str, Config], *, recorded: bool, may_be
             if not may_be_longer and stored[name].epochs != wanted[name].epochs:
                 differing.append(f"epochs is {stored[name].epochs}, not {wanted[name].epochs}")
             if differing:
-                raise RunError(f"{path} holds another run: {'; '.join(differing)}; choose another --workdir{why}")
+                raise RunError(f"{path} holds another run: {'; '.join(differing)}; choose another `workdir`{why}")
         elif name in wanted and was_trained(path):
             raise RunError(
                 f"{path} holds a trained run but no {CONFIG}, which says what it is; put it back, or choose "
-                "another --workdir"
+                "another `workdir`"
             )
         elif name not in wanted and not recorded and (name in stored or was_trained(path)):
             raise RunError(
-                f"{path} holds a run that is not asked for here; choose another --workdir, or ask for what was asked "
+                f"{path} holds a run that is not asked for here; choose another `workdir`, or ask for what was asked "
                 f"before{why}"
             )
 
@@ -62,7 +62,7 @@ def check_listed(workdir: Path, listed: Mapping[str, object]) -> None:
         if name not in listed and was_trained(path):
             raise RunError(
                 f"{path} holds a run that {workdir / SWEEP} does not name; put back the {SWEEP} that does, or "
-                "choose another --workdir"
+                "choose another `workdir`"
             )
 
 

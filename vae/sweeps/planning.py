@@ -95,8 +95,8 @@ def check_strategy(strategy: str) -> None:
     """Raises RunError if runs cannot be trained so on several hosts."""
     if strategy == "loop" and hosts.num_processes() > 1:
         raise RunError(
-            "--strategy=loop keeps each run on a device of a single process, and this sweep has "
-            f"{hosts.num_processes()} of them; use map or vmap in a new --workdir, or leave out --distributed"
+            "`strategy=loop` keeps each run on a device of a single process, and this sweep has "
+            f"{hosts.num_processes()} of them; use map or vmap in a new `workdir`, or leave out `distributed`"
         )
 
 
@@ -131,7 +131,7 @@ def choose(group: Group, data: Split, devices: Sequence[Any], strategy: str) -> 
         spent = _seconds_since(started)
         found.append(PlannedProgram(Plan(name, program.num_runs, seconds), program))
     if not found:
-        raise RunError(f"these runs cannot be trained together ({'; '.join(refused)}); use --strategy=loop")
+        raise RunError(f"these runs cannot be trained together ({'; '.join(refused)}); use `strategy=loop`")
     return min(found, key=lambda one: one.plan.seconds)
 
 

@@ -162,7 +162,7 @@ class Rounds:
         for path in (self._workdir / RUNS / name for name in names):
             if folders.was_trained(path):
                 raise RunError(
-                    f"{path} holds a run of another study than {self._worker.name}; choose another --workdir"
+                    f"{path} holds a run of another study than {self._worker.name}; choose another `workdir`"
                 )
 
     def train(self, load: Callable[[Config], Dataset], watch: Watch) -> bool:

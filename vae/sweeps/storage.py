@@ -41,7 +41,7 @@ def open_storage(text: str) -> optuna.storages.BaseStorage:
         return _open_database(text)
     path = Path(text).expanduser().absolute()
     if passwords.passwords_in([text]) and not path.exists():
-        raise RunError(f"--storage={without_password(text)} is neither a URL nor a file; {WRITE}")
+        raise RunError(f"`storage={without_password(text)}` is neither a URL nor a file; {WRITE}")
     return _open_journal(path)
 
 
@@ -72,14 +72,14 @@ class _FileLock(BaseJournalFileLock):
 
 def _open_journal(path: Path) -> optuna.storages.BaseStorage:
     if not path.parent.is_dir():
-        raise RunError(f"--storage={path}: there is no folder {path.parent}; make it, or choose another file")
+        raise RunError(f"`storage={path}`: there is no folder {path.parent}; make it, or choose another file")
     if path.exists() and not _is_journal(path):
-        raise RunError(f"--storage={path} is no journal of Optuna; choose another file")
+        raise RunError(f"`storage={path}` is no journal of Optuna; choose another file")
     lock = _FileLock(path.with_name(f"{path.name}.lock"))
     try:
         return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, LookupError, TypeError, AssertionError, RecursionError) as error:
-        raise RunError(f"--storage={path} is damaged ({_reason(error)}); choose another file") from error
+        raise RunError(f"`storage={path}` is damaged ({_reason(error)}); choose another file") from error
 
 
 def _is_journal(path: Path) -> bool:
@@ -93,16 +93,16 @@ def _open_database(text: str) -> optuna.storages.BaseStorage:
     try:
         url = make_url(text)
     except (exc.ArgumentError, ValueError) as error:
-        raise RunError(f"--storage={shown} is no URL; {WRITE}") from error
+        raise RunError(f"`storage={shown}` is no URL; {WRITE}") from error
     if "@" in (url.host or "") or "@" in (url.database or ""):
-        raise RunError(f"--storage={shown} has several @; {WRITE}")
+        raise RunError(f"`storage={shown}` has several @; {WRITE}")
     kind, _, driver = url.drivername.partition("+")
     if kind == "sqlite":
         raise RunError(
-            f"--storage={shown}: SQLite does not allow several writers; use a journal file, --storage=/folder/x.journal"
+            f"`storage={shown}`: SQLite does not allow several writers; use a journal file, `storage=/folder/x.journal`"
         )
     if kind not in DATABASES:
-        raise RunError(f"--storage={shown}: unknown database {kind!r}; one of {', '.join(DATABASES)}, or a file")
+        raise RunError(f"`storage={shown}`: unknown database {kind!r}; one of {', '.join(DATABASES)}, or a file")
     if not driver and (default := DATABASES[kind]):
         url = url.set(drivername=f"{kind}+{default}")
     options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
@@ -114,10 +114,10 @@ def _open_database(text: str) -> optuna.storages.BaseStorage:
         named = driver or DATABASES[kind] or error.name
         package = "psycopg[binary]" if named == "psycopg" else named
         raise RunError(
-            f"--storage={shown} needs the driver {named}, which is not installed: pip install '{package}'"
+            f"`storage={shown}` needs the driver {named}, which is not installed: pip install '{package}'"
         ) from error
     except (exc.SQLAlchemyError, ValueError) as error:
-        raise RunError(f"--storage={shown} cannot be reached: {_reason(error, text)}") from error
+        raise RunError(f"`storage={shown}` cannot be reached: {_reason(error, text)}") from error
     # Optuna fills in what stands in braces.
     exact = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
@@ -146,10 +146,10 @@ def whoever_comes_first(create, text: str) -> Any:
             return create()
         except (exc.SQLAlchemyError, optuna.exceptions.OptunaError, AssertionError) as error:
             if attempt + 1 == ATTEMPTS:
-                raise RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
+                raise RunError(f"`storage={shown}` cannot be used: {_reason(error, text)}") from error
             time.sleep(random.SystemRandom().random() * 0.1 * (attempt + 1))
         except RuntimeError as error:  # tables of another version of Optuna
-            raise RunError(f"--storage={shown} cannot be used: {_reason(error, text)}") from error
+            raise RunError(f"`storage={shown}` cannot be used: {_reason(error, text)}") from error
 
 
 def _reason(error: BaseException, text: str = "") -> str:
@@ -167,5 +167,5 @@ def failures_in_a_line(text: str = "") -> Iterator[None]:
         yield
     except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise RunError(
-            f"the study's storage failed ({_reason(error, text)}); the same command with this --workdir resumes it"
+            f"the study's storage failed ({_reason(error, text)}); the same command with this `workdir` resumes it"
         ) from error

@@ -90,7 +90,7 @@ class CmaEs(optuna.samplers.CmaEsSampler):
                     reason = " ".join(str(error).split())[:200]
                     raise RunError(
                         f"what the study keeps of CMA-ES in its trial {trial.number} cannot be read ({reason}); use "
-                        "another --study, or --search=tpe"
+                        "another `study`, or `search=tpe`"
                     ) from error
         return None
 
@@ -126,10 +126,10 @@ def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any])
             name,
         )
     if study.direction != optuna.study.StudyDirection.MAXIMIZE:
-        raise RunError(f"the study {name} minimises its value, and a bound is maximised; use another --study")
+        raise RunError(f"the study {name} minimises its value, and a bound is maximised; use another `study`")
     if ASKED not in study.user_attrs:
         if study.get_trials(deepcopy=False):
-            raise RunError(f"the study {name} was not made by this program; use another --study")
+            raise RunError(f"the study {name} was not made by this program; use another `study`")
         study.set_user_attr(ASKED, asked)
     check_asked(study, asked)
 
@@ -138,7 +138,7 @@ def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
     """Raises RunError with each difference between what a worker and what the study asks for."""
     stored = study.user_attrs[ASKED]
     if not isinstance(stored, dict):
-        raise RunError(f"the study {study.study_name} was not made by this program; use another --study")
+        raise RunError(f"the study {study.study_name} was not made by this program; use another `study`")
     differing = [
         f"{name} is {_shown(stored.get(name))}, not {_shown(asked.get(name))}"
         for name in sorted({*stored, *asked})
@@ -147,7 +147,7 @@ def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
     if differing:
         raise RunError(
             f"the study {study.study_name} is for something else: {'; '.join(differing)}; ask for the same, or use "
-            "another --study"
+            "another `study`"
         )
 
 
@@ -271,7 +271,7 @@ def worker_of(trial: FrozenTrial) -> WorkerId | None:
     if of is None:
         return None
     if not isinstance(of, dict) or set(of) != set(WorkerId._fields) or not all(isinstance(v, str) for v in of.values()):
-        raise RunError(f"trial {trial.number} of the study was not made by this program; use another --study")
+        raise RunError(f"trial {trial.number} of the study was not made by this program; use another `study`")
     return WorkerId(**of)
 
 

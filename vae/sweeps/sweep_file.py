@@ -32,7 +32,7 @@ def read_sweep(workdir: Path) -> dict[str, Any]:
             whole = is_count(plan.get("done")) and is_count(plan.get("chunk_size", plan.get("num_runs")), least=1)
             _check(whole and isinstance(plan.get("strategy"), str), "it says of a group what cannot be")
     except (ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {error}; put the file back, or choose another --workdir") from error
+        raise RunError(f"{path} is damaged: {error}; put the file back, or choose another `workdir`") from error
     return about
 
 

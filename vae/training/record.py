@@ -178,8 +178,8 @@ class Record(MemoryRecord):
         saved = checkpoint.steps(self.workdir / CHECKPOINTS)
         return TrainingFailed(
             f"{_failed(what, state)}; what led to it is in {self.workdir / FAILURE}; start a new run with a lower "
-            "--learning_rate or --max_gradient_norm"
-            + (f", from the last good checkpoint ({saved[-1]}) with --init_from={self.workdir}" if saved else "")
+            "`learning_rate` or `max_gradient_norm`"
+            + (f", from the last good checkpoint ({saved[-1]}) with `init_from={self.workdir}`" if saved else "")
         )
 
 

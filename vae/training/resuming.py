@@ -17,13 +17,13 @@ def check(workdir: Path, config: Config, dataset: Dataset) -> None:
         return
     if differences := changed_settings(read_config(workdir), config):
         raise RunError(
-            f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another --workdir "
-            f"(with --init_from={workdir} it starts from this run's parameters)"
+            f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another `workdir` "
+            f"(with `init_from={workdir}` it starts from this run's parameters)"
         )
     steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
     saved = checkpoint.steps(workdir / CHECKPOINTS)
     if saved and saved[-1] > config.epochs * steps_per_epoch:
         raise RunError(
             f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
-            f"--epochs={config.epochs}; ask for more, or choose another --workdir"
+            f"`epochs={config.epochs}`; ask for more, or choose another `workdir`"
         )

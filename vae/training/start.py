@@ -51,7 +51,7 @@ def check_memory(state: Any, device: Any) -> None:
     if needed > memory:
         raise RunError(
             f"the parameters and Adam's moments take {needed / 1e9:,.1f} GB, but there are {memory / 1e9:,.1f} GB of "
-            "memory; use smaller --hidden_sizes, --channels or --latent_dim"
+            "memory; use smaller `hidden_sizes`, `channels` or `latent_dim`"
         )
 
 
@@ -60,12 +60,12 @@ def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None
     if batch_size > num_images:
         raise RunError(
             f"a batch of {batch_size} cannot be filled from {num_images} training images; "
-            f"use --batch_size={num_images} or less, or hold out fewer with --validation"
+            f"use `batch_size={num_images}` or less, or hold out fewer with `validation`"
         )
     if batch_size % num_devices:
         raise RunError(
             f"a batch of {batch_size} cannot be shared by {num_devices} devices; "
-            f"use a --batch_size that is a multiple of {num_devices}, or other --devices"
+            f"use a `batch_size` that is a multiple of {num_devices}, or other `devices`"
         )
 
 
@@ -110,7 +110,7 @@ def initial_params(workdir: str, like: Any) -> Any:
     if differences := [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]:
         name = differences[0]
         raise RunError(
-            f"the parameters of --init_from={workdir} do not fit this run: {name} has the shape "
+            f"the parameters of `init_from={workdir}` do not fit this run: {name} has the shape "
             f"{found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
             + (f", and {len(differences) - 1} more" if len(differences) > 1 else "")
             + "; use the same network, data and objective"
