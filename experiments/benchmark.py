@@ -22,7 +22,6 @@ from experiments.command import script
 from experiments.flags import options
 from experiments.flags.parsing import number, numbers
 
-FLAGS = options.FLAGS
 IMAGE_SHAPE = (28, 28, 1)
 NUM_IMAGES = 10_000
 
@@ -53,12 +52,13 @@ def main() -> int:
     from vae.training import step as training
     from vae.training import timing
 
-    device = devices.start(1)[0]
+    asked = options.read().values
+    device = devices.start(1, data_dir=None)[0]
     settings = Settings(
         IMAGE_SHAPE,
-        hidden_sizes=tuple(map(int, FLAGS.hidden_sizes)),
-        latent_dim=FLAGS.latent_dim,
-        batch_size=FLAGS.batch_size,
+        hidden_sizes=tuple(map(int, asked["hidden_sizes"])),
+        latent_dim=asked["latent_dim"],
+        batch_size=asked["batch_size"],
     )
     model, objective = models.build(settings), objectives.build(settings)
     root = jax.random.key(0)
@@ -67,44 +67,47 @@ def main() -> int:
     hyperparameters = jax.tree.map(jnp.asarray, Hyperparameters())
     state = training.initialize(root, **parts, hyperparameters=hyperparameters, moments=moments(images))
 
-    layers = [FLAGS.latent_dim, *settings.hidden_sizes[::-1], images[0].size]
+    layers = [asked["latent_dim"], *settings.hidden_sizes[::-1], images[0].size]
     decoder = list(itertools.pairwise(layers))
     encoder = [(o, i) for i, o in decoder[::-1]]
-    encoder[-1] = (encoder[-1][0], 2 * FLAGS.latent_dim)
-    print(f"784-{'-'.join(map(str, settings.hidden_sizes))}-{FLAGS.latent_dim} on {device}")
+    encoder[-1] = (encoder[-1][0], 2 * asked["latent_dim"])
+    print(f"784-{'-'.join(map(str, settings.hidden_sizes))}-{asked['latent_dim']} on {device}")
 
-    rows = min(FLAGS.num_samples, evaluation.SAMPLES_PER_TILE)
-    num_tiles = FLAGS.num_examples * -(-FLAGS.num_samples // rows)
-    evaluate = jax.jit(partial(evaluation.weigh_examples, model=model, num_samples=FLAGS.num_samples))
-    examples = images[: FLAGS.num_examples], None, np.arange(FLAGS.num_examples)
+    num_samples, num_examples = asked["num_samples"], asked["num_examples"]
+    rows = min(num_samples, evaluation.SAMPLES_PER_TILE)
+    num_tiles = num_examples * -(-num_samples // rows)
+    evaluate = jax.jit(partial(evaluation.weigh_examples, model=model, num_samples=num_samples))
+    examples = images[:num_examples], None, np.arange(num_examples)
     show(
-        f"evaluation, k = {FLAGS.num_samples}, per 10,000 images",
+        f"evaluation, k = {num_samples}, per 10,000 images",
         lambda: evaluate(root, state.params, *examples),
         timing.products(decoder, rows, num_tiles, backward=False),
-        10_000 / FLAGS.num_examples,
+        10_000 / num_examples,
+        asked["rounds"],
     )
-    num_steps = NUM_IMAGES // FLAGS.batch_size
+    num_steps = NUM_IMAGES // asked["batch_size"]
     train_steps = jax.jit(partial(training.train_steps, **parts))
     data = jax.device_put(Split(images))
     show(
         "training, dynamic binarisation, per epoch of 60,000 images",
         lambda: train_steps(root, state, data, jnp.int32(num_steps), hyperparameters),
-        timing.products(encoder + decoder, FLAGS.batch_size, num_steps, backward=True),
+        timing.products(encoder + decoder, asked["batch_size"], num_steps, backward=True),
         60_000 / NUM_IMAGES,
+        asked["rounds"],
     )
     return 0
 
 
-def show(name: str, whole, alone, scale: float) -> None:
+def show(name: str, whole, alone, scale: float, rounds: int) -> None:
     """Time both in turn and print the medians in seconds, times `scale`, and the median ratio."""
     from vae.training import timing
 
-    pairs = timing.in_turn((whole, alone), FLAGS.rounds)
+    pairs = timing.in_turn((whole, alone), rounds)
     a, b = (scale * statistics.median(column) for column in zip(*pairs, strict=True))
     ratios = sorted(x / y for x, y in pairs)
     print(
         f"{name}: {a:.2f} s, its matrix products alone {b:.2f} s, "
-        f"ratio {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f} in {FLAGS.rounds} rounds)"
+        f"ratio {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f} in {rounds} rounds)"
     )
 
 

@@ -31,7 +31,7 @@ from experiments.command.boards import SweepBoard
 from experiments.command.progress import ImageBar
 from experiments.flags import comparisons, configuration, options, variants
 from experiments.flags.configuration import RunFlags
-from experiments.flags.options import Flags
+from experiments.flags.options import DataFolders, Flags
 from experiments.flags.parsing import UsageError, choice, number
 from experiments.flags.points import label
 
@@ -80,7 +80,7 @@ def define_flags() -> None:
 def main() -> int:
     stop = script.StopRequest()
     flags = options.read()
-    workdir = Path(flags.values["workdir"]).expanduser() if flags.values["workdir"] else None
+    workdir = flags.workdir
     stored = stored_comparison(workdir)
     asked = what_is_asked(flags, stored)
     base = configuration.settle(flags, stored.get("flags", {}))
@@ -91,22 +91,30 @@ def main() -> int:
     from vae.judging.evaluations import evaluation_of
     from vae.runs.folder import lock
 
-    available = devices.start(flags.values["devices"], one_per_core=True)
+    available = devices.start(flags.values["devices"], flags.values["data_dir"], one_per_core=True)
     kept = partial(store, stored=stored, asked=asked, base=base)
     if asked["runs"]:
-        begin = partial(keep, compared=comparisons.trained_before(asked, stored), kept=kept)
+        begin = partial(keep, compared=comparisons.trained_before(asked, stored, flags.folders), kept=kept)
     else:
-        plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], base, stored, available)
+        plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], base, stored, available, flags.folders)
         notes.show(candidate.config for candidate in plan.candidates)
         notes.show_same(plan.labels, plan.configs)
         begin = partial(
-            train, plan=plan, dataset=dataset, kept=kept, begun=bool(stored), asked=asked, devices=available, stop=stop
+            train,
+            plan=plan,
+            dataset=dataset,
+            kept=kept,
+            begun=bool(stored),
+            asked=asked,
+            folders=flags.folders,
+            devices=available,
+            stop=stop,
         )
     workdir = workdir or script.new_workdir("comparison", "comparisons")
     evaluate = partial(evaluation_of, devices=available, on_progress=ImageBar(stop.requested).update)
     with lock(workdir):
         try:
-            return finish(workdir, begin(workdir, evaluate), asked, evaluate, drawn=flags.values["figures"])
+            return finish(workdir, begin(workdir, evaluate), asked, evaluate, flags)
         except script.Stopped:
             return script.stopped(workdir)
 
@@ -126,6 +134,7 @@ def train(
     kept: Callable[..., None],
     begun: bool,
     asked: dict[str, Any],
+    folders: DataFolders,
     devices: Sequence[Any],
     stop: script.StopRequest,
 ) -> ComparedRuns:
@@ -144,7 +153,7 @@ def train(
         with SweepBoard({name: label(one.values) for name, one in part.runs.items()}) as board:
             if not sweep.sweep(workdir, grouped, devices=devices, report=board.update, should_stop=stop.requested):
                 raise script.Stopped
-    wanted, images = comparisons.tuning_settings(asked), comparisons.images_of("validation", None)
+    wanted, images = comparisons.tuning_settings(asked), comparisons.images_of(folders, "validation")
     compared = tuning.choose(plan, places, lambda folder: evaluate(folder, wanted, images), report=print)
     comparisons.check_number(compared.groups, compared.left_out)
     return compared
@@ -239,7 +248,7 @@ def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], base: Ru
     write_json(workdir / PLAN, about)
 
 
-def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate, *, drawn: bool) -> int:
+def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate, flags: Flags) -> int:
     """Evaluate, compare, draw and write."""
     from experiments.pictures import comparison_pictures
     from vae import figures, report
@@ -255,7 +264,7 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
     for group in compared.groups:
         if unused := [str(seed) for seed in group.folders if seed not in seeds]:
             left_out.append(f"seed {', '.join(unused)} of {group.label}, which others lack")
-    images = comparisons.images_of(wanted.split, wanted.num_examples)
+    images = comparisons.images_of(flags.folders, wanted.split, wanted.num_examples)
     groups, found, unusable = evaluations.evaluate_groups(
         compared.groups, seeds, lambda folder: evaluate(folder, wanted, images), report=print
     )
@@ -272,7 +281,7 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
     told |= {"command": read_json(workdir / PLAN)["command"], **provenance()}
     for text in left_out:
         print(f"left out: {text}")
-    pictures = comparison_pictures.draw(groups, told, summaries, images) if drawn else {}
+    pictures = comparison_pictures.draw(groups, told, summaries, images) if flags.values["figures"] else {}
     for name, content in pictures.items():
         figures.write_atomically(workdir / FIGURES / f"{name}.png", content)
     write_json(workdir / "comparison.json", told)

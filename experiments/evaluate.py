@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -27,8 +28,6 @@ if __package__ in (None, ""):
 from experiments.command import evaluation_table, notes, script
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choices, number
-
-FLAGS = options.FLAGS
 
 # A flag that only some of --also read.
 READ_BY = {
@@ -51,41 +50,45 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    check_flags()
-    workdir = options.trained_workdir()
+    flags = options.read()
+    asked = flags.values
+    check_flags(flags)
+    workdir = flags.trained_workdir
     from tqdm import tqdm
 
     from experiments.command import devices
     from experiments.pictures import run_pictures
     from vae.api import load_run
     from vae.evaluation import summary as evaluation
+    from vae.evaluation.diagnostics import Images
     from vae.judging import evaluations
     from vae.runs.checkpoint import choose
     from vae.runs.files import write_json
 
-    available = devices.start(FLAGS.devices)
-    loaded, step = load_run(workdir, FLAGS.checkpoint), choose(workdir, FLAGS.checkpoint)
-    data, index = options.evaluated_split(workdir, FLAGS.split, FLAGS.num_examples)
+    available = devices.start(asked["devices"], asked["data_dir"])
+    loaded, step = load_run(workdir, asked["checkpoint"]), choose(workdir, asked["checkpoint"])
+    data, index = flags.folders.evaluated(workdir, asked["split"], asked["num_examples"])
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
     with bar_of(total=len(data.images), unit="image") as bar:
         result, summary = evaluation.judge(
             loaded.params,
             data,
             index,
-            evaluation.EvaluationSettings(FLAGS.split, FLAGS.num_samples, FLAGS.seed, FLAGS.num_examples),
+            evaluation.EvaluationSettings(*(asked[name] for name in evaluation.EvaluationSettings._fields)),
             model=loaded.model,
             settings=loaded.settings,
             checkpoint=step,
             devices=available,
             on_progress=lambda done: move(bar, done),
         )
-    path = workdir / evaluations.file_name(FLAGS.split, FLAGS.num_examples, len(data.images))
+    path = workdir / evaluations.file_name(asked["split"], asked["num_examples"], len(data.images))
     evaluations.write(path, result, summary)
     evaluation_table.print_table(summary)
     notes.show_bits(summary.get("bits_per_dimension"), loaded.settings)
     evaluation_table.warn(summary)
-    if FLAGS.also:
-        summary |= compute_also(loaded, data, index, result, available, bar_of)
+    if asked["also"]:
+        images = Images(data.images, data.labels, index, result.log_likelihood[asked["num_samples"]])
+        summary |= compute_also(asked, loaded, images, available, bar_of)
         write_json(path, summary)
     for picture in run_pictures.of_evaluation(workdir, summary):
         print(f"picture: {picture}")
@@ -93,15 +96,16 @@ def main() -> int:
     return 0
 
 
-def check_flags() -> None:
+def check_flags(flags: options.Flags) -> None:
     """Raises UsageError for a flag that has no effect with this --also."""
+    also = flags.values["also"]
     for name, readers in READ_BY.items():
-        if FLAGS[name].present and not set(readers) & set(FLAGS.also):
-            asked = f"--also={','.join(FLAGS.also)}" if FLAGS.also else "no --also"
+        if name in flags.given and not set(readers) & set(also):
+            asked = f"--also={','.join(also)}" if also else "no --also"
             raise UsageError(f"--{name} has no effect with {asked}; leave it out, or use --also={' or '.join(readers)}")
 
 
-def compute_also(loaded, data, index, result, available, bar_of) -> dict:
+def compute_also(asked: dict[str, Any], loaded, images, available, bar_of) -> dict[str, Any]:
     """Compute and print the numbers of --also."""
     import jax
 
@@ -114,22 +118,20 @@ def compute_also(loaded, data, index, result, available, bar_of) -> dict:
             bar.set_description(name)
             return lambda share: move(bar, 100 * share)
 
-        log_likelihood = result.log_likelihood[FLAGS.num_samples]
-        images = diagnostics.Images(data.images, data.labels, index, log_likelihood)
         found = diagnostics.compute(
-            jax.random.key(FLAGS.seed),
-            FLAGS.also,
+            jax.random.key(asked["seed"]),
+            asked["also"],
             loaded.params,
             images,
             model=loaded.model,
             settings=loaded.settings,
-            num_examples=FLAGS.also_examples,
-            num_temperatures=FLAGS.ais_temperatures,
-            num_chains=FLAGS.ais_chains,
+            num_examples=asked["also_examples"],
+            num_temperatures=asked["ais_temperatures"],
+            num_chains=asked["ais_chains"],
             devices=available,
             progress=progress,
         )
-    for row in evaluation_table.diagnostic_rows({"num_samples": FLAGS.num_samples} | found):
+    for row in evaluation_table.diagnostic_rows({"num_samples": asked["num_samples"]} | found):
         evaluation_table.print_line(*row)
     return found
 

@@ -13,16 +13,19 @@ are sorted by class. With --embeddings, it also writes q(z|x) of a split as .npz
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments.command import script
 from experiments.flags import options
-from experiments.flags.parsing import choice, indices, number
+from experiments.flags.parsing import UsageError, choice, indices, number
 
-FLAGS = options.FLAGS
+if TYPE_CHECKING:
+    from vae.datasets import Split
 
 
 def define_flags() -> None:
@@ -37,36 +40,37 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    workdir = options.trained_workdir()
+    flags = options.read()
+    asked, workdir = flags.values, flags.trained_workdir
     import jax
 
     from experiments.command import devices
     from experiments.pictures import run_pictures
     from vae.api import load_run
 
-    devices.start(1)
-    loaded = load_run(workdir, FLAGS.checkpoint)
-    data, _ = options.evaluated_split(workdir, FLAGS.split)
-    for name in ("indices", "morph"):
-        options.check_indices(name, len(data.images), FLAGS.split)
-    key = jax.random.key(FLAGS.seed)
-    made = run_pictures.of_model(
-        key,
-        loaded,
-        data,
-        FLAGS.split,
-        indices=[int(i) for i in FLAGS.indices or range(min(10, len(data.images)))],
-        num_images=FLAGS.num_images,
-    )
+    devices.start(1, asked["data_dir"])
+    loaded = load_run(workdir, asked["checkpoint"])
+    data, _ = flags.folders.evaluated(workdir, asked["split"])
+    shown = positions("indices", asked["indices"] or range(min(10, len(data.images))), data, asked["split"])
+    start, end = positions("morph", asked["morph"], data, asked["split"])
+    key = jax.random.key(asked["seed"])
+    made = run_pictures.of_model(key, loaded, data, asked["split"], indices=shown, num_images=asked["num_images"])
     paths = run_pictures.save(workdir, made)
-    start, end = (int(i) for i in FLAGS.morph)
-    paths += run_pictures.morph(workdir, loaded, data, start, end, FLAGS.num_steps, FLAGS.path)
-    if FLAGS.embeddings:
-        split, _ = options.evaluated_split(workdir, FLAGS.embeddings)
-        paths.append(run_pictures.embeddings(workdir, loaded, split, FLAGS.embeddings))
+    paths += run_pictures.morph(workdir, loaded, data, start, end, asked["num_steps"], asked["path"])
+    if asked["embeddings"]:
+        split, _ = flags.folders.evaluated(workdir, asked["embeddings"])
+        paths.append(run_pictures.embeddings(workdir, loaded, split, asked["embeddings"]))
     for path in paths:
         print(path)
     return 0
+
+
+def positions(name: str, values: Iterable[str | int], data: Split, split: str) -> list[int]:
+    """The positions that the flag `name` gives; raises UsageError if one lies beyond the images of the split."""
+    found, count = [int(value) for value in values], len(data.images)
+    if beyond := [value for value in found if value >= count]:
+        raise UsageError(f"--{name}: there is no {split} image {beyond[0]}; the {count} images count from 0")
+    return found
 
 
 if __name__ == "__main__":

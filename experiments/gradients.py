@@ -30,29 +30,27 @@ from absl import flags
 
 from experiments.command import script
 from experiments.flags import configuration, options
+from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError, choice, define, number, numbers, with_dashes
 from vae.configuration import check_effects, complete, resolve
 from vae.models.table import MODEL
 from vae.objectives.table import ESTIMATORS, OBJECTIVES
 from vae.options import flattened
 from vae.rules import unknown
-from vae.settings import Hyperparameters, Settings
+from vae.settings import DATA, Hyperparameters, Settings
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
     from vae.evaluation.gradient_grid import GradientSubject
     from vae.models.model import Batch
 
-FLAGS = options.FLAGS
 LEAST_DRAWS = 20  # two in each block: see vae/evaluation/gradients.py
-MODEL_FLAGS: list[str] = []  # flags that a trained run has fixed
+MODEL_FLAGS = sorted(flattened({**DATA, **MODEL}))  # those that a trained run has fixed
 
 
 def define_flags() -> None:
-    before = set(FLAGS)
     options.define_data()
     define(MODEL)
-    MODEL_FLAGS.extend(sorted(set(FLAGS) - before - {"data_dir", "manual_dir"}))
     flags.DEFINE_string(
         "workdir", None, "a run folder, or, with --dataset, the folder to write to (default: a new one in runs/)"
     )
@@ -85,31 +83,33 @@ def _several(name: str, default: list[str], known: list[str], help: str) -> None
 
 
 def main() -> int:
-    if 0 < FLAGS.reference_draws < LEAST_DRAWS:
-        raise UsageError(f"--reference_draws={FLAGS.reference_draws} is too few: use {LEAST_DRAWS} or more, or 0")
-    workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else None
+    flags = options.read()
+    asked, workdir = flags.values, flags.workdir
+    if 0 < asked["reference_draws"] < LEAST_DRAWS:
+        raise UsageError(f"--reference_draws={asked['reference_draws']} is too few: use {LEAST_DRAWS} or more, or 0")
     trained = trained_run(workdir)
+    if trained is None:
+        check_new(workdir, flags)
+    else:
+        check_trained(trained, flags)
     from experiments.command import devices
     from experiments.pictures import run_pictures
     from vae import figures
     from vae.runs.files import write_json
 
-    devices.start(1)
-    name, subject = trained_subject(trained) if trained else new_subject()
-    print(f"{name}; {len(subject.batch.x)} {FLAGS.split} images, {FLAGS.draws} draws")
-    rows = measure(subject)
+    devices.start(1, asked["data_dir"])
+    name, subject = trained_subject(trained, flags) if trained else new_subject(flags)
+    print(f"{name}; {len(subject.batch.x)} {asked['split']} images, {asked['draws']} draws")
+    rows = measure(subject, asked)
     if not rows:
         raise UsageError("nothing is left to measure: every pair of objective and estimator was skipped")
-    workdir = workdir or script.new_workdir(f"{FLAGS.dataset.split('/')[-1]}-gradients")
+    workdir = workdir or script.new_workdir(f"{asked['dataset'].split('/')[-1]}-gradients")
     workdir.mkdir(parents=True, exist_ok=True)
     summary = {
         "subject": name,
-        "split": FLAGS.split,
+        "split": asked["split"],
         "batch_size": len(subject.batch.x),
-        "num_groups": FLAGS.num_groups,
-        "draws": FLAGS.draws,
-        "reference_draws": FLAGS.reference_draws,
-        "seed": FLAGS.seed,
+        **{name: asked[name] for name in ("num_groups", "draws", "reference_draws", "seed")},
         "settings": subject.settings.to_dict(),
         "hyperparameters": subject.hyperparameters._asdict(),
         "results": rows,
@@ -129,44 +129,52 @@ def main() -> int:
 
 
 def trained_run(workdir: Path | None) -> Path | None:
-    """The run to measure; None for new parameters. Raises UsageError for flags without effect, or too few."""
+    """`workdir` if it holds a run, which is then measured; None if new parameters are."""
     from vae.runs.folder import CONFIG
 
-    given = {name for name in MODEL_FLAGS if FLAGS[name].present}
-    if workdir is not None and (workdir / CONFIG).exists():
-        if given:
-            raise UsageError(
-                f"--{min(given)} has no effect: {workdir} holds a run, which has fixed it; leave it out, or choose "
-                "another --workdir to measure new parameters"
-            )
-        return workdir
-    if workdir is not None and "dataset" not in given:
+    return workdir if workdir is not None and (workdir / CONFIG).exists() else None
+
+
+def check_trained(workdir: Path, flags: Flags) -> None:
+    """Raises UsageError for a flag that the run in `workdir` has fixed."""
+    if given := flags.given.intersection(MODEL_FLAGS):
+        raise UsageError(
+            f"--{min(given)} has no effect: {workdir} holds a run, which has fixed it; leave it out, or choose "
+            "another --workdir to measure new parameters"
+        )
+
+
+def check_new(workdir: Path | None, flags: Flags) -> None:
+    """Raises UsageError or ConfigurationError for flags without effect on new parameters, or if one is missing."""
+    from vae.runs.folder import CONFIG
+
+    if workdir is not None and "dataset" not in flags.given:
         raise UsageError(
             f"--workdir={workdir} holds no run (no {CONFIG}); train one with experiments.train, or pass --dataset to "
             "measure new parameters and write there"
         )
-    if FLAGS["checkpoint"].present:
+    if "checkpoint" in flags.given:
         raise UsageError("--checkpoint has no effect on new parameters; leave it out, or pass the --workdir of a run")
-    values = complete({name: FLAGS[name].value for name in flattened(MODEL)}, MODEL)
-    check_effects(values, given, MODEL)
-    return None
+    values = complete({name: flags.values[name] for name in flattened(MODEL)}, MODEL)
+    check_effects(values, flags.given.intersection(MODEL_FLAGS), MODEL)
 
 
-def trained_subject(workdir: Path) -> tuple[str, GradientSubject]:
+def trained_subject(workdir: Path, flags: Flags) -> tuple[str, GradientSubject]:
     """The run in `workdir` at its checkpoint's step, and its name."""
     from vae.api import load_run
     from vae.evaluation.gradient_grid import GradientSubject
     from vae.runs.checkpoint import choose
     from vae.runs.config import read_config
 
-    config, step = read_config(workdir), choose(workdir, FLAGS.checkpoint)
+    config, step = read_config(workdir), choose(workdir, flags.values["checkpoint"])
     run = load_run(workdir, step)
     model, params, settings = run.model, run.params, run.settings
-    batch = fixed_batch(options.load_dataset(config.dataset, config.validation, config.image_size), settings)
+    dataset = flags.folders.load(config.dataset, config.validation, config.image_size)
+    batch = fixed_batch(dataset, settings, flags.values)
     return f"{workdir}, step {step}", GradientSubject(model, params, settings, config.hyperparameters, step, batch)
 
 
-def new_subject() -> tuple[str, GradientSubject]:
+def new_subject(flags: Flags) -> tuple[str, GradientSubject]:
     """The parameters that a run with these flags and this seed starts from, and their name."""
     import jax
 
@@ -176,44 +184,45 @@ def new_subject() -> tuple[str, GradientSubject]:
     from vae.models import model as models
     from vae.training import step as training
 
-    values: dict[str, Any] = configuration.absolute({name: FLAGS[name].value for name in MODEL_FLAGS})
+    values: dict[str, Any] = configuration.absolute({name: flags.values[name] for name in MODEL_FLAGS})
     values["objective"] = "elbo_mc"
-    dataset = options.load_dataset(values["dataset"], values["validation"], values["image_size"])
+    dataset = flags.folders.load(values["dataset"], values["validation"], values["image_size"])
     settings = resolve(values, dataset, given=()).settings
     model, hyperparameters = models.build(settings), Hyperparameters()
     state = training.initialize(
-        jax.random.key(FLAGS.seed),
+        jax.random.key(flags.values["seed"]),
         model,
         objectives.build(settings),
         settings,
         hyperparameters,
         images.moments(dataset.train.images),
     )
-    subject = GradientSubject(model, state.params, settings, hyperparameters, 0, fixed_batch(dataset, settings))
+    batch = fixed_batch(dataset, settings, flags.values)
+    subject = GradientSubject(model, state.params, settings, hyperparameters, 0, batch)
     return f"{dataset.name}, new parameters", subject
 
 
-def fixed_batch(dataset: Dataset, settings: Settings) -> Batch:
+def fixed_batch(dataset: Dataset, settings: Settings, asked: dict[str, Any]) -> Batch:
     """--batch_size images of --split, as they are evaluated: binarised once."""
     from vae.datasets import images
     from vae.evaluation import gradient_grid
 
-    stored = images.stored(dataset, FLAGS.split, settings.binarization, training=False)
-    if FLAGS.batch_size > len(stored.images):
-        raise UsageError(f"--batch_size={FLAGS.batch_size}, but --split={FLAGS.split} has {len(stored.images)} images")
-    return gradient_grid.fixed_batch(stored, FLAGS.batch_size, FLAGS.seed)
+    split, size = asked["split"], asked["batch_size"]
+    stored = images.stored(dataset, split, settings.binarization, training=False)
+    if size > len(stored.images):
+        raise UsageError(f"--batch_size={size}, but --split={split} has {len(stored.images)} images")
+    return gradient_grid.fixed_batch(stored, size, asked["seed"])
 
 
-def measure(subject: GradientSubject) -> list[dict[str, Any]]:
+def measure(subject: GradientSubject, asked: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each objective, K and estimator that can be measured; the others are printed, with the reason."""
     from tqdm import tqdm
 
     from vae.evaluation import gradient_grid
 
-    counts = sorted({int(k) for k in FLAGS.num_samples})
-    grid = gradient_grid.GradientGrid(
-        FLAGS.objectives, counts, FLAGS.estimators, FLAGS.num_groups, FLAGS.draws, FLAGS.reference_draws
-    )
+    counts = sorted({int(k) for k in asked["num_samples"]})
+    sizes = asked["num_groups"], asked["draws"], asked["reference_draws"]
+    grid = gradient_grid.GradientGrid(asked["objectives"], counts, asked["estimators"], *sizes)
     skipped: set[str] = set()
 
     def on_skip(line: str) -> None:
@@ -227,7 +236,7 @@ def measure(subject: GradientSubject) -> list[dict[str, Any]]:
             bar.set_description_str(words, refresh=False)
             bar.update(samples)
 
-        return gradient_grid.measure(FLAGS.seed, subject, grid, on_skip=on_skip, on_progress=on_progress)
+        return gradient_grid.measure(asked["seed"], subject, grid, on_skip=on_skip, on_progress=on_progress)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

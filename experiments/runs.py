@@ -3,7 +3,7 @@
     python -m experiments.runs            # those under runs/
     python -m experiments.runs --folder=/data/sweep --sort=log_likelihood
 
-Scores are nats per image: the last validation bound, and evaluation.json's log-likelihood where there is one. Sorted by
+Scores are nats per image: the last validation bound, and evaluation.json's log-likelihood if there is one. Sorted by
 a score, runs that do not compare (vae/sweeps/ranking.py) are sorted apart, and runs of several bounds by their ELBO.
 """
 
@@ -26,7 +26,6 @@ from experiments.flags import options
 from experiments.flags.parsing import UsageError, choice
 from vae.runs import naming
 
-FLAGS = options.FLAGS
 BOUNDS = ("validation", "test")
 SCORES = ("epoch", *BOUNDS, "log_likelihood")
 
@@ -42,7 +41,8 @@ def main() -> int:
     from vae.runs.folder import CONFIG
     from vae.runs.metrics import summary
 
-    folder = Path(FLAGS.folder).expanduser()
+    asked = options.read().values
+    folder = Path(asked["folder"]).expanduser()
     if not folder.is_dir():
         raise UsageError(f"--folder={folder} is not a folder; give one that holds run folders")
     found = []
@@ -54,9 +54,9 @@ def main() -> int:
     if not found:
         print(f"no runs under {folder}", file=sys.stderr)
         return 0
-    if FLAGS.sort != "run":
-        found = sorted_by(FLAGS.sort, found)
-    if FLAGS.json:
+    if asked["sort"] != "run":
+        found = sorted_by(asked["sort"], found)
+    if asked["json"]:
         for row in found:
             print(json.dumps(row))
         return 0

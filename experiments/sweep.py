@@ -79,7 +79,7 @@ def define_flags() -> None:
 def main() -> int:
     stop = script.StopRequest()
     flags = options.read()
-    workdir = Path(flags.values["workdir"]).expanduser() if flags.values["workdir"] else None
+    workdir = flags.workdir
     stored = stored_sweep(workdir)
     if flags.values["search"] or stored.get("search"):
         return searching.main(stop, flags, workdir, stored)
@@ -98,9 +98,11 @@ def main() -> int:
     num_devices = flags.values["devices"]
     if "devices" in stored and "devices" not in flags.given:
         num_devices = configuration.stored_value("devices", stored["devices"])
-    available = devices.start(num_devices, one_per_core=True, distributed=flags.values["distributed"])
+    available = devices.start(
+        num_devices, flags.values["data_dir"], one_per_core=True, distributed=flags.values["distributed"]
+    )
     planning.check_strategy(asked["strategy"])
-    load = loader()
+    load = loader(flags.folders)
     runs = configure(points, base, load)
     check_resumed(workdir, stored, asked, runs, base.values["epochs"])
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)

@@ -26,7 +26,7 @@ from experiments.flags import configuration, options
 def main() -> int:
     stop = script.StopRequest()
     flags = options.read()
-    workdir = Path(flags.values["workdir"]).expanduser() if flags.values["workdir"] else None
+    workdir = flags.workdir
     run = configuration.resolve(flags, workdir)
     asked = run.values
     from experiments.command import devices
@@ -35,8 +35,8 @@ def main() -> int:
     from vae.runs.folder import lock
     from vae.training import fit, resuming, start
 
-    available = devices.start(asked["devices"], distributed=flags.values["distributed"])
-    dataset = options.load_dataset(asked["dataset"], asked["validation"], asked["image_size"])
+    available = devices.start(asked["devices"], flags.values["data_dir"], distributed=flags.values["distributed"])
+    dataset = flags.folders.load(asked["dataset"], asked["validation"], asked["image_size"])
     config = run.config(dataset)
     start.check(workdir, config, dataset, available)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"

@@ -6,14 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from absl import flags
-
 from experiments.flags.parsing import UsageError
 
 
-def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = False):
+def start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False, distributed: bool = False):
     """The first `num_devices` devices (0: all); on a CPU they are virtual. Raises UsageError if there are fewer.
 
+    `data_dir`: --data_dir of this very command, in which compiled programs are kept; None is the default folder. They
+    are executed. So it is never what the config.json of a run says, which a stranger may have made.
     `one_per_core`: a CPU has one device for each core of this process; else one device in all.
     `distributed`: joins the other processes of the cluster. `num_devices` is then the number for each process, and only
     the first process prints. Raises HostsError if there is no cluster.
@@ -24,7 +24,7 @@ def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = F
     if virtual > 1:
         jax.config.update("jax_num_cpu_devices", virtual)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(_compiled()))
+        jax.config.update("jax_compilation_cache_dir", str(_compiled(data_dir)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if distributed:
         from vae import hosts
@@ -48,13 +48,7 @@ def start(num_devices: int, *, one_per_core: bool = False, distributed: bool = F
     return [device for process in processes for device in jax.local_devices(process)[: num_devices or None]]
 
 
-def _compiled() -> Path:
-    """The folder of compiled programs, in the --data_dir of this very command or the default one.
-
-    Programs in it are executed. So the config.json of a run, which a stranger may have made, cannot name it.
-    """
+def _compiled(data_dir: str | None) -> Path:
     from vae.datasets import default_data_dir
 
-    given = flags.FLAGS["data_dir"].value if "data_dir" in flags.FLAGS and flags.FLAGS["data_dir"].present else None
-    home = Path(given).expanduser() if given else default_data_dir()
-    return home / "compiled"
+    return (Path(data_dir).expanduser() if data_dir else default_data_dir()) / "compiled"

@@ -46,8 +46,8 @@ def main(stop: script.StopRequest, flags: Flags, workdir: Path | None, stored: d
     num_devices = flags.values["devices"]
     if "devices" in stored and "devices" not in flags.given:
         num_devices = configuration.stored_value("devices", stored["devices"])
-    available = devices.start(num_devices, one_per_core=True)
-    load = loader()
+    available = devices.start(num_devices, flags.values["data_dir"], one_per_core=True)
+    load = loader(flags.folders)
     corners = check_corners(space, base, load, available, begun=bool(stored))
     asked["metric"] = metric = metric_of(corners, asked["metric"])
     objective = base.values["objective"]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.flags import options, variants
+from experiments.flags import variants
 from experiments.flags.configuration import RunFlags
+from experiments.flags.options import DataFolders
 from experiments.flags.parsing import UsageError
 from experiments.flags.points import loader
 
@@ -31,7 +32,7 @@ def run_folders(folder: Path) -> list[Path]:
     return found
 
 
-def trained_before(asked: dict[str, Any], stored: dict[str, Any]) -> ComparedRuns:
+def trained_before(asked: dict[str, Any], stored: dict[str, Any], folders: DataFolders) -> ComparedRuns:
     """The runs of --runs; all that can be refused is refused before anything is written."""
     from vae.judging import groups
     from vae.judging.tuning import ComparedRuns
@@ -42,7 +43,7 @@ def trained_before(asked: dict[str, Any], stored: dict[str, Any]) -> ComparedRun
     groups.check_comparable(found)
     groups.common_seeds(found)
     evaluation_settings(found, asked)
-    paces = stored.get("seconds_per_step") or timing.paces([group.config for group in found], loader())
+    paces = stored.get("seconds_per_step") or timing.paces([group.config for group in found], loader(folders))
     return ComparedRuns(found, paces, [], left_out)
 
 
@@ -53,6 +54,7 @@ def make_plan(
     base: RunFlags,
     stored: dict[str, Any],
     available,
+    folders: DataFolders,
 ) -> tuple[ComparisonPlan, Dataset]:
     """What is to be trained, and its data; raises UsageError, RunError or ObjectiveError if it cannot be."""
     from vae.judging import groups
@@ -61,7 +63,7 @@ def make_plan(
     from vae.sweeps.sweep_file import PLAN
     from vae.training import start, timing
 
-    dataset = options.load_dataset(*(base.values[name] for name in ("dataset", "validation", "image_size")))
+    dataset = folders.load(*(base.values[name] for name in ("dataset", "validation", "image_size")))
     if len(points) > 1 and not len(dataset.validation.images):
         raise UsageError("--tune chooses on validation images, and there are none; leave --validation=0 out")
     found = variants.candidates(chosen, points, base, dataset)
@@ -111,7 +113,7 @@ def tuning_settings(asked: dict[str, Any]) -> EvaluationSettings:
     return EvaluationSettings("validation", tuning.NUM_SAMPLES, asked["evaluation_seed"] or evaluations.SEED)
 
 
-def images_of(split: str, num_examples: int | None) -> Callable[[Path], tuple[Split, Any]]:
+def images_of(folders: DataFolders, split: str, num_examples: int | None = None) -> Callable[[Path], tuple[Split, Any]]:
     """Loads the images that a run is evaluated on, those of runs on the same data once."""
     from vae.runs.config import read_config
 
@@ -121,7 +123,7 @@ def images_of(split: str, num_examples: int | None) -> Callable[[Path], tuple[Sp
         config = read_config(folder)
         key = config.dataset, config.validation, config.image_size, config.settings.binarization
         if key not in loaded:
-            loaded[key] = options.evaluated_split(folder, split, num_examples)
+            loaded[key] = folders.evaluated(folder, split, num_examples)
         return loaded[key]
 
     return load

@@ -23,8 +23,35 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # as in parsing.py
 
-TRAINING_FLAGS: list[str] = []  # what config.json keeps, so that a run goes on
+TRAINING_FLAGS: list[str] = []  # what config.json keeps, so that a run can be resumed
 AXES = sorted(NAMES)  # those of them that make a run what it is
+
+
+class DataFolders(NamedTuple):
+    """Where this command says that data are: --data_dir and --manual_dir."""
+
+    data_dir: str | None
+    manual_dir: str | None
+
+    def load(self, name: str, validation: int | None, image_size: int | None) -> Dataset:
+        """The data set `name`."""
+        from vae import datasets
+
+        return datasets.load(name, **self._asdict(), validation=validation, image_size=image_size)
+
+    def evaluated(self, workdir: Path, split: str, num_examples: int | None = None) -> tuple[Split, Any]:
+        """The images of a run's split as they are evaluated, and their positions [N].
+
+        Of `num_examples` images, a fixed random subset; all of them by default. Raises UsageError if there are none.
+        """
+        from vae.datasets import images
+        from vae.runs.config import read_config
+
+        config = read_config(workdir)
+        dataset = self.load(config.dataset, config.validation, config.image_size)
+        if not len(getattr(dataset, split).images):
+            raise UsageError(f"--split={split} of this run is empty; use another split")
+        return images.subset(images.stored(dataset, split, config.settings.binarization, training=False), num_examples)
 
 
 class Flags(NamedTuple):
@@ -32,6 +59,30 @@ class Flags(NamedTuple):
 
     values: dict[str, Any]
     given: frozenset[str]
+
+    @property
+    def folders(self) -> DataFolders:
+        return DataFolders(self.values["data_dir"], self.values["manual_dir"])
+
+    @property
+    def workdir(self) -> Path | None:
+        return Path(self.values["workdir"]).expanduser() if self.values["workdir"] else None
+
+    @property
+    def trained_workdir(self) -> Path:
+        """--workdir; raises UsageError if it holds no run, or if nothing can be written there."""
+        from vae.runs.folder import CONFIG
+
+        workdir = self.workdir
+        if workdir is None:
+            raise UsageError("which run? Pass --workdir=FOLDER, the last line that experiments.train printed")
+        if not (workdir / CONFIG).exists():
+            raise UsageError(f"--workdir={workdir} holds no run (no {CONFIG}); train one with experiments.train")
+        if not os.access(workdir, os.W_OK):
+            raise UsageError(
+                f"--workdir={workdir} cannot be written to; make it writable, or copy it to where you may write"
+            )
+        return workdir
 
     def among(self, names: Iterable[str], stored: Mapping[str, Any]) -> dict[str, Any]:
         """The values of `names`: the `stored` one, if there is one, of a flag that is not given."""
@@ -70,49 +121,6 @@ def define_trained_run() -> None:
     choice("split", "test", ("train", "validation", "test"), "the images to use")
     flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
     flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
-
-
-def check_indices(name: str, num_images: int, split: str) -> None:
-    """Raises UsageError where a position lies beyond the split."""
-    if beyond := [value for value in FLAGS[name].value or [] if int(value) >= num_images]:
-        raise UsageError(f"--{name}: there is no {split} image {beyond[0]}; the {num_images} images count from 0")
-
-
-def trained_workdir() -> Path:
-    """--workdir; raises UsageError where it holds no run, or where nothing can be written."""
-    from vae.runs.folder import CONFIG
-
-    if not FLAGS.workdir:
-        raise UsageError("which run? Pass --workdir=FOLDER, the last line that experiments.train printed")
-    workdir = Path(FLAGS.workdir).expanduser()
-    if not (workdir / CONFIG).exists():
-        raise UsageError(f"--workdir={workdir} holds no run (no {CONFIG}); train one with experiments.train")
-    if not os.access(workdir, os.W_OK):
-        raise UsageError(
-            f"--workdir={workdir} cannot be written to; make it writable, or copy it to where you may write"
-        )
-    return workdir
-
-
-def load_dataset(name: str, validation: int | None, image_size: int | None) -> Dataset:
-    """A data set, from where --data_dir and --manual_dir say."""
-    from vae import datasets
-
-    return datasets.load(
-        name, data_dir=FLAGS.data_dir, manual_dir=FLAGS.manual_dir, validation=validation, image_size=image_size
-    )
-
-
-def evaluated_split(workdir: Path, split: str, num_examples: int | None = None) -> tuple[Split, Any]:
-    """The images of a run's split as they are evaluated, and their positions [N]; all, or a fixed random subset."""
-    from vae.datasets import images
-    from vae.runs.config import read_config
-
-    config = read_config(workdir)
-    dataset = load_dataset(config.dataset, config.validation, config.image_size)
-    if not len(getattr(dataset, split).images):
-        raise UsageError(f"--split={split} of this run is empty; use another split")
-    return images.subset(images.stored(dataset, split, config.settings.binarization, training=False), num_examples)
 
 
 def define_config() -> None:

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.flags import options
 from experiments.flags.axes import as_used
 from experiments.flags.configuration import RunFlags
+from experiments.flags.options import DataFolders
 from experiments.flags.parsing import UsageError
 from vae.configuration import ConfigurationError
 from vae.runs.naming import text
@@ -35,21 +35,21 @@ class Data(NamedTuple):
     image_size: int | None
 
 
-def loader() -> Callable[[Config], Dataset]:
+def loader(folders: DataFolders) -> Callable[[Config], Dataset]:
     """Loads the data of a Config, each data set once."""
     loaded: dict[Any, Dataset] = {}
 
     def load(config):
         wanted = config.dataset, config.validation, config.image_size
         if wanted not in loaded:
-            loaded[wanted] = options.load_dataset(*wanted)
+            loaded[wanted] = folders.load(*wanted)
         return loaded[wanted]
 
     return load
 
 
 def configure(points: Sequence[dict[str, Any]], base: RunFlags, load) -> dict[str, Asked]:
-    """The runs by name, those of `points` in their order; UsageError where two are the same, and as `configured`."""
+    """The runs by name, those of `points` in their order; UsageError if two are the same, and as `configured`."""
     runs: dict[str, Asked] = {}
     names: dict[Config, str] = {}
     width = max(3, len(str(len(points) - 1)))
@@ -66,7 +66,7 @@ def configure(points: Sequence[dict[str, Any]], base: RunFlags, load) -> dict[st
 
 
 def configured(point: dict[str, Any], base: RunFlags, load) -> Asked:
-    """The run of the flags `base` with the values of `point`; UsageError where experiments.train would refuse them."""
+    """The run of the flags `base` with the values of `point`; UsageError if experiments.train would refuse them."""
     run = base.at(point)
     try:
         run.check()
