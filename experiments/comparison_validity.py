@@ -15,10 +15,10 @@ Writes validity.json, figures/comparison_validity.png and figures/comparison_pow
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,8 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments.command import script
+from experiments.flags import options
 from experiments.flags.parsing import number
-
-FLAGS = flags.FLAGS
-CONFIDENCE = 0.99  # of the limits of a simulated rate, one side each
-REPEATED = 20  # cells of each number of seeds that are simulated again
-LEADS = (0.5, 1.0, 2.0)  # nats
-# As of 1,000 images of MNIST: seeds move the mean by 0.3 nats, objectives favour other images, runs too.
-POWER_DEVIATIONS = (0.3, 1.0, 1.0)  # of objective and seed, objective and image, residual
 
 
 def define_flags() -> None:
@@ -46,24 +40,26 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    from experiments.command import validity
     from vae import figures
+    from vae.evaluation import validity
     from vae.runs.files import write_json
 
-    workdir = Path(FLAGS.workdir).expanduser() if FLAGS.workdir else script.new_workdir("comparison-validity")
+    asked = options.read()
+    workdir = asked.workdir or script.new_workdir("comparison-validity")
     workdir.mkdir(parents=True, exist_ok=True)
+    num_tables, seed, processes = (asked.values[name] for name in ("tables", "seed", "processes"))
+    run = map if processes == 1 else partial(ProcessPoolExecutor(processes).map, chunksize=8)
     cells = validity.grid()
-    grid = measured(cells, FLAGS.seed)
-    worst = [index for seeds in (3, 5, 10) for index in most_wrong(cells, grid, seeds)]
-    again = measured([cells[index] for index in worst], FLAGS.seed + 1)
+    grid = list(counted(validity.in_cells(cells, num_tables, seed, run), len(cells)))
+    worst = [index for num_seeds in (3, 5, 10) for index in validity.most_wrong(grid, num_seeds)]
+    again = validity.in_cells([cells[index] for index in worst], num_tables, seed + 1, run)
     for index, one in zip(worst, again, strict=True):
         grid[index] |= {"again": {name: one[name] for name in ("error", "coverage", "valid")}}
-    faults = {name: both_tests(cell) for name, cell in validity.FAULTS.items()}
-    power = [both_tests(cell) for cell in power_cells()]
-    others = beyond_normal()
-    found = {"tables": FLAGS.tables, "seed": FLAGS.seed, "grid": grid, "faults": faults, "power": power}
-    found |= {"other_distributions": others}
-    write_json(workdir / "validity.json", found)
+    faults = {name: validity.both_tests(cell, num_tables, seed) for name, cell in validity.FAULTS.items()}
+    power = [validity.both_tests(cell, num_tables, seed) for cell in validity.power_cells()]
+    others = validity.beyond_normal(num_tables, seed)
+    found = {"tables": num_tables, "seed": seed, "grid": grid, "faults": faults, "power": power}
+    write_json(workdir / "validity.json", found | {"other_distributions": others})
     report(grid, worst, faults, power, others)
     for name, figure in pictures(cells, grid, power).items():
         figures.save(figure, workdir / "figures" / f"{name}.png")
@@ -71,87 +67,19 @@ def main() -> int:
     return 0
 
 
-def measured(cells: list[Any], seed: int) -> list[dict[str, Any]]:
-    """Error and coverage of each cell; the seed of a cell follows from its place in the list."""
-    from experiments.command.validity import simulate
-
-    tasks = cells, [FLAGS.tables] * len(cells), [_seed(seed, index) for index in range(len(cells))]
-    if FLAGS.processes == 1:
-        results: Iterable = map(simulate, *tasks)
-    else:
-        pool = ProcessPoolExecutor(FLAGS.processes)
-        results = pool.map(simulate, *tasks, chunksize=8)
-    rows = []
-    for index, (cell, one) in enumerate(zip(cells, results, strict=True)):
-        rows.append(cell._asdict() | {"error": one.error, "coverage": one.coverage, "valid": valid(one)})
-        if index % 200 == 199:
-            print(f"{index + 1} of {len(cells)} cells")
-    return rows
-
-
-def _seed(seed: int, index: int) -> int:
-    return 1_000_000 * (seed + 1) + index
-
-
-def valid(one: Any) -> bool:
-    """Neither the error is above the level nor the coverage below, as far as the tables can tell."""
-    from vae.evaluation.significance import LEVEL
-
-    return all(lower_limit(rate) <= LEVEL for rate in (one.error, 1 - one.coverage))
-
-
-def lower_limit(rate: float) -> float:
-    """The true rate is higher with probability CONFIDENCE (Clopper & Pearson 1934)."""
-    from scipy import stats
-
-    count = round(rate * FLAGS.tables)
-    return float(stats.beta.ppf(1 - CONFIDENCE, count, FLAGS.tables - count + 1)) if count else 0.0
-
-
-def most_wrong(cells: list[Any], grid: list[dict[str, Any]], num_seeds: int) -> list[int]:
-    """The cells with the highest errors, those with the lowest coverages, and all that are not valid."""
-    chosen = [index for index, cell in enumerate(cells) if cell.num_seeds == num_seeds]
-    by_error = sorted(chosen, key=lambda index: -grid[index]["error"])
-    by_coverage = sorted(chosen, key=lambda index: grid[index]["coverage"])
-    bad = [index for index in chosen if not grid[index]["valid"]]
-    return list(dict.fromkeys(by_error[: REPEATED // 2] + by_coverage[: REPEATED // 2] + bad))
-
-
-def power_cells() -> list[Any]:
-    from experiments.command.validity import Cell
-
-    places = itertools.product((2, 4, 7, 16), (3, 5, 10), LEADS)
-    return [Cell(o, s, 1000, *POWER_DEVIATIONS, lead=lead) for o, s, lead in places]
-
-
-def both_tests(cell: Any) -> dict[str, Any]:
-    """What the test does in a cell, beside the test before."""
-    from experiments.command import validity
-    from vae.runs.files import finite_or_null
-
-    one = validity.simulate(cell, FLAGS.tables, FLAGS.seed)
-    before = validity.simulate_before(cell, FLAGS.tables, FLAGS.seed)
-    return finite_or_null(cell._asdict() | one._asdict() | {"before": before._asdict()})
-
-
-def beyond_normal() -> list[dict[str, Any]]:
-    """Error and coverage where the effects are not normal, from whole scores."""
-    from experiments.command import validity
-
-    rows = []
-    places = itertools.product(
-        validity.DISTRIBUTIONS, (2, 7), (3, 5), ((3.0, 0.0, 0.0), (0.3, 3.0, 0.3), (0.0, 3.0, 3.0))
-    )
-    for distribution, objectives, seeds, deviations in places:
-        cell = validity.Cell(objectives, seeds, 100, *deviations)
-        one = validity.simulate_scores(cell, FLAGS.tables, FLAGS.seed, distribution)
-        rows.append({"distribution": distribution} | cell._asdict() | {"error": one.error, "coverage": one.coverage})
-    return rows
+def counted(rows: Iterable[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    """`rows`, with a line printed after every 200 of them."""
+    for count, row in enumerate(rows, start=1):
+        yield row
+        if count % 200 == 0:
+            print(f"{count} of {total} cells")
 
 
 def report(
     grid: list[dict[str, Any]], worst: list[int], faults: dict[str, Any], power: list[Any], others: list
 ) -> None:
+    from vae.evaluation.validity import CONFIDENCE
+
     print("\nworst cells: error and coverage in %, the second time with another seed")
     for index in worst:
         one, again = grid[index], grid[index]["again"]
@@ -183,6 +111,7 @@ def name_of(one: dict[str, Any]) -> str:
 def pictures(cells: list[Any], grid: list[dict[str, Any]], power: list[dict[str, Any]]) -> dict[str, Any]:
     from vae import figures
     from vae.evaluation.significance import LEVEL
+    from vae.evaluation.validity import LEADS
 
     panels = {}
     for seeds in dict.fromkeys(cell.num_seeds for cell in cells):

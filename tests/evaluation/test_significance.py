@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.command import validity
-from experiments.command.validity import FAULTS, Cell
 from tests.evaluation.test_comparison import tables
-from vae.evaluation import significance
+from vae.evaluation import significance, simulation
 from vae.evaluation.comparison import compare
 from vae.evaluation.significance import LEVEL
+from vae.evaluation.simulation import Cell
+from vae.evaluation.validity import FAULTS, grid
 
 TABLES = 20_000
 FEW = 4_000  # of 16 objectives
@@ -25,7 +25,7 @@ def limit(rate, num_tables, side):
 
 
 def check_valid(cell, num_tables=TABLES):
-    found = validity.simulate(cell, num_tables, 0)
+    found = simulation.simulate(cell, num_tables, 0)
     assert limit(found.error, num_tables, "lower") <= LEVEL, found
     assert limit(1 - found.coverage, num_tables, "lower") <= LEVEL, found
 
@@ -35,7 +35,7 @@ def test_where_the_test_before_erred_most_this_one_errs_in_at_most_5_percent(nam
     cell = FAULTS[name]
     num_tables = FEW if cell.num_objectives == 16 else TABLES
     check_valid(cell, num_tables)
-    before = validity.simulate_before(cell, num_tables, 0)
+    before = simulation.simulate_before(cell, num_tables, 0)
     assert limit(before.error, num_tables, "lower") > LEVEL
     if cell.num_objectives == 2:
         assert limit(1 - before.coverage, num_tables, "lower") > LEVEL
@@ -51,7 +51,8 @@ def test_few_seeds_and_objectives_that_favour_other_images(objective_image, num_
 def test_fault_satterthwaite_on_estimated_components_errs_too_often(num_seeds):
     """At some of the standard deviations of objective and image from 0 to 4, with every number of seeds up to 5."""
     errors = [
-        validity.simulate_before(Cell(2, num_seeds, 1000, 0.3, sd, 0.3), TABLES, 0).error for sd in (0.0, 1.0, 2.0, 4.0)
+        simulation.simulate_before(Cell(2, num_seeds, 1000, 0.3, sd, 0.3), TABLES, 0).error
+        for sd in (0.0, 1.0, 2.0, 4.0)
     ]
     assert limit(max(errors), TABLES, "lower") > LEVEL
 
@@ -75,8 +76,8 @@ def test_the_worst_cells_of_the_grid(cell):
 @pytest.mark.parametrize("noise", ["equal", "one noisier", "one noisier in seeds"])
 def test_p_of_a_pair_alone_is_below_a_level_in_no_more_tables_than_the_level_says(noise):
     cell = Cell(4, 3, 100, 0.3, 0.5, 0.5, noise)
-    drawn = validity.draw_statistics(cell.effects, 3, 100, FEW, np.random.default_rng(0))
-    difference = validity.difference_of(drawn)
+    drawn = simulation.draw_statistics(cell.effects, 3, 100, FEW, np.random.default_rng(0))
+    difference = simulation.difference_of(drawn)
     p, p_holm = significance.p_values(difference, significance.variances(drawn))
     assert (p <= p_holm).all()
     for level in (0.2, 0.05, 0.01):
@@ -109,7 +110,7 @@ def test_the_interval_of_a_pair_holds_at_every_ratio_of_the_variances(freedoms, 
 
 def test_p_is_the_level_at_which_the_interval_ends_at_zero():
     drawn = significance.summarize(tables((0.5, 0.0, 0.0), 3, objective_and_image=2.0)[:200])
-    difference, variance = validity.difference_of(drawn), significance.variances(drawn)
+    difference, variance = simulation.difference_of(drawn), significance.variances(drawn)
     for freedom in (variance.own_freedom, variance.pooled_freedom):
         p = significance._p_value(difference, variance, freedom)
         np.testing.assert_allclose(significance._half_width(variance, freedom, p), np.abs(difference), rtol=1e-8)
@@ -148,28 +149,28 @@ def test_scores_enter_by_their_statistics_alone():
     for name in ("difference", "difference_error", "low", "high", "p", "p_holm"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-7, atol=1e-12, err_msg=name)
     drawn = significance.summarize(scores)
-    half = significance.half_widths(validity.difference_of(drawn), significance.variances(drawn))
+    half = significance.half_widths(simulation.difference_of(drawn), significance.variances(drawn))
     np.testing.assert_array_equal(
         expected.high - expected.difference, (expected.difference + half) - expected.difference
     )
 
 
 def test_statistics_drawn_directly_are_distributed_as_those_of_scores():
-    effects = validity.Effects(*np.array([[0.5, 0.0, -1.0], [0.3, 1.0, 2.0], [0.5, 4.0, 3.0], [1.0, 2.0, 0.5]]))
+    effects = simulation.Effects(*np.array([[0.5, 0.0, -1.0], [0.3, 1.0, 2.0], [0.5, 4.0, 3.0], [1.0, 2.0, 0.5]]))
     size = 3, 12, FEW
-    whole = significance.summarize(validity.draw_scores(effects, *size, np.random.default_rng(0)))
-    direct = validity.draw_statistics(effects, *size, np.random.default_rng(1))
+    whole = significance.summarize(simulation.draw_scores(effects, *size, np.random.default_rng(0)))
+    direct = simulation.draw_statistics(effects, *size, np.random.default_rng(1))
 
     def aspects(drawn):
         by_seed, images = drawn.by_seed, drawn.images
         own = (by_seed[:, 0] - by_seed[:, 1]).var(-1, ddof=1)
         yield from by_seed.reshape(FEW, -1).T[::4]
-        yield from validity.difference_of(drawn).T
+        yield from simulation.difference_of(drawn).T
         yield from images.T
         # And how they go together.
         yield images[:, 0] + images[:, 1] - images[:, 2]
         yield own / images[:, 0]
-        yield validity.difference_of(drawn)[:, 2] / np.sqrt(own * images[:, 2])
+        yield simulation.difference_of(drawn)[:, 2] / np.sqrt(own * images[:, 2])
         yield by_seed[:, 1, 0] * by_seed[:, 1, 1]
 
     for one, other in zip(aspects(whole), aspects(direct), strict=True):
@@ -177,7 +178,7 @@ def test_statistics_drawn_directly_are_distributed_as_those_of_scores():
 
 
 def test_the_grid_is_whole():
-    cells = validity.grid()
+    cells = grid()
     assert len(set(cells)) == len(cells)
     assert {(c.num_objectives, c.num_seeds, c.num_images) for c in cells} == set(
         itertools.product((2, 4, 7, 16), (3, 5, 10), (100, 1000))

@@ -12,7 +12,6 @@ Shapes: T tables, O objectives, S seeds, N images, P = O(O − 1)/2 pairs.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -74,20 +73,6 @@ NOISE: dict[str, tuple[int | None, int, bool]] = {
     "three noisier, the others far": (3, 3, False),
     "one of three noisier, the others far": (3, 1, False),
 }
-LARGE_ONLY = tuple(name for name in NOISE if name.endswith("far"))  # of four objectives or more
-DEVIATIONS = (0.0, 0.3, 0.95, 3.0)  # nats; the largest of three is 3, since their ratios alone matter
-# What the test before got most wrong: error 8.3 %, 12.5 % and 7.4 %.
-FAULTS = {
-    "three seeds": Cell(2, 3, 1000, 0.3, 2.0, 0.3),
-    "two seeds": Cell(2, 2, 1000, 0.3, 2.0, 0.3),
-    "one of 16 noisier": Cell(16, 3, 100, 0.3, 0.0, 0.3, "one noisier in seeds"),
-}
-
-
-def grid() -> list[Cell]:
-    deviations = [d for d in itertools.product(DEVIATIONS, repeat=3) if max(d) == max(DEVIATIONS)]
-    places = itertools.product((2, 4, 7, 16), (3, 5, 10), (100, 1000), deviations, NOISE)
-    return [Cell(o, s, n, *d, noise=noise) for o, s, n, d, noise in places if o >= 4 or noise not in LARGE_ONLY]
 
 
 def draw_scores(
