@@ -43,7 +43,7 @@ from experiments.command.boards import SweepBoard
 from experiments.flags import axes, configuration, options
 from experiments.flags.configuration import RunFlags
 from experiments.flags.parsing import UsageError, choice, number
-from experiments.flags.points import Asked, as_flags, configure, label, loader
+from experiments.flags.points import Asked, configure, label, loader
 
 STRATEGIES = ("auto", "vmap", "map", "loop")
 SAMPLERS, PRUNERS, METRICS = ("tpe", "cmaes", "random"), ("none", "median", "hyperband"), ("bound", "elbo")
@@ -228,7 +228,7 @@ def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
 
     for one in results.ranked(rows, configs):
         if one.ranking.changing:
-            print(f"{ranking.reason(as_flags(one.ranking.changing))}: runs are compared by the ELBO")
+            print(f"{ranking.reason(one.ranking.changing)}: runs are compared by the ELBO")
         best = max(one.scores, key=lambda name: (math.isfinite(one.scores[name]), one.scores[name]))
         if math.isfinite(one.scores[best]):
             print(f"best {one.split} {one.ranking.title}: {one.scores[best]:.2f} nats per image, run {best}")

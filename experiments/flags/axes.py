@@ -15,32 +15,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from experiments.flags.options import AXES
 from experiments.flags.parsing import UsageError, flag_value
 from vae.configuration import NAMES
 from vae.rules import Number, Numbers, as_float32, unknown
+from vae.sweeps.space import Axis, Range
 
 MOST_RUNS = 10_000
-
-
-class Axis(NamedTuple):
-    """A flag and its values, as they would be written on the command line and as they are."""
-
-    name: str
-    texts: list[str]
-    values: list[Any]
-
-
-class Range(NamedTuple):
-    """A flag whose values are drawn from `low` to `high`, both of which count; `step` of whole numbers."""
-
-    name: str
-    low: float
-    high: float
-    log: bool = False
-    step: int | None = None
 
 
 def parse(specifications: Sequence[str], given: Collection[str] = ()) -> list[Axis]:
@@ -49,7 +32,7 @@ def parse(specifications: Sequence[str], given: Collection[str] = ()) -> list[Ax
 
 
 def parse_space(specifications: Sequence[str], given: Collection[str] = ()) -> list[Axis | Range]:
-    """The axes of a search: ranges where there is one, lists elsewhere. Raises UsageError as `parse`."""
+    """The axes of a search: ranges, or lists of values. Raises UsageError as `parse`."""
     return _checked([_interval(text) or _axis(text) for text in specifications], given)
 
 
@@ -126,7 +109,7 @@ def _value(text: str, name: str, value: str) -> Any:
 
 
 def _interval(text: str) -> Range | None:
-    """The range that an axis is; None where it lists its values."""
+    """The range that an axis is; None if it lists its values."""
     name, values = _split(text)
     rule, (kind, *ends) = NAMES[name].rule, values.split(":")
     whole = isinstance(rule, Number) and rule.integer

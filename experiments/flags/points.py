@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.flags.axes import as_used
@@ -12,7 +12,6 @@ from experiments.flags.options import DataFolders
 from experiments.flags.parsing import UsageError
 from vae.configuration import ConfigurationError
 from vae.runs.naming import text
-from vae.settings import FIELDS
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -80,11 +79,6 @@ def as_trained(config: Config) -> Config:
     """`config` with its numbers as they are computed with, in float32: what tells runs apart."""
     numbers = config.hyperparameters
     return dataclasses.replace(config, hyperparameters=numbers._make(map(as_used, numbers)))
-
-
-def as_flags(fields: Iterable[str]) -> list[str]:
-    """The flags that set fields of Hyperparameters or Settings."""
-    return [FIELDS[field].option or field for field in fields]
 
 
 def label(values: dict[str, Any]) -> str:

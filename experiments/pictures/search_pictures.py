@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.flags.axes import Axis, Range
 from experiments.pictures.run_pictures import save
 from vae import figures
+from vae.sweeps.space import Range, SearchSpace
 
 
-def draw(workdir: Path, trials: Sequence[FrozenTrial], space: Sequence[Axis | Range], label: str) -> list[Path]:
+def draw(workdir: Path, trials: Sequence[FrozenTrial], space: SearchSpace, label: str) -> list[Path]:
     """Write <workdir>/figures/*.png of the trials of all workers that have a result; the paths."""
     told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     numbers = [trial.number for trial in told]

@@ -208,7 +208,7 @@ def test_a_trial_of_another_program_in_a_shared_study_is_one_line(tmp_path, work
 
 
 def test_the_folder_of_a_trial_of_a_shared_study_is_one_of_its_runs(tmp_path):
-    from experiments.command.searching import folder_of
+    from vae.sweeps.outcome import folder_of
 
     def trial(name, workdir="/data/x"):
         worker = study.WorkerId("a", workdir, "here")._asdict()

@@ -8,13 +8,13 @@ import math
 import pytest
 
 from experiments import sweep
-from experiments.command import searching
 from experiments.pictures import sweep_pictures
 from tests.run_samples import config
+from vae.configuration import ConfigurationError
 from vae.runs.config import write_config
 from vae.runs.files import write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
-from vae.sweeps import planning, ranking, results
+from vae.sweeps import planning, ranking, results, space
 from vae.sweeps.sweep_file import SWEEP
 
 GREY = {"binarization": "none"}
@@ -81,15 +81,20 @@ def test_the_elbo_of_a_row_is_reconstruction_minus_kl_and_null_is_no_number():
     assert math.isnan(ranking.value("bound", "iwae", row | {"iwae": None}))
 
 
-def test_a_search_takes_the_elbo_for_what_a_sweep_ranks_by_it(capsys):
+def test_a_search_takes_the_elbo_for_what_a_sweep_ranks_by_it():
     """The same configs, as the ends of the axes of a search."""
-    runs = {str(k): config(objective="iwae", num_samples=k) for k in (2, 50)}
-    assert searching.metric_of(runs, None) == "elbo"
-    assert capsys.readouterr().out == "num_samples changes what the bound means: trials are compared by the ELBO\n"
-    with pytest.raises(searching.UsageError, match="num_samples changes what the bound means; use --metric=elbo"):
-        searching.metric_of(runs, "bound")
-    assert searching.metric_of({str(i): config(learning_rate=i) for i in (1e-3, 1e-2)}, None) == "bound"
-    assert searching.metric_of({str(i): config(learning_rate=i) for i in (1e-3, 1e-2)}, "elbo") == "elbo"
+    changing = space.changes_of_bound({str(k): config(objective="iwae", num_samples=k) for k in (2, 50)})
+    assert space.metric_of(changing, None) == "elbo"
+    assert ranking.reason(changing) == "num_samples changes what the bound means"
+    with pytest.raises(ConfigurationError, match="num_samples changes what the bound means; use `metric=elbo`"):
+        space.metric_of(changing, "bound")
+    same = space.changes_of_bound({str(i): config(learning_rate=i) for i in (1e-3, 1e-2)})
+    assert space.metric_of(same, None) == "bound"
+    assert space.metric_of(same, "elbo") == "elbo"
+
+
+def test_the_reason_speaks_of_options_not_of_fields():
+    assert ranking.reason(["warmup_steps", "beta"]) == "warmup_epochs and beta change what the bound means"
 
 
 @pytest.fixture

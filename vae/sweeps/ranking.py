@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vae.objectives.table import OBJECTIVES
-from vae.runs.config import Config
+from vae.settings import FIELDS
+
+if TYPE_CHECKING:
+    from vae.runs.config import Config
 
 # Fields of a Config and its Settings that say which images a held-out bound is of, and the likelihood of what.
 IMAGES = ("dataset", "image_size", "image_shape", "validation", "binarization", "likelihood", "num_classes")
@@ -66,8 +69,9 @@ def rankings(configs: Mapping[str, Config]) -> list[Ranking]:
 
 
 def reason(changing: Sequence[str]) -> str:
-    """Why bounds cannot be compared, in words."""
-    return f"{' and '.join(changing)} {'changes' if len(changing) == 1 else 'change'} what the bound means"
+    """Why bounds cannot be compared, in words: the options of the fields that change what a bound means."""
+    names = [FIELDS[field].option or field for field in changing]
+    return f"{' and '.join(names)} {'changes' if len(changing) == 1 else 'change'} what the bound means"
 
 
 def value(metric: str, objective: str, row: Mapping[str, Any]) -> float:

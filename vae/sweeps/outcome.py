@@ -1,0 +1,52 @@
+"""What did a search find? Its trials by how they ended, and the best one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from optuna.trial import FrozenTrial, TrialState
+
+from vae import untrusted
+from vae.sweeps import study
+from vae.sweeps.planning import RUNS
+
+
+class SearchOutcome(NamedTuple):
+    """The trials of all workers; those that diverged are pruned or complete for Optuna."""
+
+    finished: list[FrozenTrial]
+    num_pruned: int
+    num_diverged: int
+    num_running: int  # in training by other workers
+
+    @property
+    def best(self) -> FrozenTrial:
+        """The finished trial of the highest value."""
+        return max(self.finished, key=lambda trial: -math.inf if trial.value is None else trial.value)
+
+    @property
+    def counted(self) -> str:
+        return f"{len(self.finished)} finished, {self.num_pruned} pruned, {self.num_diverged} diverged"
+
+
+def outcome(trials: Sequence[FrozenTrial]) -> SearchOutcome:
+    """The trials of a study, counted by how they ended."""
+    told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
+    num_diverged = sum(bool(trial.user_attrs.get(study.DIVERGED)) for trial in told)
+    num_running = sum(trial.state == TrialState.RUNNING for trial in trials)
+    return SearchOutcome(finished, len(told) - len(finished) - num_diverged, num_diverged, num_running)
+
+
+def folder_of(trial: FrozenTrial, workdir: Path) -> Path | None:
+    """The run folder of a trial. None if the study, which others write to, names no valid folder."""
+    try:
+        owner, name = study.worker_of(trial), untrusted.plain_name(trial.user_attrs.get(study.RUN))
+    except ValueError:
+        return None
+    if owner is None or not owner.workdir.isprintable():
+        return None
+    return (workdir if Path(owner.workdir) == workdir.absolute() else Path(owner.workdir)) / RUNS / name
