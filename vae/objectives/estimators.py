@@ -1,6 +1,6 @@
 """Gradient estimators, orthogonal to the bounds. Shapes: S samples (K, or M·K), B batch.
 
-Each takes the posterior q, samples z of it with their log q(z|x), and a bound F, and gives a surrogate whose derivative
+Each takes samples z of the posterior q with their log q(z|x), and a bound F, and gives a surrogate whose derivative
 estimates the gradient of the mean over b of F(log_w[:, b]); none changes the value that is reported. With c = ∇F and
 H = ∇²F of each example:
 
@@ -14,6 +14,7 @@ H = ∇²F of each example:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,32 +22,40 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vae.models.model import Batch, Model, score_samples
+from vae.models.protocols import Layers
 
 Bound = Callable[[Float[Array, "S B"]], Float[Array, "B"]]
 
 
-def reparameterized(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+class Samples(NamedTuple):
+    """Samples z of the posterior q of a batch, each with log q(z|x); of two stochastic layers, one for each."""
+
+    q: Any  # an ApproximatePosterior that can score z, except with `reparameterized`
+    z: Layers[Float[Array, "S B D"]]
+    log_q: Layers[Float[Array, "S B"]]
+
+
+def reparameterized(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     """(surrogate [], Weighted): the bound itself."""
-    del q
-    weighted = score_samples(params, model, batch, z, log_q)
+    weighted = score_samples(params, model, batch, samples.z, samples.log_q)
     return bound(weighted.log_w).mean(), weighted
 
 
-def stl(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+def stl(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     """(surrogate [], Weighted): the bound without a gradient of q's density (Roeder et al. 2017).
 
     What is left out, −Σ_k c_k ∂log q(z_k|x)/∂φ, has the mean 0 if the c_k are constants: for a bound that is linear in
     log w (`elbo_mc`; `miwae`, and the encoder of `piwae`, with K = 1; `ciwae` with β = 1; `renyi` with α = 1; one
     sample). For all others, `vr_max` among them, it is biased, unless q is the posterior.
     """
-    del log_q
+    q, z, _ = samples
     weighted = score_samples(params, model, batch, z, lax.stop_gradient(q).log_prob(z))
     return bound(weighted.log_w).mean(), weighted
 
 
-def dreg(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+def dreg(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     """(surrogate [], Weighted): doubly reparameterised, unbiased for every smooth bound."""
-    del log_q
+    q, z, _ = samples
     held = lax.stop_gradient(q)
 
     def log_weights(z):
@@ -60,13 +69,12 @@ def dreg(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
     return (c * weighted.log_w).sum(0).mean(), weighted
 
 
-def score(params, model: Model, batch: Batch, q, z, log_q, bound: Bound):
+def score(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     """(surrogate [], Weighted): the score-function estimator, for K ≥ 2.
 
     The baseline of sample k is the bound with log w_k replaced by the mean of the others (Mnih & Rezende 2016).
     """
-    del log_q
-    z = lax.stop_gradient(z)
+    q, z = samples.q, lax.stop_gradient(samples.z)
     weighted = score_samples(params, model, batch, z, q.log_prob(z))
     log_w = lax.stop_gradient(weighted.log_w)
     num_samples = log_w.shape[0]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vae.models.model import Model, Weighted, score_samples
 from vae.objectives.bounds import iwae
-from vae.objectives.estimators import reparameterized
+from vae.objectives.estimators import Samples, reparameterized
 from vae.objectives.objective import Objective, no_parameters, values_for
 from vae.objectives.table import BOUNDS, ESTIMATORS
 from vae.settings import Hyperparameters, Settings
@@ -25,8 +25,8 @@ def from_log_weights(settings: Settings) -> Objective:
         del step
         bound = on_log_weights(settings.objective, settings, hyperparameters)
         q = model.posterior(params, batch)
-        z, log_q = q.sample_and_log_prob(key, num_samples)
-        surrogate, weighted = estimator(params, model, batch, q, z, log_q, bound)
+        samples = Samples(q, *q.sample_and_log_prob(key, num_samples))
+        surrogate, weighted = estimator(params, model, batch, samples, bound)
         return surrogate, bound(weighted.log_w), metrics(weighted)
 
     return Objective(no_parameters, apply)
@@ -39,16 +39,15 @@ def piwae(settings: Settings) -> Objective:
     def apply(key, params, model: Model, batch, hyperparameters, step):
         del hyperparameters, step
         q = model.posterior(params, batch)
-        z, log_q = q.sample_and_log_prob(key, num_samples)
+        samples = Samples(q, *q.sample_and_log_prob(key, num_samples))
         # stop_gradient by use, not by name: a prior may share the encoder's weights.
         held_decoder = model._replace(
             prior=lambda params, *args: model.prior(lax.stop_gradient(params), *args),
             likelihood=lambda params, *args: model.likelihood(lax.stop_gradient(params), *args),
         )
         for_encoder = on_log_weights("miwae", settings, Hyperparameters())
-        held_z, held_log_q = lax.stop_gradient((z, log_q))
-        decoders, weighted = reparameterized(params, model, batch, q, held_z, held_log_q, iwae)
-        encoders, _ = estimator(params, held_decoder, batch, q, z, log_q, for_encoder)
+        decoders, weighted = reparameterized(params, model, batch, lax.stop_gradient(samples), iwae)
+        encoders, _ = estimator(params, held_decoder, batch, samples, for_encoder)
         return decoders + encoders, iwae(weighted.log_w), metrics(weighted)
 
     return Objective(no_parameters, apply)
