@@ -129,6 +129,7 @@ def keep(workdir: Path, evaluate, compared: ComparedRuns, kept: Callable[..., No
 def train(
     workdir: Path,
     evaluate,
+    *,
     plan: ComparisonPlan,
     dataset: Dataset,
     kept: Callable[..., None],

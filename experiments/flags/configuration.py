@@ -28,7 +28,7 @@ class RunFlags(NamedTuple):
         return RunFlags(absolute({**self.values, **point}), self.given | point.keys())
 
     def config(self, dataset: Dataset) -> Config:
-        """The run's Config on the data that the flags name; raises ConfigurationError where they do not go together."""
+        """The run's Config on the data that the flags name; raises ConfigurationError if they do not go together."""
         return configuration.resolve({name: self.values[name] for name in AXES}, dataset, self.given)
 
     def check(self) -> None:
@@ -126,9 +126,9 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_flags(workdir: Path | None) -> dict[str, Any]:
-    """The flags that the run in `workdir` was started with; empty where there is none.
+    """The flags that the run in `workdir` was started with; empty if there is none.
 
-    Raises RunError where its config.json is damaged, UsageError where it was lost.
+    Raises RunError if its config.json is damaged, UsageError if it was lost.
     """
     from vae.runs.config import read_config
     from vae.runs.files import read_json

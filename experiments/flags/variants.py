@@ -62,7 +62,7 @@ def parse_objectives(texts: Sequence[str]) -> list[Variant]:
 
 
 def parse_tune(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Every point of the grid of --tune; one empty point where nothing is tuned."""
+    """Every point of the grid of --tune; one empty point if nothing is tuned."""
     axes = {}
     for text in texts:
         name, equals, values = text.partition("=")

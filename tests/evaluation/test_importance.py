@@ -10,6 +10,7 @@ import scipy.stats
 
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.evaluation import importance as evaluation
+from vae.evaluation.summary import bits_per_dimension, summarize, upgrade
 from vae.models import model as models
 from vae.models.distributions import Independent, Normal
 from vae.settings import Settings
@@ -186,9 +187,7 @@ def test_active_units_are_those_whose_posterior_mean_varies():
     noise = generator.normal(size=(50000, 2, 4))
     log_w = generator.normal(size=(50000, 2))
     layers = np.repeat(means, 2, axis=1), np.concatenate([means + 0.1 * noise, means[..., :1] + noise[..., :1]], axis=2)
-    summary = evaluation.summarize(
-        evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, layers, layers[0][:, 0]))
-    )
+    summary = summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, layers, layers[0][:, 0])))
     assert (summary["active_units"], summary["active_units_per_layer"]) == (2, [2, 3])
     assert len(summary["kl_per_dimension"]) == 4
     assert summary["log_likelihood_se"] == pytest.approx(
@@ -239,20 +238,20 @@ def layered():
 
 def test_kl_per_layer_comes_from_the_samples_of_the_elbo_and_adds_up_to_the_kl(layered, mlp):
     result = evaluate(layered, np.ones((40, 2, 1, 1), np.float32), 500)
-    summary = evaluation.summarize(result)
+    summary = summarize(result)
     for layer, exact in enumerate((2.5, 4.5)):
         values = result.kl_per_layer[:, layer]
         assert values.mean() == pytest.approx(exact, abs=4 * values.std() / np.sqrt(40))
     assert sum(summary["kl_per_layer"]) == pytest.approx(summary["kl"])
     model, params, images = mlp
-    one_layer = evaluation.summarize(evaluate(model, images, 100, params))
+    one_layer = summarize(evaluate(model, images, 100, params))
     assert one_layer["kl_per_layer"] == pytest.approx([one_layer["kl"]], rel=1e-5)
 
 
 def test_what_a_posterior_does_not_offer_is_none_and_printed_as_a_dash(layered, capsys):
     from experiments.command.evaluation_table import print_table
 
-    summary = evaluation.summarize(evaluate(layered, np.ones((2, 2, 1, 1), np.float32), 1))
+    summary = summarize(evaluate(layered, np.ones((2, 2, 1, 1), np.float32), 1))
     assert [summary[name] for name in ("kl_per_dimension", "active_units", "pareto_k")] == [None] * 3
     about = {"split": "test", "checkpoint": 1, "binarization": "none", "latent_dims": [2, 1], "seconds": 1.0}
     print_table({**summary, **about})
@@ -288,7 +287,7 @@ def test_an_elbo_below_that_of_a_uniform_distribution_is_said_to_be(capsys, like
 
 
 def summary_of(log_w):
-    return evaluation.summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, (), None)))
+    return summarize(evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, (), None)))
 
 
 def test_k_hat_is_no_all_clear_where_there_are_too_few_samples_for_it(capsys):
@@ -321,7 +320,7 @@ def test_an_image_that_is_impossible_makes_the_means_infinite_and_is_counted(cap
     result = evaluation.statistics(evaluation.Weights(log_w, log_w, -log_w, (), None))
     np.testing.assert_allclose(result.log_likelihood[100], [-np.inf, np.log(0.5), 0, 0])
     np.testing.assert_allclose(result.effective_sample_size, [np.nan, 50, 100, 100])
-    summary = evaluation.summarize(result)
+    summary = summarize(result)
     assert (summary["log_likelihood"], summary["elbo"], summary["num_not_finite"]) == (-np.inf, -np.inf, 2)
     assert finite_or_null(summary)["log_likelihood"] is None
     assert summary["log_likelihood_se"] is None
@@ -331,17 +330,17 @@ def test_an_image_that_is_impossible_makes_the_means_infinite_and_is_counted(cap
 
 def test_an_evaluation_that_an_earlier_version_stored_is_read_with_the_names_of_today():
     stored = {"num_samples": 5000, "elbo": -1.0, "pareto_k": 0.8, "pareto_k_above_0.7": 0.9}
-    upgraded = evaluation.upgrade(stored)
+    upgraded = upgrade(stored)
     assert upgraded == {
         "num_samples": 5000, "elbo": -1.0, "pareto_k": 0.8, "pareto_k_threshold": 0.7, "pareto_k_above_threshold": 0.9
     }  # fmt: skip
     false_all_clear = {"num_samples": 10, "pareto_k": None, "pareto_k_above_0.7": 0.0}
-    assert evaluation.upgrade(false_all_clear)["pareto_k_above_threshold"] is None
-    assert evaluation.upgrade(upgraded) == upgraded
+    assert upgrade(false_all_clear)["pareto_k_above_threshold"] is None
+    assert upgrade(upgraded) == upgraded
 
 
 def test_bits_per_dimension_of_equal_masses_of_256_values_are_8():
-    assert evaluation.bits_per_dimension(-10 * np.log(256), num_values=10) == pytest.approx(8)
+    assert bits_per_dimension(-10 * np.log(256), num_values=10) == pytest.approx(8)
 
 
 @pytest.fixture(scope="module")
@@ -440,7 +439,7 @@ def test_an_inverse_that_rounding_makes_wrong_is_measured_and_said(mlp, capsys, 
     result = evaluate(model, images, 30, params)
     q = jax.jit(lambda params, x: model.posterior(params, models.Batch(x)))(params, jnp.asarray(images) / 255)
     z, log_q = q.sample_and_log_prob(jax.random.key(2), 30)
-    summary = evaluation.summarize(result)
+    summary = summarize(result)
     assert {name for name, error in summary["inverse_error"].items() if not error < 0.01} == set(wrong)
     warn(summary)
     said = capsys.readouterr().err
@@ -452,7 +451,7 @@ def test_an_inverse_that_rounding_makes_wrong_is_measured_and_said(mlp, capsys, 
 
 def test_what_has_no_inverse_has_no_error_of_it(mlp):
     model, params, images = mlp
-    assert evaluation.summarize(evaluate(model, images, 3, params))["inverse_error"] == {}
+    assert summarize(evaluate(model, images, 3, params))["inverse_error"] == {}
 
 
 # Images that p(x|z) cannot score

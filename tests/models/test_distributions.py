@@ -1,4 +1,4 @@
-"""distributions.py against scipy and numpyro, and at the edges of its domain."""
+"""distributions.py and intervals.py against scipy and numpyro, and at the edges of its domain."""
 
 import itertools
 
@@ -24,11 +24,9 @@ from vae.models.distributions import (
     bounded,
     continuous_bernoulli_log_prob,
     continuous_bernoulli_mean,
-    log_ndtr,
-    log_normal_interval,
-    mills_ratio,
     normal_kl_divergence,
 )
+from vae.models.intervals import log_ndtr, log_normal_interval, mills_ratio
 
 pytestmark = pytest.mark.usefixtures("float64")
 

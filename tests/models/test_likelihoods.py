@@ -21,6 +21,7 @@ from tests.run_samples import (
 from vae import objectives
 from vae.datasets import Dataset, Split, images
 from vae.evaluation import importance as evaluation
+from vae.evaluation.summary import bits_per_dimension
 from vae.models import checks, likelihoods
 from vae.models import model as models
 from vae.models.table import DENSITY, LIKELIHOODS, MASSES
@@ -322,10 +323,8 @@ def test_training_neither_reads_nor_moves_the_stored_sigma():
 
     @jax.jit
     def step(state):
-        h = Hyperparameters()
-        return training.train_step(
-            jax.random.key(5), state, models.Batch(data.images[:50] / 255.0), model, objective, settings, h
-        )
+        batch, parts = models.Batch(data.images[:50] / 255.0), {"model": model, "objective": objective}
+        return training.train_step(jax.random.key(5), state, batch, Hyperparameters(), **parts, settings=settings)
 
     other, same = step(first), step(once)
     assert log_scale(same.params) == log_scale(once.params)
@@ -409,7 +408,7 @@ def test_a_run_begins_better_than_uniform_at_the_sigma_that_fits_the_mean_image(
     first = initialize(jax.random.key(0), images.moments(data.train.images))
     p = model.likelihood(first.params, jnp.zeros((1, settings.latent_dim)))
     x = jnp.asarray(data.train.images) / 255
-    bits = evaluation.bits_per_dimension(float(p.log_mass(x).mean()), 64)
+    bits = bits_per_dimension(float(p.log_mass(x).mean()), 64)
     assert 0 < bits < 8
     if name.startswith("normal"):
         mean_image = data.train.images.mean(0) / 255

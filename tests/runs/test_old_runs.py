@@ -14,6 +14,7 @@ from tests.script_runs import scripts
 from vae.api import load_run
 from vae.datasets import images, load
 from vae.evaluation import importance as evaluation
+from vae.evaluation.summary import summarize
 from vae.runs.config import read_config
 from vae.runs.files import read_json
 from vae.runs.folder import CHECKPOINTS, CONFIG, METRICS, lock
@@ -96,7 +97,7 @@ def test_a_run_of_an_old_format_evaluates_to_the_same_numbers(of_format, number,
     loaded, config = load_run(workdir), read_config(workdir)
     test = images.stored(load("digits", validation=200), "test", config.settings.binarization, training=False)
     index = np.sort(np.random.default_rng(0).permutation(len(test.images))[:20])
-    found = evaluation.summarize(
+    found = summarize(
         evaluation.evaluate(
             jax.random.key(0), loaded.params, test.images[index], None, index, model=loaded.model, num_samples=50
         )

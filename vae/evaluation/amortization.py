@@ -13,7 +13,8 @@ from jax import lax
 from jax.tree_util import Partial
 
 from vae.datasets.images import to_unit_interval
-from vae.evaluation.importance import batches, means_and_errors, program, shardings
+from vae.evaluation.importance import batches, program, shardings
+from vae.evaluation.summary import means_and_errors
 from vae.models.flows import Flow, ForwardFlow
 from vae.models.model import Batch, Model, score_samples, weigh
 from vae.streams import Stream, stream

@@ -71,31 +71,11 @@ def measure(
     build = functools.cache(objectives.build)  # an objective's program is compiled once, for draws and reference
 
     def draw(name, num_samples, estimator, num_draws, reference):
-        settings = dataclasses.replace(
-            subject.settings,
-            objective=name,
-            estimator=estimator,
-            num_samples=num_samples,
-            num_groups=grid.num_groups,
-            batch_size=len(subject.batch.x),
-        )
+        about = {"objective": name, "estimator": estimator, "num_samples": num_samples, "num_groups": grid.num_groups}
+        settings = dataclasses.replace(subject.settings, **about, batch_size=len(subject.batch.x))
         objective = build(settings)
         objectives.check(settings)
-        words = f"{name} {estimator} K = {num_samples}"
-        on_progress(words, 0)
-        return gradients.measure(
-            jax.random.key(seed),
-            parameters(seed, subject, name, objective),
-            subject.batch,
-            num_draws,
-            model=subject.model,
-            objective=objective,
-            num_samples=num_samples,
-            hyperparameters=subject.hyperparameters,
-            step=subject.step,
-            reference=reference,
-            on_progress=lambda draws: on_progress(words, draws * num_samples),
-        )
+        return _draw(seed, subject, settings, objective, num_draws, reference=reference, on_progress=on_progress)
 
     rows = []
     for name in grid.objectives:
@@ -119,6 +99,35 @@ def measure(
                         groups[group] |= gradients.bias(parts, reference[group])._asdict()
                 rows.append({"objective": name, "estimator": estimator, "num_samples": num_samples, "groups": groups})
     return rows
+
+
+def _draw(
+    seed: int,
+    subject: GradientSubject,
+    settings: Settings,
+    objective: Objective,
+    num_draws: int,
+    *,
+    reference: bool,
+    on_progress: Callable[[str, int], None],
+) -> Any:
+    """What `gradients.measure` finds of `num_draws` gradients of the subject with other `settings`."""
+    num_samples = settings.num_samples
+    words = f"{settings.objective} {settings.estimator} K = {num_samples}"
+    on_progress(words, 0)
+    return gradients.measure(
+        jax.random.key(seed),
+        parameters(seed, subject, settings.objective, objective),
+        subject.batch,
+        num_draws,
+        model=subject.model,
+        objective=objective,
+        num_samples=num_samples,
+        hyperparameters=subject.hyperparameters,
+        step=subject.step,
+        reference=reference,
+        on_progress=lambda draws: on_progress(words, draws * num_samples),
+    )
 
 
 def parameters(seed: int, subject: GradientSubject, name: str, objective: Objective) -> dict[str, Any]:

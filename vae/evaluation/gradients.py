@@ -179,7 +179,7 @@ def signal(blocks: Sequence[GradientMoments]) -> Signal:
 
 
 def ratio(moments: GradientMoments) -> float:
-    """Mean of |mean|/std over the parameters whose gradient varies; NaN where none does."""
+    """Mean of |mean|/std over the parameters whose gradient varies; NaN if none does."""
     varies = moments.m2 > 0
     if not varies.any():
         return math.nan

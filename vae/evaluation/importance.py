@@ -1,12 +1,12 @@
-"""The evaluation, the same for every run: importance-weighted log-likelihood, ELBO, KL, active units, diagnostics.
+"""The evaluation, the same for every run: importance-weighted log-likelihood, ELBO and KL of each example.
 
-The device computes log-weights, the host their statistics in float64. Shapes: N examples, K samples, D latent.
+summary.py makes means over examples of it. The device computes log-weights, the host their statistics in float64.
+Shapes: N examples, K samples, D latent.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +23,6 @@ from vae.evaluation.weights import (
     grouped_log_likelihood,
     log_mean_exp,
     pareto_k,
-    pareto_k_threshold,
 )
 from vae.models.model import Batch, Model, weigh
 from vae.streams import Stream, stream
@@ -31,7 +30,6 @@ from vae.streams import Stream, stream
 SAMPLES_PER_KEY = 100  # a block of samples that one key draws
 SAMPLES_PER_TILE = 1000  # samples that are decoded at once, always of one example
 ROUND_TRIPS = 10  # samples of each example that go through the inverse of a flow and back
-ACTIVE_VARIANCE = 0.01  # a unit is active where Var_x(E[z|x]) exceeds this (Burda et al. 2016)
 
 
 class Weights(NamedTuple):
@@ -41,9 +39,9 @@ class Weights(NamedTuple):
     log_p_x_given_z: Any  # [N, K]
     log_q_over_p: Any  # log q − log p of each stochastic layer, one [N, K] for each
     posterior_means: Any  # of each stochastic layer, [N, 2, D_l]: two independent estimates of E[z|x]
-    kl_per_dimension: Any  # [N, D], or None where there is no closed form
-    log_w_of_masses: Any = None  # [N, K], of the model of values k/255; None where x or p(x|z) is not of them
-    inverse_error: Any = None  # of "posterior" and "prior", where they have an inverse: [N], see Flow.inverse_error
+    kl_per_dimension: Any  # [N, D], or None if there is no closed form
+    log_w_of_masses: Any = None  # [N, K], of the model of values k/255; None if x or p(x|z) is not of them
+    inverse_error: Any = None  # of "posterior" and "prior", if they have an inverse: [N], see Flow.inverse_error
 
 
 def weigh_example(root, params, image, y, index, *, model: Model, num_samples: int) -> Weights:
@@ -140,7 +138,7 @@ class Evaluation(NamedTuple):
     effective_sample_size: np.ndarray  # [N]
     pareto_k: np.ndarray  # [N]
     kl_per_layer: np.ndarray  # [N, L], from the samples
-    posterior_means: tuple[np.ndarray, ...]  # as in Weights; of one sample, NaN where there is no closed form
+    posterior_means: tuple[np.ndarray, ...]  # as in Weights; of one sample, NaN if there is no closed form
     kl_per_dimension: np.ndarray | None  # [N, D]
     log_likelihood_of_masses: np.ndarray | None = None  # [N], as the headline, of the model of the 256 values k/255
     inverse_error: dict[str, np.ndarray] | None = None  # as in Weights
@@ -163,7 +161,7 @@ def evaluate(
 
     Examples are spread over `devices` (default: the first). `batch_size` examples are in flight at once; it changes
     memory and the steps of progress, never a bit of the result. `on_progress` gets the number of finished examples.
-    Raises ValueError where there is no image, LikelihoodError where p(x|z) cannot score them.
+    Raises ValueError if there is no image, LikelihoodError if p(x|z) cannot score them.
     """
     if len(images) == 0:
         raise ValueError("there is no example to evaluate: the split is empty")
@@ -231,102 +229,3 @@ def statistics(weights: Weights) -> Evaluation:
 def sample_counts(num_samples: int) -> list[int]:
     """The k at which the log-likelihood is reported: 100 and 1000 if they divide `num_samples`, and `num_samples`."""
     return [k for k in (100, 1000) if k < num_samples and num_samples % k == 0] + [num_samples]
-
-
-def summarize(evaluation: Evaluation) -> dict[str, Any]:
-    """Means over examples, as evaluation.json holds them: nats per example, standard errors over examples.
-
-    `elbo` = `reconstruction` − `kl` from the same samples, and `kl` is the sum of `kl_per_layer`, E[log q − log p] of
-    each stochastic layer in the order of z. `kl_per_dimension` is the closed form, all layers end to end. `pareto_k` is
-    the median over examples, `pareto_k_above_threshold` the share whose estimate is unreliable: it exceeds
-    `pareto_k_threshold` (see importance.py). `num_not_finite` examples have a log-likelihood or an ELBO that is not
-    finite; then neither are the means, and there is no standard error. What does not exist is None.
-
-    `active_units` are those of z of the first layer, which x is made of, with Var_x(E[z|x]) > 0.01 (Burda et al. 2016);
-    of a flow, of the z that leaves it. Where E[z|x] has no closed form, as there and in upper layers, the variance is
-    the covariance of two means over half of the samples each, whose noise is independent. `inverse_error` is how wrong
-    log q(z|x) and log p(z) of a given z are on average, by rounding in the inverse of a flow; of the posterior, only
-    training with stl, dreg, score or rws scores such a z.
-    """
-    headline = max(evaluation.log_likelihood)
-    log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])
-    elbo, elbo_se = mean_and_error(evaluation.elbo)
-    threshold = pareto_k_threshold(headline)
-    worst_if_unknown = np.nan_to_num(evaluation.pareto_k, nan=np.inf, posinf=np.inf, neginf=-np.inf)
-    median_pareto_k = float(np.median(worst_if_unknown))
-    finite = np.isfinite(evaluation.log_likelihood[headline]) & np.isfinite(evaluation.elbo)
-    kl, active = evaluation.kl_per_dimension, [active_units(means) for means in evaluation.posterior_means]
-    return {
-        "num_examples": len(evaluation.elbo),
-        "num_samples": headline,
-        "num_not_finite": int((~finite).sum()),
-        "elbo": elbo,
-        "elbo_se": elbo_se,
-        "reconstruction": float(evaluation.reconstruction.mean()),
-        "kl": float(kl_of_samples(evaluation).mean()),
-        "kl_per_layer": [float(value) for value in evaluation.kl_per_layer.mean(0)],
-        "kl_per_dimension": None if kl is None else [float(value) for value in kl.mean(0)],
-        "log_likelihood": log_likelihood,
-        "log_likelihood_se": log_likelihood_se,
-        "log_likelihood_by_num_samples": {
-            str(k): mean_and_error(values) for k, values in sorted(evaluation.log_likelihood.items())
-        },
-        "active_units": active[0] if active else None,
-        "active_units_per_layer": active,
-        "inverse_error": {name: float(error.mean()) for name, error in (evaluation.inverse_error or {}).items()},
-        "effective_sample_size": float(evaluation.effective_sample_size.mean()),
-        "pareto_k": median_pareto_k if math.isfinite(median_pareto_k) else None,
-        "pareto_k_threshold": threshold,
-        "pareto_k_above_threshold": None if threshold is None else float((worst_if_unknown > threshold).mean()),
-    }
-
-
-def active_units(means: np.ndarray) -> int | None:
-    """How many units have Var_x(E[z|x]) > `ACTIVE_VARIANCE`, from two estimates of E[z|x], [N, 2, D]; None of NaN."""
-    centred = means.astype(np.float64) - means.mean(0, dtype=np.float64)
-    covariance = centred.prod(1).mean(0)
-    return None if np.isnan(covariance).any() else int((covariance > ACTIVE_VARIANCE).sum())
-
-
-def kl_of_samples(evaluation: Evaluation) -> np.ndarray:
-    """reconstruction − ELBO, [N]; NaN where neither is finite."""
-    with np.errstate(invalid="ignore"):
-        return evaluation.reconstruction - evaluation.elbo
-
-
-def upgrade(summary: dict[str, Any]) -> dict[str, Any]:
-    """A stored summary with what it says of k̂ under the names of `summarize`, whatever version wrote it."""
-    if "pareto_k_above_0.7" not in summary:
-        return summary
-    summary = dict(summary)
-    share = summary.pop("pareto_k_above_0.7")
-    exists = summary["num_samples"] >= 25  # with fewer there was no k̂, and a share of 0 was written
-    return {
-        **summary,
-        "pareto_k_threshold": 0.7 if exists else None,
-        "pareto_k_above_threshold": share if exists else None,
-    }
-
-
-def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
-    """The mean of [N] and its standard error; None for N = 1 and if a value is not finite."""
-    if len(values) > 1 and np.isfinite(values).all():
-        return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    with np.errstate(invalid="ignore"):
-        return float(values.mean()), None
-
-
-def means_and_errors(values: dict[str, np.ndarray]) -> dict[str, float | None]:
-    """Each mean under its name, and its standard error under `<name>_se`."""
-    summary: dict[str, float | None] = {}
-    for name, array in values.items():
-        summary[name], summary[f"{name}_se"] = mean_and_error(array)
-    return summary
-
-
-def bits_per_dimension(log_likelihood_of_masses: float, num_values: int) -> float:
-    """Bits per value of images of `num_values` values: −log₂ of their probability, a code length; 8 if all are equal.
-
-    Not for a density: its p(x) may be larger than one.
-    """
-    return -log_likelihood_of_masses / num_values / math.log(2)

@@ -51,7 +51,7 @@ def stored_evaluation(folder: Path, split: str, num_examples: int | None) -> tup
     else:
         paths = sorted(folder.glob(f"evaluation_{split}_{num_examples or '*'}.json"))
         path = paths[0] if paths else folder / "none"
-    return (importance.upgrade(read_evaluation(path)), path) if path.exists() else None
+    return (summary.upgrade(read_evaluation(path)), path) if path.exists() else None
 
 
 def settings_for(

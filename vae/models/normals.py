@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Key
 
-from vae.models.distributions import LOG_2PI, Normal, bounded, normal_kl_divergence
+from vae.models.distributions import Normal, bounded, normal_kl_divergence
+from vae.models.intervals import LOG_2PI
 
 
 class DiagonalNormal(NamedTuple):

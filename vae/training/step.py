@@ -128,10 +128,11 @@ def train_step(
     key: Key[Array, ""],
     state: TrainState,
     batch: Batch,
+    hyperparameters: Hyperparameters,
+    *,
     model: Model,
     objective: Objective,
     settings: Settings,
-    hyperparameters: Hyperparameters,
 ) -> TrainState:
     """One step of gradient ascent on the mean of the bound over `batch`; spends `key`."""
 
@@ -196,7 +197,7 @@ def train_steps(
         batch = Batch(x, None if data.labels is None else data.labels[index], index, num_images)
         state = state._replace(sums=jax.tree.map(lambda total: jnp.where(first == 0, 0, total), state.sums))
         key = stream(root, Stream.NOISE, state.step)
-        return train_step(key, state, batch, model, objective, settings, hyperparameters)
+        return train_step(key, state, batch, hyperparameters, model=model, objective=objective, settings=settings)
 
     return lax.while_loop(lambda state: (state.step < stop) & last_step_was_finite(state), one_step, state)
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from vae.datasets.images import to_unit_interval
 from vae.evaluation.annealing import chains
-from vae.evaluation.importance import batches, means_and_errors, shardings
+from vae.evaluation.importance import batches, shardings
+from vae.evaluation.summary import means_and_errors
 from vae.evaluation.weights import effective_sample_size, log_mean_exp
 from vae.models.model import Batch, Model
 
