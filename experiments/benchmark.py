@@ -36,66 +36,79 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    from functools import partial
-
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from experiments.command import devices
     from vae import objectives
-    from vae.datasets import Split
     from vae.datasets.images import moments
-    from vae.evaluation import importance as evaluation
     from vae.models import model as models
     from vae.settings import Hyperparameters, Settings
     from vae.training import step as training
-    from vae.training import timing
 
     asked = options.read().values
     device = devices.start(1, data_dir=None)[0]
-    settings = Settings(
-        IMAGE_SHAPE,
-        hidden_sizes=tuple(map(int, asked["hidden_sizes"])),
-        latent_dim=asked["latent_dim"],
-        batch_size=asked["batch_size"],
-    )
-    model, objective = models.build(settings), objectives.build(settings)
-    root = jax.random.key(0)
+    sizes, latent_dim = tuple(map(int, asked["hidden_sizes"])), asked["latent_dim"]
+    settings = Settings(IMAGE_SHAPE, hidden_sizes=sizes, latent_dim=latent_dim, batch_size=asked["batch_size"])
+    parts = {"model": models.build(settings), "objective": objectives.build(settings), "settings": settings}
     images = (np.random.default_rng(0).uniform(size=(NUM_IMAGES, *IMAGE_SHAPE)) < 0.2).astype(np.uint8) * 255
-    parts = {"model": model, "objective": objective, "settings": settings}
     hyperparameters = jax.tree.map(jnp.asarray, Hyperparameters())
-    state = training.initialize(root, **parts, hyperparameters=hyperparameters, moments=moments(images))
-
-    layers = [asked["latent_dim"], *settings.hidden_sizes[::-1], images[0].size]
-    decoder = list(itertools.pairwise(layers))
+    state = training.initialize(jax.random.key(0), **parts, hyperparameters=hyperparameters, moments=moments(images))
+    decoder = list(itertools.pairwise([latent_dim, *sizes[::-1], images[0].size]))
     encoder = [(o, i) for i, o in decoder[::-1]]
-    encoder[-1] = (encoder[-1][0], 2 * asked["latent_dim"])
-    print(f"784-{'-'.join(map(str, settings.hidden_sizes))}-{asked['latent_dim']} on {device}")
-
-    num_samples, num_examples = asked["num_samples"], asked["num_examples"]
-    rows = min(num_samples, evaluation.SAMPLES_PER_TILE)
-    num_tiles = num_examples * -(-num_samples // rows)
-    evaluate = jax.jit(partial(evaluation.weigh_examples, model=model, num_samples=num_samples))
-    examples = images[:num_examples], None, np.arange(num_examples)
+    encoder[-1] = (encoder[-1][0], 2 * latent_dim)
+    print(f"784-{'-'.join(map(str, sizes))}-{latent_dim} on {device}")
     show(
-        f"evaluation, k = {num_samples}, per 10,000 images",
-        lambda: evaluate(root, state.params, *examples),
-        timing.products(decoder, rows, num_tiles, backward=False),
-        10_000 / num_examples,
+        f"evaluation, k = {asked['num_samples']}, per 10,000 images",
+        *of_evaluation(parts["model"], state.params, images[: asked["num_examples"]], asked["num_samples"], decoder),
+        10_000 / asked["num_examples"],
         asked["rounds"],
     )
-    num_steps = NUM_IMAGES // asked["batch_size"]
-    train_steps = jax.jit(partial(training.train_steps, **parts))
-    data = jax.device_put(Split(images))
     show(
         "training, dynamic binarisation, per epoch of 60,000 images",
-        lambda: train_steps(root, state, data, jnp.int32(num_steps), hyperparameters),
-        timing.products(encoder + decoder, asked["batch_size"], num_steps, backward=True),
+        *of_training(parts, state, images, hyperparameters, encoder + decoder),
         60_000 / NUM_IMAGES,
         asked["rounds"],
     )
     return 0
+
+
+def of_evaluation(model, params, images, num_samples: int, layers):
+    """Two functions: the evaluation of the images, and its products with the decoder's `layers` alone."""
+    from functools import partial
+
+    import jax
+    import numpy as np
+
+    from vae.evaluation import importance
+    from vae.training import timing
+
+    rows = min(num_samples, importance.SAMPLES_PER_TILE)
+    num_tiles = len(images) * -(-num_samples // rows)
+    evaluate = jax.jit(partial(importance.weigh_examples, model=model, num_samples=num_samples))
+    root, index = jax.random.key(0), np.arange(len(images))
+    alone = timing.products(layers, rows, num_tiles, backward=False)
+    return lambda: evaluate(root, params, images, None, index), alone
+
+
+def of_training(parts, state, images, hyperparameters, layers):
+    """Two functions: an epoch of training, and its products with the `layers` of both networks alone."""
+    from functools import partial
+
+    import jax
+    import jax.numpy as jnp
+
+    from vae.datasets import Split
+    from vae.training import step as training
+    from vae.training import timing
+
+    batch_size = parts["settings"].batch_size
+    num_steps = len(images) // batch_size
+    train_steps = jax.jit(partial(training.train_steps, **parts))
+    data, root, stop = jax.device_put(Split(images)), jax.random.key(0), jnp.int32(num_steps)
+    alone = timing.products(layers, batch_size, num_steps, backward=True)
+    return lambda: train_steps(root, state, data, stop, hyperparameters), alone
 
 
 def show(name: str, whole, alone, scale: float, rounds: int) -> None:

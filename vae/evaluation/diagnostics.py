@@ -58,8 +58,8 @@ def compute(
         else:
             count = share_of(len(images), progress("aggregate"))
             parts = decomposition.decompose(root, params, images, labels, index, **given, on_progress=count)
-            factorises = settings.prior == "standard"
-            found["aggregate"] = {**decomposition.summarize(parts), "prior_factorises": factorises}
+            factorises = {"prior_factorises": settings.prior == "standard"}
+            found["aggregate"] = decomposition.summarize(parts) | factorises
     images, labels, index, log_likelihood = some
     annealed = None
     if "ais" in names:
@@ -73,14 +73,15 @@ def compute(
     if "amortization" in names:
         count = share_of(len(images), progress("amortization"))
         fitted = amortization.fit(root, params, images, labels, index, **given, on_progress=count)
-        estimates = {"importance sampling": log_likelihood}
-        if annealed is not None:
-            estimates["ais"] = annealed.log_likelihood
-        # Each is a lower bound in expectation, so the higher one is nearer.
-        best = max(estimates, key=lambda name: estimates[name].mean())
-        gaps = amortization.summarize(fitted, estimates[best])
-        found["amortization"] = {"log_likelihood_by": best, "family": family(settings), **gaps}
+        by = {"importance sampling": log_likelihood} | ({} if annealed is None else {"ais": annealed.log_likelihood})
+        found["amortization"] = {"family": family(settings), **amortization_gaps(fitted, by)}
     return found | dict.fromkeys(unavailable) | ({"unavailable": unavailable} if unavailable else {})
+
+
+def amortization_gaps(fitted: amortization.Fitted, estimates: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The gaps to the highest of the estimates of log p(x): each is a lower bound in expectation."""
+    best = max(estimates, key=lambda name: estimates[name].mean())
+    return {"log_likelihood_by": best, **amortization.summarize(fitted, estimates[best])}
 
 
 def family(settings: Settings) -> str:
