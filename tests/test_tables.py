@@ -80,7 +80,7 @@ def test_a_part_of_the_model_reads_what_its_row_declares(part, name):
 
     def whole_model(key):
         # Not a model that was kept: finding it reads every field.
-            model, batch = models.build.__wrapped__(settings), models.Batch(jnp.zeros((1, 4, 4, 1)))
+        model, batch = models.build.__wrapped__(settings), models.Batch(jnp.zeros((1, 4, 4, 1)))
         params = model.init(key, batch)
         q, p = model.posterior(params, batch), model.prior(params)
         z, _ = p.sample_and_log_prob(key, 1)
