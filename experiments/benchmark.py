@@ -19,6 +19,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments.command import script
+from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import number, numbers
 
@@ -35,7 +36,7 @@ def define_flags() -> None:
     number("rounds", 7, "rounds that are timed", least=1, integer=True)
 
 
-def main() -> int:
+def main(_: StopRequest) -> int:
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -125,5 +126,4 @@ def show(name: str, whole, alone, scale: float, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

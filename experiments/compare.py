@@ -29,6 +29,7 @@ from absl import flags
 from experiments.command import notes, script
 from experiments.command.boards import SweepBoard
 from experiments.command.progress import ImageBar
+from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import comparisons, configuration, options, variants
 from experiments.flags.configuration import RunFlags
 from experiments.flags.options import DataFolders, Flags
@@ -77,8 +78,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("figures", True, "draw learning curves, samples and reconstructions of the runs")
 
 
-def main() -> int:
-    stop = script.StopRequest()
+def main(stop: StopRequest) -> int:
     flags = options.read()
     workdir = flags.workdir
     stored = stored_comparison(workdir)
@@ -90,6 +90,7 @@ def main() -> int:
     from experiments.command import devices
     from vae.judging.evaluations import evaluation_of
     from vae.runs.folder import lock
+    from vae.sweeps.sweep_file import PLAN
 
     available = devices.start(flags.values["devices"], flags.values["data_dir"], one_per_core=True)
     kept = partial(store, stored=stored, asked=asked, base=base)
@@ -111,12 +112,10 @@ def main() -> int:
             stop=stop,
         )
     workdir = workdir or script.new_workdir("comparison", "comparisons")
-    evaluate = partial(evaluation_of, devices=available, on_progress=ImageBar(stop.requested).update)
+    evaluate = partial(evaluation_of, devices=available, on_progress=ImageBar().update)
     with lock(workdir):
-        try:
-            return finish(workdir, begin(workdir, evaluate), asked, evaluate, flags)
-        except script.Stopped:
-            return script.stopped(workdir)
+        stop.file = workdir / PLAN
+        return finish(workdir, begin(workdir, evaluate), asked, evaluate, flags)
 
 
 def keep(workdir: Path, evaluate, compared: ComparedRuns, kept: Callable[..., None]) -> ComparedRuns:
@@ -137,7 +136,7 @@ def train(
     asked: dict[str, Any],
     folders: DataFolders,
     devices: Sequence[Any],
-    stop: script.StopRequest,
+    stop: StopRequest,
 ) -> ComparedRuns:
     """Train every run that is not done, as a sweep, and choose among tuned points; raises Stopped."""
     from vae.judging import tuning
@@ -151,9 +150,9 @@ def train(
         grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, lambda config: dataset)
         if not part.done:
             notes.describe(len(part.runs), len(grouped), devices)
-        with SweepBoard({name: label(one.values) for name, one in part.runs.items()}) as board:
+        with SweepBoard({name: label(one.values) for name, one in part.runs.items()}) as board, stop.polled():
             if not sweep.sweep(workdir, grouped, devices=devices, report=board.update, should_stop=stop.requested):
-                raise script.Stopped
+                raise Stopped
     wanted, images = comparisons.tuning_settings(asked), comparisons.images_of(folders, "validation")
     compared = tuning.choose(plan, places, lambda folder: evaluate(folder, wanted, images), report=print)
     comparisons.check_number(compared.groups, compared.left_out)
@@ -296,5 +295,4 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

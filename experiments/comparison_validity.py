@@ -28,6 +28,7 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments.command import script
+from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import number
 
@@ -39,7 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "where to write (default: a new folder in runs/)")
 
 
-def main() -> int:
+def main(_: StopRequest) -> int:
     from vae import figures
     from vae.evaluation import validity
     from vae.runs.files import write_json
@@ -137,5 +138,4 @@ def pictures(cells: list[Any], grid: list[dict[str, Any]], power: list[dict[str,
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

@@ -26,6 +26,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments.command import evaluation_table, notes, script
+from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choices, number
 
@@ -49,7 +50,7 @@ def define_flags() -> None:
     number("ais_chains", 16, "ais, bdmc: for each image", least=1, integer=True)
 
 
-def main() -> int:
+def main(_: StopRequest) -> int:
     flags = options.read()
     asked = flags.values
     check_flags(flags)
@@ -141,5 +142,4 @@ def move(bar, done: float) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

@@ -21,6 +21,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from experiments.command import script
+from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choice, indices, number
 
@@ -39,7 +40,7 @@ def define_flags() -> None:
     choice("embeddings", None, ("train", "validation", "test"), "also write q(z|x) of this split as .npz")
 
 
-def main() -> int:
+def main(_: StopRequest) -> int:
     flags = options.read()
     asked, workdir = flags.values, flags.trained_workdir
     import jax
@@ -74,5 +75,4 @@ def positions(name: str, values: Iterable[str | int], data: Split, split: str) -
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

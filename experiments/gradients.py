@@ -29,6 +29,7 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments.command import script
+from experiments.command.stopping import StopRequest
 from experiments.flags import configuration, options
 from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError, choice, define, number, numbers, with_dashes
@@ -82,7 +83,7 @@ def _several(name: str, default: list[str], known: list[str], help: str) -> None
     flags.register_validator(name, check)
 
 
-def main() -> int:
+def main(_: StopRequest) -> int:
     flags = options.read()
     asked, workdir = flags.values, flags.workdir
     if 0 < asked["reference_draws"] < LEAST_DRAWS:
@@ -284,5 +285,4 @@ def curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, tuple[list, list, 
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

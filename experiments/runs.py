@@ -22,6 +22,7 @@ if __package__ in (None, ""):
 from absl import flags
 
 from experiments.command import script
+from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choice
 from vae.runs import naming
@@ -36,7 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("json", False, "print one JSON object per line, with every setting, instead of a table")
 
 
-def main() -> int:
+def main(_: StopRequest) -> int:
     from vae.runs.files import RunError
     from vae.runs.folder import CONFIG
     from vae.runs.metrics import summary
@@ -117,5 +118,4 @@ def _cell(value) -> str:
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

@@ -28,6 +28,7 @@ Ctrl-C or SIGTERM saves and exits with code 75. A run that diverges does not sto
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ from absl import flags
 
 from experiments.command import notes, script, searching
 from experiments.command.boards import SweepBoard
+from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import axes, configuration, options
 from experiments.flags.configuration import RunFlags
 from experiments.flags.parsing import UsageError, choice, number
@@ -76,8 +78,7 @@ def define_flags() -> None:
     flags.DEFINE_string("study", None, "search: its name in the storage (default: data set and objective)")
 
 
-def main() -> int:
-    stop = script.StopRequest()
+def main(stop: StopRequest) -> int:
     flags = options.read()
     workdir = flags.workdir
     stored = stored_sweep(workdir)
@@ -94,6 +95,7 @@ def main() -> int:
     from vae import hosts
     from vae.runs.folder import lock
     from vae.sweeps import planning, sweep
+    from vae.sweeps.sweep_file import SWEEP
 
     num_devices = flags.values["devices"]
     if "devices" in stored and "devices" not in flags.given:
@@ -109,10 +111,11 @@ def main() -> int:
     sweep.check(grouped, available, begun=bool(stored))
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with lock(workdir):
+        stop.file = workdir / SWEEP
         hosts.agreed(lambda: begin(workdir, stored | asked, base, runs, available))
         notes.describe(len(runs), len(grouped), available)
         notes.show(one.config for one in runs.values())
-        with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board:
+        with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board, stop.polled():
             finished = sweep.sweep(
                 workdir,
                 grouped,
@@ -123,7 +126,7 @@ def main() -> int:
                 should_stop=stop.requested,
             )
         if not finished:
-            return script.stopped(workdir)
+            raise Stopped
         hosts.agreed(lambda: conclude(workdir, grouped, figures=flags.values["figures"]))
     print(workdir)
     return 0
@@ -173,7 +176,7 @@ def conclude(workdir: Path, grouped, *, figures: bool) -> None:
         for path in sweep_pictures.draw(workdir):
             print(f"picture: {path}")
     print(f"results: {table}")
-    print(f"next: python -m experiments.evaluate --workdir={runs}/…   # log-likelihood of a run")
+    print(f"next: python -m experiments.evaluate --workdir={shlex.quote(str(runs))}/…   # log-likelihood of a run")
 
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
@@ -239,5 +242,4 @@ def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    script.run(main)
+    script.run(define_flags, main)

@@ -12,6 +12,7 @@ Ctrl-C or SIGTERM saves and exits with code 75.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,11 +21,15 @@ if __package__ in (None, ""):
 
 from experiments.command import notes, script
 from experiments.command.progress import LiveLine, pace
+from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import configuration, options
 
 
-def main() -> int:
-    stop = script.StopRequest()
+def define_flags() -> None:
+    options.define_all()
+
+
+def main(stop: StopRequest) -> int:
     flags = options.read()
     workdir = flags.workdir
     run = configuration.resolve(flags, workdir)
@@ -32,7 +37,7 @@ def main() -> int:
     from experiments.command import devices
     from vae import hosts
     from vae.runs.config import write_config
-    from vae.runs.folder import lock
+    from vae.runs.folder import CONFIG, lock
     from vae.training import fit, resuming, start
 
     available = devices.start(asked["devices"], flags.values["data_dir"], distributed=flags.values["distributed"])
@@ -42,12 +47,13 @@ def main() -> int:
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
     with lock(workdir):
+        stop.file = workdir / CONFIG
         resuming.check(workdir, config, dataset)
         about = {"flags": asked, "argv": sys.argv, "devices": [str(d) for d in available]}
         write_config(workdir, config, **about)
         describe(config, dataset, available)
         notes.show([config])
-        with ProgressLine() as progress:
+        with ProgressLine() as progress, stop.polled():
             outcome = fit.fit(
                 workdir,
                 config,
@@ -59,7 +65,7 @@ def main() -> int:
                 should_stop=stop.requested,
             )
         if not outcome.finished:
-            return script.stopped(workdir, after=f" after {outcome.epoch:.2f} epochs")
+            raise Stopped
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )
@@ -67,8 +73,9 @@ def main() -> int:
             notes.show_elbo(outcome.test["reconstruction"] - outcome.test["kl"], config.settings)
         for path in hosts.agreed(lambda: drawn(workdir, dataset)) if asked["figures"] else []:
             print(f"picture: {path}")
-    print(f"next: python -m experiments.evaluate --workdir={workdir}   # log-likelihood on the test set")
-    print(f"      python -m experiments.generate --workdir={workdir}   # samples, reconstructions, morphs")
+    quoted = shlex.quote(str(workdir))
+    print(f"next: python -m experiments.evaluate --workdir={quoted}   # log-likelihood on the test set")
+    print(f"      python -m experiments.generate --workdir={quoted}   # samples, reconstructions, morphs")
     print(workdir)
     return 0
 
@@ -119,5 +126,4 @@ class ProgressLine(LiveLine):
 
 
 if __name__ == "__main__":
-    options.define_all()
-    script.run(main)
+    script.run(define_flags, main)

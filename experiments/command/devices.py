@@ -20,12 +20,7 @@ def start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False,
     """
     import jax
 
-    virtual = num_devices or (len(os.sched_getaffinity(0)) if one_per_core else 1)
-    if virtual > 1:
-        jax.config.update("jax_num_cpu_devices", virtual)
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(_compiled(data_dir)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    configure(num_devices or (len(os.sched_getaffinity(0)) if one_per_core else 1), data_dir)
     if distributed:
         from vae import hosts
 
@@ -46,6 +41,17 @@ def start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False,
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     processes = range(jax.process_count())
     return [device for process in processes for device in jax.local_devices(process)[: num_devices or None]]
+
+
+def configure(num_virtual: int, data_dir: str | None) -> None:
+    """Set up jax, before it is used: how many devices a CPU has, and where compiled programs are kept."""
+    import jax
+
+    if num_virtual > 1:
+        jax.config.update("jax_num_cpu_devices", num_virtual)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(_compiled(data_dir)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _compiled(data_dir: str | None) -> Path:

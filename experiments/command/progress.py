@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from typing import Any
-
-from experiments.command.script import Stopped
 
 
 class LiveLine:
@@ -41,10 +38,9 @@ class LiveLine:
 
 
 class ImageBar:
-    """How many images of an evaluation are done, one evaluation after another; raises Stopped if asked to end."""
+    """How many images of an evaluation are done, one evaluation after another."""
 
-    def __init__(self, should_stop: Callable[[], bool]):
-        self._should_stop = should_stop
+    def __init__(self):
         self._bar: Any = None
 
     def update(self, done: int, total: int) -> None:
@@ -53,11 +49,9 @@ class ImageBar:
         if self._bar is None:
             self._bar = tqdm(total=total, unit="image", leave=False, disable=not sys.stderr.isatty())
         self._bar.update(done - self._bar.n)
-        if done == total or self._should_stop():
+        if done == total:
             self._bar.close()
             self._bar = None
-        if self._should_stop():
-            raise Stopped
 
 
 def pace(progress) -> str:

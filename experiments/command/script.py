@@ -2,63 +2,138 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime
+import io
 import os
-import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from absl import flags
+from absl import app, flags, logging
 
+from experiments.command.stopping import SECONDS_OF_ENDING, STOPPED, Stopped, StopRequest, end_within
 from experiments.flags.parsing import UsageError, with_dashes
 from vae.configuration import ConfigurationError
 from vae.sweeps import passwords
 
 FLAGS = flags.FLAGS
-DONE, BAD_USE, FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
+DONE, BAD_USE, FAILED = 0, 1, 2  # exit codes, beside STOPPED
+
+Main = Callable[[StopRequest], int]
 
 
-def run(main) -> None:
-    """Run a script's `main` and exit with its code; bad use and a failed run are one line, without a traceback.
+def run(define_flags: Callable[[], None], main: Main) -> NoReturn:
+    """Run a script as this process, and end it with its exit code, within seconds of its last line."""
+    open_streams()
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's is none of a script's
+    define_flags()
+    code = call(main, sys.argv)
+    end_within(SECONDS_OF_ENDING + seconds_of_others(), code)  # threads of libraries may never end
+    sys.exit(code)
 
-    No line shows a password of the command.
+
+def call(main: Main, argv: list[str]) -> int:
+    """The exit code of a script's `main` with the command `argv`; its flags are defined already.
+
+    Bad use and a failed run are one line, without a traceback. No line shows a password of the command.
     """
-    from absl import app, logging
-
-    def guarded(argv):
-        if not FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.ERROR)  # orbax describes every save
-        if len(argv) > 1:
-            sys.exit(shown(f"error: unexpected argument {argv[1]!r}; flags are written --name=value"))
+    with StopRequest() as stop:
         try:
-            code = main()
+            code = _guarded(main, argv, stop)
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            code = INTERRUPTED
+        except Stopped:
+            code = told_to_stop(stop)
         except BrokenPipeError:  # as in `… | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = STOPPED
-        except Exception as error:
-            code = exit_code(error)
-            if code is None:
-                sys.stderr.write(without_passwords(traceback.format_exc()))
-                sys.exit(BAD_USE)
-            print(shown(f"{'error' if code == BAD_USE else 'failed'}: {error}"), file=sys.stderr)
-        sys.exit(code)
+    return code
 
-    app.run(guarded, flags_parser=parsed)
+
+def _guarded(main: Main, argv: list[str], stop: StopRequest) -> int:
+    def with_flags(rest: list[str]) -> int:
+        if not FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.ERROR)  # orbax describes every save
+        if len(rest) > 1:
+            raise UsageError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+        return main(stop)
+
+    try:
+        app.run(with_flags, argv=argv, flags_parser=parsed)
+    except SystemExit as ended:  # app.run ends with it, and --help
+        return int(ended.code or 0)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        code = exit_code(error)
+        if code is None and stop.asked:  # a library's own error, for want of what was stopped
+            raise Stopped from error
+        if code is None:
+            sys.stderr.write(without_passwords(traceback.format_exc()))
+            return BAD_USE
+        print(shown(f"{'error' if code == BAD_USE else 'failed'}: {error}"), file=sys.stderr)
+        return code
+    raise AssertionError("app.run returned")
+
+
+def open_streams() -> None:
+    """Make standard output and error what any text can be printed to, also if they are closed or not UTF-8."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed, as by >&-; the next file that is opened would be taken for it
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    codecs.register_error("shown", _replaced)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="shown")
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a path that is not UTF-8 as they are; a question mark for a letter that the encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter = error.object[error.start]
+    is_byte = "\udc80" <= letter <= "\udcff"
+    return bytes([ord(letter) - 0xDC00]) if is_byte else "?", error.start + 1
+
+
+def seconds_of_others() -> float:
+    """How long this process, at its end, waits for the others that it joined."""
+    from vae import hosts
+
+    return hosts.SHUTDOWN_SECONDS if hosts.num_processes() > 1 else 0.0
 
 
 def parsed(argv: list[str]) -> list[str]:
     """What is left of the command once its flags were read; a mistake in them is told as absl tells it."""
     try:
-        return FLAGS(argv)
-    except flags.Error as error:
+        rest = FLAGS(argv)
+        check_given()
+        return rest
+    except SystemExit:  # help was asked for, and given
+        sys.exit(DONE)
+    except (flags.Error, ValueError) as error:  # ValueError: --noflag=value
+        if isinstance(error, UsageError):
+            raise
         sys.stderr.write(f"FATAL Flags parsing error: {without_passwords(str(error))}\n")
         sys.stderr.write("Pass --helpshort or --helpfull to see help on flags.\n")
         sys.exit(BAD_USE)
+
+
+def check_given() -> None:
+    """Raises UsageError for a flag that is given without a value, or twice if it has one value."""
+    for name in FLAGS:
+        flag = FLAGS[name]
+        repeated = isinstance(flag, flags.MultiFlag)
+        if flag.present > 1 and not repeated:
+            raise UsageError(f"--{name} is given {flag.present} times; leave one")
+        items = flag.value if isinstance(flag.value, list) else [flag.value]
+        if flag.present and (not items or "" in items):
+            raise UsageError(f"--{name} is given without a value, or with an empty one; write --{name}=value")
 
 
 def shown(text: str) -> str:
@@ -94,32 +169,12 @@ def exit_code(error: Exception) -> int | None:
     return None
 
 
-class StopRequest:
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second one ends it at once."""
-
-    def __init__(self):
-        self._requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
-
-    def requested(self) -> bool:
-        return self._requested
-
-    def _request(self, number, frame) -> None:
-        self._requested = True
-        signal.signal(number, signal.SIG_DFL)
-        # Not print: it cannot be entered again, and may be what was interrupted.
-        os.write(2, b"\nsaving and stopping; once more to end at once\n")
-
-
-class Stopped(Exception):
-    """Work that was asked to end early."""
-
-
-def stopped(workdir: Path, after: str = "") -> int:
-    """Print how to resume; the exit code."""
-    print(f"stopped{after} and saved; the same command with --workdir={workdir} resumes it")
-    print(workdir)
+def told_to_stop(stop: StopRequest) -> int:
+    """Print how to go on after a stop; the exit code."""
+    print(f"stopped{' and saved' if stop.file else ''}; {stop.how_to_resume()}")
+    if stop.file:
+        print(stop.file.parent)
+    sys.stdout.flush()
     return STOPPED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.command import notes, script
 from experiments.command.boards import SearchBoard
+from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import axes, configuration
 from experiments.flags.configuration import RunFlags
 from experiments.flags.options import Flags
@@ -69,12 +71,13 @@ class Wanted(NamedTuple):
         )
 
 
-def main(stop: script.StopRequest, flags: Flags, workdir: Path | None, stored: dict[str, Any]) -> int:
+def main(stop: StopRequest, flags: Flags, workdir: Path | None, stored: dict[str, Any]) -> int:
     wanted = what_is_wanted(flags, workdir, stored)
     if workdir is not None:
         check_kept(workdir, stored, wanted.asked, given="storage" in flags.given)
     from vae.runs.folder import lock
     from vae.sweeps import search, storage, study
+    from vae.sweeps.sweep_file import SWEEP
 
     asked, agreed = wanted.asked, about_study(wanted)
     with storage.failures_in_a_line(asked["storage"] or ""):
@@ -83,6 +86,7 @@ def main(stop: script.StopRequest, flags: Flags, workdir: Path | None, stored: d
             study.join(shared, asked["study"], agreed)
         workdir = workdir or script.new_workdir("search", "sweeps")
         with lock(workdir):
+            stop.file = workdir / SWEEP
             opened = shared or storage.open_storage(str(workdir / JOURNAL))
             study.join(opened, asked["study"], agreed)
             here = str(workdir.absolute()), os.uname().nodename
@@ -90,7 +94,7 @@ def main(stop: script.StopRequest, flags: Flags, workdir: Path | None, stored: d
             begin(workdir, stored, wanted, identity.id)
             worker = study.StudyWorker(opened, asked["study"], identity, agreed, asked["trials"])
             print(f"search for the highest validation {wanted.metric} by {asked['search']}: {asked['trials']} trials")
-            with SearchBoard(worker) as board:
+            with SearchBoard(worker) as board, stop.polled():
                 finished = search.search(
                     workdir,
                     worker,
@@ -104,7 +108,7 @@ def main(stop: script.StopRequest, flags: Flags, workdir: Path | None, stored: d
                     should_stop=stop.requested,
                 )
             if not finished:
-                return script.stopped(workdir)
+                raise Stopped
             conclude(workdir, worker, wanted, figures=flags.values["figures"])
     print(workdir)
     return 0
@@ -272,4 +276,4 @@ def conclude(workdir: Path, worker: StudyWorker, wanted: Wanted, *, figures: boo
         trial = f"trial {found.best.number} ({point})"
         print(f"best validation {wanted.metric}: {found.best.value:.2f} nats per image, {trial}")
         if (folder := outcome.folder_of(found.best, workdir)) is not None:
-            print(f"next: python -m experiments.evaluate --workdir={folder}")
+            print(f"next: python -m experiments.evaluate --workdir={shlex.quote(str(folder))}")

@@ -128,7 +128,7 @@ def define_config() -> None:
     before = set(FLAGS)
     define_data()
     define({**PROGRAM, **RUN})
-    TRAINING_FLAGS.extend(sorted(set(FLAGS) - before))
+    TRAINING_FLAGS[:] = sorted(set(FLAGS) - before)
     choice("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
 
 

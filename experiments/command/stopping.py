@@ -1,0 +1,140 @@
+"""How a script is asked to stop by Ctrl-C or SIGTERM, and how it ends in time.
+
+A script ends with exit code 75 within about 10 seconds of the first signal, and at once with a second one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+STOPPED = 75  # exit code
+SIGNALS = signal.SIGINT, signal.SIGTERM
+SECONDS = 8.0  # until work that does not come to its end is left as it is
+SAME = 0.2  # seconds in which a second signal is the first one, once more: timeout(1) sends it twice
+SECONDS_OF_ENDING = 5.0
+
+
+class Stopped(KeyboardInterrupt):
+    """A script was asked to stop, and has nothing more to save."""
+
+
+class StopRequest:
+    """Hears Ctrl-C and SIGTERM; a context manager, after which the signals do again what they did before.
+
+    While `polled`, training hears of a request from `requested`, saves and returns. Elsewhere nothing is to be saved,
+    and Stopped is raised. A thread of its own sees to the time: the main thread may be in the compiler for minutes.
+    `file`: what the same command resumes from, once it was written.
+    """
+
+    def __init__(self):
+        self.file: Path | None = None
+        self.asked = self._polled = self._heard = False
+
+    def __enter__(self) -> StopRequest:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._write)
+
+    @contextlib.contextmanager
+    def polled(self) -> Iterator[None]:
+        """While training polls `requested`; then raises Stopped if asked to, TrainingFailed as `requested`."""
+        self._polled = True
+        try:
+            yield
+            self._check_folder()
+            if self.asked:
+                raise Stopped
+        finally:
+            self._polled = False
+
+    def requested(self) -> bool:
+        """Whether to save and return now. Raises TrainingFailed if the folder has vanished meanwhile."""
+        self._check_folder()
+        self._heard = self._heard or self.asked
+        return self.asked
+
+    def how_to_resume(self) -> str:
+        """What to do after a stop, for the user."""
+        with_folder = f" with --workdir={shlex.quote(str(self.file.parent))}" if self.file else ""
+        return f"the same command{with_folder} {'resumes it' if self.file else 'starts again'}"
+
+    def _check_folder(self) -> None:
+        from vae import hosts
+        from vae.training.record import TrainingFailed
+
+        if self.file is not None and hosts.is_first() and _is_gone(self.file):
+            raise TrainingFailed(
+                f"{self.file} is gone: its folder was deleted or moved during training, and nothing more is saved; "
+                "put the folder back and resume it, or start again"
+            )
+
+    def _ask(self, number, frame) -> None:
+        first, self.asked = not self.asked, True
+        if first and not self._polled:
+            raise Stopped
+
+    def _watch(self) -> None:
+        """Hear the signals as they arrive, whatever the main thread does."""
+        began = None
+        while True:
+            if began is None or select.select([self._read], [], [], 0.05)[0]:
+                heard = os.read(self._read, 1)
+                if not heard:  # the script has ended
+                    os.close(self._read)
+                    return
+                if heard[0] not in SIGNALS:
+                    continue
+                if began is None:
+                    began = time.monotonic()
+                    told = "saving and stopping" if self._polled else "stopping"
+                    # Not print: it may be what was interrupted.
+                    os.write(2, f"\n{told}; once more to end at once\n".encode())
+                elif time.monotonic() - began > SAME:
+                    os._exit(128 + heard[0])
+            # A save that has begun takes the time that it needs.
+            if not self._heard and time.monotonic() - began > SECONDS:
+                self._leave()
+
+    def _leave(self) -> NoReturn:
+        end_within(1.0, STOPPED)
+        print(f"stopped in the middle of its work; what was saved before is whole, and {self.how_to_resume()}")
+        if self.file:
+            print(self.file.parent)
+        sys.stdout.flush()
+        os._exit(STOPPED)
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # a file system that does not answer now
+        return False
+    return False
+
+
+def end_within(seconds: float, code: int) -> None:
+    """End this process with exit code `code` after `seconds`, whatever its other threads wait for."""
+    timer = threading.Timer(seconds, os._exit, [code])
+    timer.daemon = True
+    timer.start()

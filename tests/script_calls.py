@@ -1,0 +1,87 @@
+"""Scripts called as functions in this process: a few milliseconds for one that refuses what it is given."""
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from absl import flags
+
+from experiments.command import devices, script
+from tests.script_runs import Result, everything
+
+FLAGS = flags.FLAGS
+
+
+def call(cwd: Path, name: str, *flags: str, **environment: str) -> Result:
+    """How experiments.`name` ends with these `flags` in the folder `cwd`; the devices are those of this process."""
+    argv = [f"experiments/{name}.py", *flags]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, environment),
+        mock.patch.object(devices, "configure"),
+        mock.patch("sys.argv", argv),
+        _no_flags(),
+    ):
+        module = importlib.import_module(f"experiments.{name}")
+        module.define_flags()
+        code = script.call(module.main, argv)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def refusal(cwd: Path, name: str, *flags: str, **environment: str) -> str:
+    """The message of a script that must end with exit code 1, one line for the user and no new file."""
+    before = everything(cwd)
+    code, _, err = call(cwd, name, *flags, **environment)
+    assert code == 1, (flags, code, err)
+    assert everything(cwd) == before, flags
+    lines = err.splitlines()
+    if lines[-1] == "Pass --helpshort or --helpfull to see help on flags.":  # absl's second line
+        lines.pop()
+    assert len(lines) == 1, (flags, err)
+    assert lines[0].startswith(("error: ", "FATAL Flags parsing error: ")), (flags, err)
+    return lines[0]
+
+
+@contextlib.contextmanager
+def _no_flags() -> Iterator[None]:
+    """Without any flag except absl's own; afterwards all are as before, and so is what absl does to logging."""
+    handlers, level, parsed = list(logging.root.handlers), logging.root.level, FLAGS.is_parsed()
+    kept = {name: (str(FLAGS.find_module_defining_flag(name)), FLAGS[name]) for name in _own_flags()}
+    _remove_own_flags()
+    try:
+        yield
+    finally:
+        _remove_own_flags()
+        for name, (module, flag) in kept.items():
+            FLAGS[name] = flag
+            FLAGS.register_flag_by_module(module, flag)
+        if parsed:
+            FLAGS.mark_as_parsed()
+        logging.root.handlers[:], logging.root.level = handlers, level
+
+
+def _own_flags() -> list[str]:
+    return [name for name in FLAGS if not str(FLAGS.find_module_defining_flag(name)).startswith("absl.")]
+
+
+def _remove_own_flags() -> None:
+    for name in _own_flags():
+        delattr(FLAGS, name)
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    FLAGS.unparse_flags()
+
+
+def defined(name: str) -> list[flags.Flag]:
+    """The flags of a script, without absl's own."""
+    with _no_flags():
+        importlib.import_module(f"experiments.{name}").define_flags()
+        return [FLAGS[flag] for flag in _own_flags()]
