@@ -7,14 +7,28 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
+import jax
 from absl import flags
 
 from experiments.command import devices, script
-from tests.script_runs import Result, everything
 
 FLAGS = flags.FLAGS
+
+
+class Result(NamedTuple):
+    """How a script ended: exit code (minus the signal where one killed it), stdout, stderr."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+def everything(folder: Path) -> dict[Path, bytes | None]:
+    """Every file and folder under `folder`, and what is in the files; a lock's owner may change."""
+    return {path: path.read_bytes() if path.is_file() and path.name != ".lock" else None for path in folder.rglob("*")}
 
 
 def call(cwd: Path, name: str, *flags: str, **environment: str) -> Result:
@@ -27,6 +41,7 @@ def call(cwd: Path, name: str, *flags: str, **environment: str) -> Result:
         contextlib.redirect_stderr(err),
         mock.patch.dict(os.environ, environment),
         mock.patch.object(devices, "configure"),
+        mock.patch.object(devices, "start", _start),
         mock.patch("sys.argv", argv),
         _no_flags(),
     ):
@@ -34,6 +49,17 @@ def call(cwd: Path, name: str, *flags: str, **environment: str) -> Result:
         module.define_flags()
         code = script.call(module.main, argv)
     return Result(code, out.getvalue(), err.getvalue())
+
+
+START = devices.start
+
+
+def _start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False, distributed: bool = False):
+    """devices.start, with as many devices as the process of a script would have made of its CPU."""
+    assert not distributed, "a cluster is of processes of their own: use Scripts.start"
+    count = num_devices or (len(os.sched_getaffinity(0)) if one_per_core else 1)
+    with mock.patch.object(jax, "local_devices", return_value=jax.local_devices()[:count]):
+        return START(num_devices, data_dir, one_per_core=one_per_core)
 
 
 def refusal(cwd: Path, name: str, *flags: str, **environment: str) -> str:

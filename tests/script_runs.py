@@ -1,4 +1,4 @@
-"""Scripts as processes of their own, forked from one that has imported jax already: a tenth of a second each."""
+"""Scripts, called in this process or as processes of their own, forked from one that has imported jax already."""
 
 import atexit
 import contextlib
@@ -8,9 +8,11 @@ import runpy
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+
+from tests import script_calls
+from tests.script_calls import Result
 
 HEAVY = [
     "tests.whole_programs",
@@ -22,14 +24,6 @@ HEAVY = [
     "orbax.checkpoint.v1",
     "tensorboardX",
 ]
-
-
-class Result(NamedTuple):
-    """How a script ended: exit code (minus the signal where one killed it), stdout, stderr."""
-
-    code: int | None
-    out: str
-    err: str
 
 
 class Script:
@@ -66,42 +60,33 @@ class Scripts:
 
     def __init__(self, home: Path):
         self._home, self._count = home, 0
+        self._environment = {"VAE_DATA_DIR": str(home / "data")}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(HEAVY)
 
     def start(self, cwd: Path, name: str, *flags: str, **environment: str) -> Script:
+        """As a process of its own."""
         self._count += 1
         out, err = (self._home / f"{self._count}.{stream}" for stream in ("out", "err"))
         out.touch()
         err.touch()
-        # Figures take longer than the runs of these tests; one test asks for them.
-        drawn = ["--nofigures"] if name == "train" and "--figures" not in flags else []
-        argv = [f"experiments/{name}.py", *drawn, *flags]
-        environment = {"VAE_DATA_DIR": str(self._home / "data")} | environment
-        process = self._context.Process(target=_main, args=(name, argv, cwd, out, err, environment))
+        argv = [f"experiments/{name}.py", *_undrawn(name, flags)]
+        process = self._context.Process(target=_main, args=(name, argv, cwd, out, err, self._environment | environment))
         process.start()
         return Script(process, out, err)
 
     def call(self, cwd: Path, name: str, *flags: str) -> Result:
-        return self.start(cwd, name, *flags).result()
+        """In this process, where programs that another test has compiled are compiled."""
+        return script_calls.call(cwd, name, *_undrawn(name, flags), **self._environment)
 
     def refusal(self, cwd: Path, name: str, *flags: str) -> str:
-        """The message of a script that must end with exit code 1, one line for the user and no new file."""
-        before = everything(cwd)
-        code, _, err = self.call(cwd, name, *flags)
-        assert code == 1, err
-        assert everything(cwd) == before
-        lines = err.splitlines()
-        if lines[-1] == "Pass --helpshort or --helpfull to see help on flags.":  # absl's second line
-            lines.pop()
-        assert len(lines) == 1, err
-        assert lines[0].startswith(("error: ", "FATAL Flags parsing error: ")), err
-        return lines[0]
+        """As `script_calls.refusal`."""
+        return script_calls.refusal(cwd, name, *_undrawn(name, flags), **self._environment)
 
 
-def everything(folder: Path) -> dict[Path, bytes | None]:
-    """Every file and folder under `folder`, and what is in the files; a lock's owner may change."""
-    return {path: path.read_bytes() if path.is_file() and path.name != ".lock" else None for path in folder.rglob("*")}
+def _undrawn(name: str, flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Figures take longer than the runs of these tests; one test asks for them."""
+    return ("--nofigures", *flags) if name == "train" and "--figures" not in flags else flags
 
 
 def _main(name: str, argv: list[str], cwd: Path, out: Path, err: Path, environment: dict[str, str]) -> None:

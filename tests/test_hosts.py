@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests.run_samples import rows
-from tests.script_runs import everything, scripts
+from tests.script_calls import everything
+from tests.script_runs import scripts
 from vae import hosts
 from vae.api import load_run
 from vae.runs import checkpoint

@@ -125,12 +125,11 @@ def parsed(argv: list[str]) -> list[str]:
 
 
 def check_given() -> None:
-    """Raises UsageError for a flag that is given without a value, or twice if it has one value."""
+    """Raises UsageError for a flag that is given without a value, and for two presets; of other flags the last counts."""
+    if "preset" in FLAGS and FLAGS["preset"].present > 1:
+        raise UsageError(f"--preset is given {FLAGS['preset'].present} times; leave one")
     for name in FLAGS:
         flag = FLAGS[name]
-        repeated = isinstance(flag, flags.MultiFlag)
-        if flag.present > 1 and not repeated:
-            raise UsageError(f"--{name} is given {flag.present} times; leave one")
         items = flag.value if isinstance(flag.value, list) else [flag.value]
         if flag.present and (not items or "" in items):
             raise UsageError(f"--{name} is given without a value, or with an empty one; write --{name}=value")

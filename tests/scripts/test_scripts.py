@@ -12,7 +12,8 @@ import pytest
 
 from experiments.runs import SCORES
 from tests.run_samples import config, rows, state
-from tests.script_runs import everything, scripts
+from tests.script_calls import everything
+from tests.script_runs import scripts
 from vae.runs.config import read_config, write_config
 from vae.runs.files import read_json
 from vae.runs.folder import CONFIG, METRICS

@@ -10,7 +10,8 @@ import pytest
 
 from experiments.flags import variants
 from tests.run_samples import config
-from tests.script_runs import everything, scripts
+from tests.script_calls import everything
+from tests.script_runs import scripts
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CONFIG, METRICS

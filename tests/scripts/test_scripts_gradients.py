@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.script_runs import everything, scripts
+from tests.script_calls import everything
+from tests.script_runs import scripts
 from vae import objectives
 from vae.datasets import images, load
 from vae.evaluation import gradients

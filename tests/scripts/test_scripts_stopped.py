@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.run_samples import assert_same_result, state
-from tests.script_runs import everything, scripts
+from tests.script_calls import everything
+from tests.script_runs import scripts
 from vae.runs import checkpoint
 from vae.runs.folder import CHECKPOINTS
 

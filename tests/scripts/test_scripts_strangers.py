@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from tests.script_runs import everything, scripts
+from tests.script_calls import everything
+from tests.script_runs import scripts
 from vae.runs.files import write_json
 from vae.runs.folder import CONFIG
 from vae.sweeps.sweep_file import PLAN, SWEEP

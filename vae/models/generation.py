@@ -28,8 +28,10 @@ class Codes(NamedTuple):
     log_scale: Any  # or None
 
 
-def decode(params: Any, z: np.ndarray | jax.Array, model: Model, labels: np.ndarray | None = None) -> np.ndarray:
-    """The mean of p(x|z), clipped to [0, 1]: z [..., D] and labels [...] -> [..., H, W, C]."""
+def decode(
+    params: Any, z: np.ndarray | jax.Array, model: Model, labels: np.ndarray | np.integer | None = None
+) -> np.ndarray:
+    """The mean of p(x|z), clipped to [0, 1]: z [..., D] and labels [...], or one for all -> [..., H, W, C]."""
     rows = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
     y = None if labels is None else np.broadcast_to(labels, z.shape[:-1]).reshape(-1)
     parts = [np.asarray(_mean(params, rows[p], None if y is None else y[p], model)) for p in _parts(len(rows))]
