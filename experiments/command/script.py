@@ -125,7 +125,7 @@ def parsed(argv: list[str]) -> list[str]:
 
 
 def check_given() -> None:
-    """Raises UsageError for a flag that is given without a value, and for two presets; of other flags the last counts."""
+    """Raises UsageError for a flag without a value, and for two presets; of other flags the last one counts."""
     if "preset" in FLAGS and FLAGS["preset"].present > 1:
         raise UsageError(f"--preset is given {FLAGS['preset'].present} times; leave one")
     for name in FLAGS:

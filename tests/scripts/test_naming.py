@@ -174,7 +174,7 @@ def test_folders_that_are_what_is_asked_for_are_gone_on_with(tmp_path):
     [
         (
             {"learning_rate": 1e-4},
-            r"001 holds another run: learning_rate is 0.0001, not 0.01; choose another --workdir",
+            r"001 holds another run: learning_rate is 0.0001, not 0.01; choose another `workdir`",
         ),
         ({"epochs": 9}, r"001 holds another run: epochs is 9, not 3"),
         ({"seed": 4}, r"001 holds another run: .*seed is 4, not 0"),
