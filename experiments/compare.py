@@ -283,11 +283,11 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
         print(f"left out: {text}")
     pictures = comparison_pictures.draw(groups, told, summaries, images) if flags.values["figures"] else {}
     for name, content in pictures.items():
-        figures.write_atomically(workdir / FIGURES / f"{name}.png", content)
+        figures.write(workdir / FIGURES / f"{name}.png", content)
     write_json(workdir / "comparison.json", told)
-    figures.write_atomically(workdir / "comparison.md", report.markdown(told, list(pictures)).encode())
+    figures.write(workdir / "comparison.md", report.markdown(told, list(pictures)).encode())
     colors = [figures.color_of(rank) for rank in range(len(groups))]
-    figures.write_atomically(workdir / "report.html", report.page(told, pictures, colors).encode())
+    figures.write(workdir / "report.html", report.page(told, pictures, colors).encode())
     print("\n" + "\n".join(told["conclusion"]))
     print(f"report: {workdir / 'report.html'}")
     print(workdir)

@@ -41,13 +41,13 @@ def define_flags() -> None:
 
 
 def main(_: StopRequest) -> int:
-    from vae import figures
+    from vae import durable, figures
     from vae.evaluation import validity
     from vae.runs.files import write_json
 
     asked = options.read()
     workdir = asked.workdir or script.new_workdir("comparison-validity")
-    workdir.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(workdir)
     num_tables, seed, processes = (asked.values[name] for name in ("tables", "seed", "processes"))
     run = map if processes == 1 else partial(ProcessPoolExecutor(processes).map, chunksize=8)
     cells = validity.grid()

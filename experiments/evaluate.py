@@ -63,11 +63,10 @@ def main(_: StopRequest) -> int:
     from vae.evaluation import summary as evaluation
     from vae.evaluation.diagnostics import Images
     from vae.judging import evaluations
-    from vae.runs.checkpoint import choose
     from vae.runs.files import write_json
 
     available = devices.start(asked["devices"], asked["data_dir"])
-    loaded, step = load_run(workdir, asked["checkpoint"]), choose(workdir, asked["checkpoint"])
+    loaded = load_run(workdir, asked["checkpoint"])
     data, index = flags.folders.evaluated(workdir, asked["split"], asked["num_examples"])
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
     with bar_of(total=len(data.images), unit="image") as bar:
@@ -78,7 +77,7 @@ def main(_: StopRequest) -> int:
             evaluation.EvaluationSettings(*(asked[name] for name in evaluation.EvaluationSettings._fields)),
             model=loaded.model,
             settings=loaded.settings,
-            checkpoint=step,
+            checkpoint=loaded.step,
             devices=available,
             on_progress=lambda done: move(bar, done),
         )

@@ -95,7 +95,7 @@ def main(_: StopRequest) -> int:
         check_trained(trained, flags)
     from experiments.command import devices
     from experiments.pictures import run_pictures
-    from vae import figures
+    from vae import durable, figures
     from vae.runs.files import write_json
 
     devices.start(1, asked["data_dir"])
@@ -105,7 +105,7 @@ def main(_: StopRequest) -> int:
     if not rows:
         raise UsageError("nothing is left to measure: every pair of objective and estimator was skipped")
     workdir = workdir or script.new_workdir(f"{asked['dataset'].split('/')[-1]}-gradients")
-    workdir.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(workdir)
     summary = {
         "subject": name,
         "split": asked["split"],
@@ -164,11 +164,9 @@ def trained_subject(workdir: Path, flags: Flags) -> tuple[str, GradientSubject]:
     """The run in `workdir` at its checkpoint's step, and its name."""
     from vae.api import load_run
     from vae.evaluation.gradient_grid import GradientSubject
-    from vae.runs.checkpoint import choose
-    from vae.runs.config import read_config
 
-    config, step = read_config(workdir), choose(workdir, flags.values["checkpoint"])
-    run = load_run(workdir, step)
+    run = load_run(workdir, flags.values["checkpoint"])
+    config, step = run.config, run.step
     model, params, settings = run.model, run.params, run.settings
     dataset = flags.folders.load(config.dataset, config.validation, config.image_size)
     batch = fixed_batch(dataset, settings, flags.values)

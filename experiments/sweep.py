@@ -134,7 +134,7 @@ def main(stop: StopRequest) -> int:
 
 def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, Asked], available) -> None:
     """Write sweep.json, and the config.json of every run that has none yet."""
-    from vae import hosts
+    from vae import durable, hosts
     from vae.runs.config import provenance, write_config
     from vae.runs.files import write_json
     from vae.runs.folder import CONFIG
@@ -147,7 +147,7 @@ def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, 
     write_json(workdir / SWEEP, about | provenance())
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         if not (folder / CONFIG).exists():
             write_config(folder, one.config, flags=one.flags, argv=sys.argv, devices=list(map(str, available)))
 

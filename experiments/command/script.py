@@ -16,6 +16,7 @@ from absl import app, flags, logging
 
 from experiments.command.stopping import SECONDS_OF_ENDING, STOPPED, Stopped, StopRequest, end_within
 from experiments.flags.parsing import UsageError, with_dashes
+from vae import durable
 from vae.configuration import ConfigurationError
 from vae.sweeps import passwords
 
@@ -183,7 +184,7 @@ def new_workdir(name: str, folder: str = "runs") -> Path:
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         path = Path(folder) / f"{name}-{now}{suffix}"
         try:
-            path.mkdir(parents=True)
+            durable.make_folder(path, new=True)
             return path
         except FileExistsError:
             continue

@@ -12,7 +12,6 @@ from vae.api import TrainedRun, load_run
 from vae.datasets import Dataset, Split, images
 from vae.models import generation
 from vae.runs import tensorboard
-from vae.runs.checkpoint import choose
 from vae.runs.config import read_config
 from vae.runs.files import write_arrays
 from vae.runs.folder import FIGURES
@@ -29,7 +28,7 @@ def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
     made = {"learning_curves": learning_curves(workdir)}
     made |= of_model(jax.random.key(0), loaded, data, "test", indices=list(range(min(10, len(data.images)))))
     paths = save(workdir, made)
-    tensorboard.write_pictures(workdir, choose(workdir), {name: figures.png(made[name]) for name in made})
+    tensorboard.write_pictures(workdir, loaded.step, {name: figures.png(made[name]) for name in made})
     return paths
 
 
@@ -171,7 +170,6 @@ def unit(images: np.ndarray) -> np.ndarray:
 def save(workdir: Path, made: dict) -> list[Path]:
     """Write each Figure as <workdir>/figures/<name>.png."""
     folder = workdir / FIGURES
-    folder.mkdir(exist_ok=True)
     for name, figure in made.items():
         figures.save(figure, folder / f"{name}.png")
     return [folder / f"{name}.png" for name in made]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.run_samples import assert_same_bits
+from vae import durable
 from vae.runs import checkpoint
 
 
@@ -83,7 +84,7 @@ def test_every_file_of_a_checkpoint_is_protected_from_a_flipped_bit(folder):
             path.write_bytes(damaged)
             message = refusal(folder)
             assert f"{path.relative_to(folder / '7')} is damaged" in message
-            assert f"delete the folder {folder / '7'} to resume from another checkpoint (3)" in message
+            assert "read another with `checkpoint=3` (there are 3), or train the run again, which sets this" in message
         path.write_bytes(content)
     assert_same_bits(checkpoint.restore(folder, 7, tree()), tree(7))
 
@@ -115,7 +116,7 @@ def test_every_file_of_a_checkpoint_is_missed_when_it_is_deleted_or_cut_short(fo
 def test_the_message_says_when_there_is_no_other_checkpoint(folder):
     shutil.rmtree(folder / "3")
     (folder / "7" / checkpoint.MANIFEST).unlink()
-    assert "there is none: training starts again" in refusal(folder)
+    assert "there is no other: train the run again, which sets this one aside" in refusal(folder)
 
 
 def test_an_empty_folder_with_the_name_of_a_step_is_refused(folder):
@@ -128,7 +129,7 @@ def test_an_empty_folder_with_the_name_of_a_step_is_refused(folder):
     [
         ("ocp", "save", "state"),
         ("checkpoint", "_sha256", "_METADATA"),
-        ("Path", "write_text", "manifest.json"),
+        ("durable", "write", "manifest.json"),
         ("os", "rename", ".partial-9"),
     ],
 )
@@ -137,13 +138,13 @@ def test_a_save_that_is_interrupted_leaves_no_checkpoint_and_can_be_repeated(
 ):
     from orbax.checkpoint import v1 as ocp
 
-    module = {"ocp": ocp, "checkpoint": checkpoint, "Path": checkpoint.Path, "os": checkpoint.os}[owner]
+    module = {"ocp": ocp, "checkpoint": checkpoint, "durable": durable, "os": checkpoint.os}[owner]
     original = getattr(module, function)
 
     def interrupted(path, *args, **kwargs):
         if checkpoint.Path(path).name != names:  # orbax renames and writes files of its own
             return original(path, *args, **kwargs)
-        if function in ("save", "write_text"):
+        if function in ("save", "write"):
             original(path, *args, **kwargs)
         raise KeyboardInterrupt
 

@@ -29,7 +29,7 @@ from vae.rules import Choice
 from vae.runs import checkpoint
 from vae.runs.checkpoint import choose
 from vae.runs.config import PACKAGES, Config, changed_settings, read_config, write_config
-from vae.runs.files import RunError, read_json, write_json
+from vae.runs.files import RunError, RunWarning, read_json, write_json
 from vae.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, METRICS, lock
 from vae.runs.metrics import Metrics
 from vae.runs.metrics import summary as summary_of
@@ -236,8 +236,10 @@ def test_metrics_with_a_half_written_last_line_are_read_and_continued_without_it
     assert length < len(first)
     with path.open("a") as file:
         file.write(first.replace("10", "15", 1)[:length])
-    assert [row["step"] for row in rows(tmp_path)] == [10, 20]
-    metrics = Metrics(tmp_path, 20)
+    with pytest.warns(RunWarning, match=r"is damaged in 1 of 3 lines \(3\): left out"):
+        assert [row["step"] for row in rows(tmp_path)] == [10, 20]
+    with pytest.warns(RunWarning, match=r"is damaged in 1 of 3 lines \(3\): kept in .*metrics\.damaged\.jsonl"):
+        metrics = Metrics(tmp_path, 20)
     metrics.write(30, 3.0, "train", {"elbo": 1.0})
     metrics.close()
     assert [row["step"] for row in rows(tmp_path)] == [10, 20, 30]

@@ -89,10 +89,10 @@ def test_a_run_that_was_asked_to_stop_before_its_first_step_is_saved_and_resumes
 def test_a_run_that_died_around_a_save_resumes_bit_identical(tmp_path, undisturbed, monkeypatch, moment):
     original = {"save": checkpoint.save, "write": Metrics.write}
 
-    def save(folder, step, *args):
+    def save(folder, step, *args, **options):
         if step == 2 * STEPS_PER_EPOCH and moment == "before the checkpoint":
             raise KeyboardInterrupt
-        original["save"](folder, step, *args)
+        original["save"](folder, step, *args, **options)
         if step == 2 * STEPS_PER_EPOCH and moment == "after the checkpoint":
             raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from vae import untrusted
+from vae import durable, untrusted
 from vae.datasets.dataset import DataError, Split
 from vae.datasets.progress import stopwatch
 
@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 def publish(folder: Path, splits: Mapping[str, Split]) -> None:
     """Writes `splits` to `folder`, wholly or not at all. If another process made the folder first, it stays."""
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
-    temporary.mkdir(parents=True)
+    durable.make_folder(temporary)
     try:
         manifest = {}
         for split, arrays in splits.items():
@@ -33,7 +33,8 @@ def publish(folder: Path, splits: Mapping[str, Split]) -> None:
                     manifest[f"{split}_{role}.npy"] = _write(temporary / f"{split}_{role}.npy", _npy(array))
         _write(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
         try:
-            temporary.rename(folder)
+            durable.sync(temporary)
+            durable.rename(temporary, folder)
         except OSError:
             if not folder.exists():
                 raise

@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+from vae import durable
 
 # Pictures are the same under any matplotlibrc. One in the working folder may be a stranger's, and could start latex.
 matplotlib.rcdefaults()
@@ -134,16 +135,10 @@ def png(figure: Figure) -> bytes:
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes the figure as a PNG file, whole or not at all; makes the folder."""
     require(Path(path).suffix.lower() == ".png", f"figures are saved as .png; got {os.fspath(path)!r}")
-    write_atomically(path, png(figure))
+    write(path, png(figure))
 
 
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are readable by their owner alone, and stay so once renamed.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def write(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file, whole or not at all; makes the folder."""
+    durable.make_folder(Path(path).parent)
+    durable.write(path, content)

@@ -24,7 +24,7 @@ from vae.figures.canvas import (
     new_figure,
     require,
     set_title,
-    write_atomically,
+    write,
 )
 
 GAP = 28  # pixels between groups of tiles
@@ -138,7 +138,7 @@ def morph_gif(images: np.ndarray, path: str | os.PathLike) -> None:
     frames = steps + steps[-2:0:-1]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
-    write_atomically(path, buffer.getvalue())
+    write(path, buffer.getvalue())
 
 
 def traversals(

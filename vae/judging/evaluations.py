@@ -112,7 +112,7 @@ def evaluation_of(
         chosen,
         model=run.model,
         settings=run.settings,
-        checkpoint=checkpoint,
+        checkpoint=run.step,
         devices=devices,
         on_progress=lambda done: on_progress(done, len(data.images)),
     )

@@ -1,33 +1,48 @@
 """Checkpoints that are whole or absent: <folder>/<step>/{state/ (orbax), manifest.json}.
 
-The folder of a step appears by one rename, after everything in it was written; the manifest holds the sha256 of every
-file and of itself, because orbax restores damaged arrays without an error.
+The folder of a step appears by one rename, after everything in it is on the disk and was read back; the manifest holds
+the sha256 of every file and of itself, because orbax restores damaged arrays without an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import shutil
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from vae import hosts, untrusted
-from vae.runs.files import RunError
+from vae import durable, hosts, untrusted
+from vae.runs.files import RunError, RunWarning
 from vae.runs.folder import CHECKPOINTS
+from vae.runs.metrics import Row, is_row
 
 MANIFEST, STATE = "manifest.json", "state"
-PARTIAL, DELETED = ".partial-", ".deleted-"
+PARTIAL, DELETED, DAMAGED = ".partial-", ".deleted-", ".damaged"
 
 
 @hosts.shared
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged or of another shape; one line for the user."""
+    """A checkpoint that cannot be read, or be written, or is of another shape; one line for the user."""
+
+
+@hosts.shared
+class DamagedError(CheckpointError):
+    """A checkpoint of which a file is missing or is not what was saved."""
+
+
+@hosts.shared
+class GoneError(CheckpointError):
+    """A checkpoint that was deleted while it was read, by the training that saved it."""
 
 
 def steps(folder: Path) -> list[int]:
@@ -42,16 +57,26 @@ def score(folder: Path, step: int) -> float | None:
     return _manifest(folder / str(step))["score"]
 
 
+def rows(folder: Path, step: int) -> list[list[Row]]:
+    """The rows of metrics that `step` was saved with, of each run; empty if older code saved it."""
+    return _manifest(folder / str(step)).get("rows", [])
+
+
 def best_step(folder: Path) -> int | None:
     """The step with the highest score (the latest among equals); None if no step has a score."""
-    scored = [(value, step) for step in steps(folder) if (value := score(folder, step)) is not None]
+    scored = []
+    for step in steps(folder):
+        with contextlib.suppress(GoneError):
+            scored.append((score(folder, step), step))
+    scored = [(value, step) for value, step in scored if value is not None]
     return max(scored)[1] if scored else None
 
 
-def save(folder: Path, step: int, tree: Any, score: float | None = None) -> None:
-    """Write `tree` (arrays) as checkpoint `step`; returns when it is complete. A step that exists is left as it is.
+def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: Sequence[Sequence[Row]] = ()) -> None:
+    """Write `tree` (arrays) as checkpoint `step`; returns when it is on the disk. A step that exists is left as it is.
 
-    All processes call it with the same arrays, since orbax makes them wait for each other; process 0 writes.
+    `rows` of metrics are kept beside it. All processes call it with the same arrays, since orbax makes them wait for
+    each other; process 0 writes. The folder that holds `folder` must be there. Raises CheckpointError.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -60,48 +85,56 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None) -> None
     def begin() -> bool:
         if final.exists():
             return False
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():  # not those above it: if they are gone, so is the run
+            folder.mkdir()
+            durable.sync(folder.parent)
         shutil.rmtree(partial, ignore_errors=True)
         return True
 
     def finish() -> None:
+        durable.sync_all([partial, *partial.rglob("*")])
         manifest = {
             "step": step,
             "score": float(score) if score is not None and np.isfinite(score) else None,
+            "rows": rows,
             "arrays": _signature(tree),
             "sha256": {str(path.relative_to(partial)): _sha256(path) for path in _files(partial)},
         }
         manifest["sha256_of_this"] = _sha256_of_manifest(manifest)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        os.rename(partial, final)
+        _check_read_back(partial, gathered)
+        durable.write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+        durable.rename(partial, final)
 
-    if not hosts.agreed(begin):
-        return
     try:
-        ocp.save(str(partial.absolute() / STATE), hosts.gather(tree))
+        if hosts.agreed(begin):
+            gathered = hosts.gather(tree)
+            ocp.save(str(partial.absolute() / STATE), gathered)
+            hosts.agreed(finish)
     except (OSError, ValueError) as error:  # tensorstore raises ValueError if the disk is full
         raise CheckpointError(
             f"checkpoint {final} cannot be written ({' '.join(str(error).split())[:200]}); make room or give "
             "permission, and start again: the run resumes from its last checkpoint"
         ) from error
-    hosts.agreed(finish)
+
+
+def _check_read_back(path: Path, tree: Any) -> None:
+    """Raises ValueError if the arrays in `path` are not bit for bit those of `tree`."""
+    found = jax.tree.leaves(_load(path, tree))
+    for one, (name, saved) in zip(found, jax.tree_util.tree_leaves_with_path(tree), strict=True):
+        if np.asarray(one).tobytes() != np.asarray(saved).tobytes():
+            raise ValueError(f"{jax.tree_util.keystr(name)} is read back with other values")
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:
     """The tree of checkpoint `step` as numpy arrays, after its checksums were verified.
 
     `like` is a tree of the same structure (arrays or `jax.ShapeDtypeStruct`s).
-    Raises CheckpointError if a file is missing or damaged, or if names, shapes or dtypes differ from `like`.
+    Raises DamagedError as `verify`, GoneError, and CheckpointError if it cannot be read, or if names, shapes or dtypes
+    differ from `like`.
     """
-    from orbax.checkpoint import v1 as ocp
-
     path = folder / str(step)
-    manifest = _manifest(path)
-    for name, expected in manifest["sha256"].items():
-        file = path / name
-        if not file.is_file() or _sha256(file) != expected:
-            raise _untrusted(path, name, "damaged" if file.is_file() else "missing")
-    found, wanted = manifest["arrays"], _signature(like)
+    verify(folder, step)
+    found, wanted = _manifest(path)["arrays"], _signature(like)
     differences = [
         f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
         for name in sorted(found.keys() | wanted.keys())
@@ -109,19 +142,66 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     ]
     if differences:
         raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
+    with _reading(path):
+        try:
+            return _load(path, like, from_stranger=True)
+        except Exception as error:  # orbax and tensorstore each have their own
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise CheckpointError(
+                f"checkpoint {path} cannot be read, though its checksums agree: {reason}{_instead(path)}"
+            ) from error
+
+
+def verify(folder: Path, step: int) -> None:
+    """Raises DamagedError if a file of checkpoint `step` is missing or has another checksum."""
+    path = folder / str(step)
+    for name, expected in _manifest(path)["sha256"].items():
+        with _reading(path):
+            if not _is_file(path / name):
+                raise _untrusted(path, name, "missing")
+            if _sha256(path / name) != expected:
+                raise _untrusted(path, name, "damaged")
+
+
+def _load(path: Path, like: Any, *, from_stranger: bool = False) -> Any:
+    """The arrays in the folder `path`; those `from_stranger` take the memory that their own heads claim: checked."""
+    from orbax.checkpoint import v1 as ocp
+
     alone, here = ocp.Context(), ocp.multihost.process_index()  # reading waits for no other process
     alone.multiprocessing.primary_host, alone.multiprocessing.active_processes = here, {here}
     state = str((path / STATE).absolute())
-    try:
-        with alone:
-            # A manifest may be a stranger's, too: an array takes the memory that its own head claims.
+    with alone:
+        if from_stranger:
             _check_heads(ocp.metadata(state).metadata, like)
-            return ocp.load(state, jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like))
-    except Exception as error:  # orbax and tensorstore each have their own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return ocp.load(state, jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tells a checkpoint that cannot be read from a damaged one, and from one that was pruned meanwhile."""
+    try:
+        yield
+    except (OSError, CheckpointError) as error:
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise GoneError(f"checkpoint {path} was deleted while it was read; start again") from error
+        except OSError:
+            pass
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(
-            f"checkpoint {path} cannot be read, though its checksums agree: {reason}{_instead(path)}"
+            f"checkpoint {path} cannot be read ({error.strerror}: {error.filename}); nothing was changed: give "
+            "permission or see to the disk, and start again"
         ) from error
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; OSError if that cannot be known."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _check_heads(heads: Any, like: Any) -> None:
@@ -140,18 +220,38 @@ def _check_heads(heads: Any, like: Any) -> None:
 
 
 def prune(folder: Path, keep_last: int, keep_best: int) -> None:
-    """Delete all checkpoints but the `keep_last` newest and the `keep_best` of the highest scores."""
+    """Delete all checkpoints except the `keep_last` newest and the `keep_best` of the highest scores.
+
+    One with a damaged manifest is set aside; one whose manifest cannot be read stays. A RunWarning says so.
+    """
     if not hosts.is_first():
         return
-    saved = steps(folder)
-    ranked = sorted((value, step) for step in saved if (value := score(folder, step)) is not None)
-    keep = set(saved[-keep_last:]) | {step for _, step in ranked[::-1][:keep_best]}
-    for step in saved:
-        if step not in keep:
-            # Renamed first: a step's folder is never seen half-deleted.
-            doomed = folder / f"{DELETED}{step}"
-            os.rename(folder / str(step), doomed)
-            shutil.rmtree(doomed)
+    scores: dict[int, float | None] = {}
+    for step in steps(folder):
+        try:
+            scores[step] = score(folder, step)
+        except DamagedError as error:
+            set_aside(folder, step, error)
+        except CheckpointError as error:
+            warnings.warn(str(error), RunWarning, 2)
+    ranked = sorted((value, step) for step, value in scores.items() if value is not None)
+    keep = set(list(scores)[-keep_last:]) | {step for _, step in ranked[::-1][:keep_best]}
+    for step in scores.keys() - keep:
+        # Renamed first: a step's folder is never seen half-deleted.
+        doomed = folder / f"{DELETED}{step}"
+        os.rename(folder / str(step), doomed)
+        shutil.rmtree(doomed)
+
+
+def set_aside(folder: Path, step: int, error: DamagedError) -> None:
+    """Rename a damaged checkpoint, so that it is none any more, with a RunWarning; nothing is deleted."""
+    if not hosts.is_first():
+        return
+    names = (f"{step}{DAMAGED}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
+    aside = next(folder / name for name in names if not (folder / name).exists())
+    durable.rename(folder / str(step), aside)
+    what = str(error).partition(";")[0]
+    warnings.warn(f"{what}; it is now {aside}, and training does without it", RunWarning, 2)
 
 
 def clean(folder: Path) -> None:
@@ -163,16 +263,18 @@ def clean(folder: Path) -> None:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = untrusted.parse_object((path / MANIFEST).read_bytes())
-        if manifest.pop("sha256_of_this") == _sha256_of_manifest(manifest) and _is_manifest(manifest):
-            return manifest
-        what = "damaged"
-    except FileNotFoundError:
-        what = "missing"
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
-        what = "damaged"
-    raise _untrusted(path, MANIFEST, what)
+    with _reading(path):
+        try:
+            if not _is_file(path / MANIFEST):
+                raise _untrusted(path, MANIFEST, "missing")
+            manifest = untrusted.parse_object((path / MANIFEST).read_bytes())
+            if manifest.pop("sha256_of_this") == _sha256_of_manifest(manifest) and _is_manifest(manifest):
+                return manifest
+        except (CheckpointError, OSError):
+            raise
+        except (ValueError, LookupError, AttributeError, TypeError):
+            pass
+        raise _untrusted(path, MANIFEST, "damaged")
 
 
 def _is_manifest(manifest: dict[str, Any]) -> bool:
@@ -181,25 +283,28 @@ def _is_manifest(manifest: dict[str, Any]) -> bool:
     for name in manifest["sha256"]:
         for part in name.split("/"):
             untrusted.plain_name(part)
-    return type(score) in (int, float, type(None)) and all(isinstance(text, str) for text in texts)
+    rows = [row for of_run in manifest.get("rows", []) for row in of_run]
+    known = all(isinstance(text, str) for text in texts) and all(map(is_row, rows))
+    return type(score) in (int, float, type(None)) and known
 
 
-def _untrusted(path: Path, name: str, what: str) -> CheckpointError:
-    return CheckpointError(f"checkpoint {path} cannot be trusted: its file {name} is {what}{_instead(path)}")
+def _untrusted(path: Path, name: str, what: str) -> DamagedError:
+    return DamagedError(f"checkpoint {path} cannot be trusted: its file {name} is {what}{_instead(path)}")
 
 
 def _instead(path: Path) -> str:
-    others = _others(path.parent, int(path.name))
-    return f"; delete the folder {path} to resume from another checkpoint{others}"
+    """What to do about a checkpoint that is no use."""
+    others = [str(other) for other in steps(path.parent) if other != int(path.name)]
+    if not others:
+        return "; there is no other: train the run again, which sets this one aside"
+    return (
+        f"; read another with `checkpoint={others[-1]}` (there are {', '.join(others)}), or train the run again, which "
+        "sets this one aside"
+    )
 
 
 def _sha256_of_manifest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _others(folder: Path, step: int) -> str:
-    others = [str(other) for other in steps(folder) if other != step]
-    return f" ({', '.join(others)})" if others else " (there is none: training starts again)"
 
 
 def _signature(tree: Any) -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vae import hosts, untrusted
+from vae import durable, hosts, untrusted
 
 
 @hosts.shared
@@ -17,29 +17,24 @@ class RunError(ValueError):
     """A run folder that cannot be used as asked; one line for the user."""
 
 
+class RunWarning(UserWarning):
+    """Something of a run was lost, damaged or is in doubt, and the work goes on; one line for the user."""
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write JSON in one step: a reader sees the old file or the new one. A number that is not finite becomes null."""
     if not hosts.is_first():
         return
-    partial = partial_of(path)
-    partial.write_text(json.dumps(finite_or_null(values), indent=1) + "\n")
-    os.replace(partial, path)
-
-
-def partial_of(path: Path) -> Path:
-    """What is written in place of `path` until it is whole. A link of this name, left by a stranger, is removed."""
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
-    partial.unlink(missing_ok=True)
-    return partial
+    durable.write(path, json.dumps(finite_or_null(values), indent=1).encode() + b"\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write an .npz file in one step."""
     import numpy as np
 
-    partial = partial_of(path)
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    os.replace(partial, path)
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    durable.write(path, content.getvalue())
 
 
 def finite_or_null(values: Any) -> Any:

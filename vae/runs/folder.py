@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from vae import hosts
+from vae import durable, hosts
 from vae.runs.files import RunError
 
 CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
@@ -38,7 +38,7 @@ def lock(workdir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock_of_one(workdir: Path) -> Iterator[None]:
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(workdir)
         # Not through a link, which a stranger may have left: the file that it leads to would be emptied.
         created = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         opened = os.fdopen(created, "a+")

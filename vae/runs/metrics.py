@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
+import re
+import warnings
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vae import hosts, untrusted
+from vae import durable, hosts, untrusted
 from vae.runs import tensorboard
 from vae.runs.config import read_config
-from vae.runs.files import RunError, finite_or_null, is_count, partial_of, read_json
+from vae.runs.files import RunError, RunWarning, finite_or_null, is_count, read_json
 from vae.runs.folder import EVALUATION, METRICS
+
+DAMAGED = "metrics.damaged.jsonl"  # lines of METRICS that were found damaged
+SPLITS = ("train", "validation", "test")  # in the order in which rows of a step are written
+CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"}$')  # of the line without it; lines of older code have none
+
+Row = dict[str, Any]
 
 
 class Metrics:
     """metrics.jsonl and TensorBoard: a row is {"step", "epoch", "split", …} with values in nats per example.
 
-    Opening it at `step` drops the rows after that step, so that a resumed run writes each row once. TensorBoard is
-    written only if someone may be watching.
+    Opening it at `step` drops the rows after that step, so that a resumed run writes each row once; puts back those
+    of `saved` (from a checkpoint) that the file lacks; and moves damaged lines to metrics.damaged.jsonl, with a
+    RunWarning. Rows are on the disk after `synced`. TensorBoard is written only if someone may be watching.
     """
 
-    def __init__(self, workdir: Path, step: int, *, watched: bool = True):
+    def __init__(self, workdir: Path, step: int, saved: Sequence[Row] = (), *, watched: bool = True):
         self._path = workdir / METRICS
         self._tensorboard = None
+        self._unsaved: list[Row] = []
         if not hosts.is_first():
             return
-        rows = [row for row in read_metrics(workdir) if row["step"] <= step]
-        partial = partial_of(self._path)
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(partial, self._path)
+        _mend(workdir, step, saved)
         if watched:
             self._tensorboard = tensorboard.writer(workdir, purge_step=step + 1)
 
@@ -37,41 +45,87 @@ class Metrics:
         if not hosts.is_first():
             return
         row = {"step": step, "epoch": epoch, "split": split, **finite_or_null(values)}
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        durable.append(self._path, _line(row), synced=False)
+        self._unsaved.append(row)
         if self._tensorboard is not None:
             tensorboard.show(self._tensorboard, step, split, values)
+
+    def synced(self) -> list[Row]:
+        """The rows since the last call, for the checkpoint that is saved next; the file is on the disk then."""
+        if self._unsaved:
+            durable.sync(self._path)
+        rows, self._unsaved = self._unsaved, []
+        return rows
 
     def close(self) -> None:
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, up to a last line that a killed process may have left incomplete.
-
-    Raises RunError where a line is JSON and no row of metrics.
-    """
-    path = workdir / METRICS
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
-        try:
-            row = untrusted.parse_object(line)
-        except ValueError:
-            break
-        if not _is_row(row):
-            raise RunError(f"{path} is damaged: its line {number} is no row of metrics; put the file back")
-        rows.append(row)
+def read_metrics(workdir: Path) -> list[Row]:
+    """The rows of metrics.jsonl. Damaged lines are left out, with a RunWarning."""
+    lines = _lines(workdir / METRICS)
+    rows = [row for line in lines if (row := _row(line)) is not None]
+    if len(rows) < len(lines):
+        _warn(workdir / METRICS, lines, "left out")
     return rows
 
 
-def _is_row(row: dict[str, Any]) -> bool:
+def _mend(workdir: Path, step: int, saved: Sequence[Row]) -> None:
+    """What opening metrics.jsonl does to it."""
+    path = workdir / METRICS
+    lines, kept = _lines(path), {}
+    for line in lines:
+        if (row := _row(line)) is not None and row["step"] <= step:
+            kept.setdefault((row["step"], row["split"]), line)
+    lost = {key: _line(row) for row in saved if (key := (row["step"], row["split"])) not in kept}
+    if damaged := [line for line in lines if _row(line) is None]:
+        durable.append(workdir / DAMAGED, b"".join(line + b"\n" for line in damaged))
+        _warn(path, lines, f"kept in {workdir / DAMAGED}" + (f"; {len(lost)} came back from a checkpoint" * bool(lost)))
+    if not path.exists() or path.is_symlink() or len(kept) < len(lines) or lost:
+        both = kept | lost
+        ordered = sorted(both, key=lambda key: (key[0], SPLITS.index(key[1]))) if lost else both
+        durable.write(path, b"".join(both[key].removesuffix(b"\n") + b"\n" for key in ordered))
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() and path.stat().st_size else []
+
+
+def _warn(path: Path, lines: Sequence[bytes], what: str) -> None:
+    damaged = [str(number) for number, line in enumerate(lines, 1) if _row(line) is None]
+    shown = ", ".join(damaged[:5]) + (", …" if len(damaged) > 5 else "")
+    warnings.warn(f"{path} is damaged in {len(damaged)} of {len(lines)} lines ({shown}): {what}", RunWarning, 3)
+
+
+def _line(row: Row) -> bytes:
+    """A row as JSON, which ends with the checksum of the line without it."""
+    content = json.dumps(row).encode()
+    return content[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(content)
+
+
+def _row(line: bytes) -> Row | None:
+    """The inverse of `_line`; None if the line is damaged."""
+    if found := CHECKSUM.search(line):
+        line = line[: found.start()] + b"}"
+        if zlib.crc32(line) != int(found[1], 16):
+            return None
+    try:
+        row = untrusted.parse_object(line)
+    except ValueError:
+        return None
+    return row if is_row(row) else None
+
+
+def is_row(row: Any) -> bool:
     """Whether it has a step, an epoch and a split, and numbers beside them."""
+    if not isinstance(row, dict):
+        return False
     numbers = [value for name, value in row.items() if name not in ("step", "epoch", "split")]
     return (
         is_count(row.get("step"))
         and type(row.get("epoch")) in (int, float)
-        and isinstance(row.get("split"), str)
+        and row.get("split") in SPLITS
         and all(type(number) in (int, float, type(None)) for number in numbers)
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vae import hosts
+from vae import durable, hosts
 from vae.datasets.dataset import Split
 from vae.sweeps.planning import Group, Plan, PlannedProgram, Plans
 from vae.sweeps.scoreboard import Scoreboard, SweepProgress
@@ -75,6 +75,7 @@ class ChunkLoop(NamedTuple):
             members = names[chunk * plan.chunk_size :][: plan.chunk_size]
             folder = self.workdir / POPULATION / f"{plan_name}-{chunk}"
             records = [group.record(self.workdir, name) for name in members]
+            durable.make_folder(folder.parent)
             keeper = PopulationKeeper(folder, self.watch.save_every)
             run = PopulationRun(records, group.dataset, program, data, keeper)
             reporter = self.reporter(run)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vae import durable
 from vae.datasets.dataset import Dataset
 from vae.runs import checkpoint, naming
 from vae.runs.config import Config, changed_settings, provenance, write_config
@@ -165,7 +166,7 @@ def begin(workdir: Path, runs: Mapping[str, ComparedRun], devices: Sequence[Any]
     """Write the config.json of every run, with the command `argv`, and sweep.json."""
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         write_config(folder, one.config, flags=one.flags, argv=list(argv), devices=list(map(str, devices)))
     # Last: what sweep.json names is there.
     write_json(workdir / SWEEP, {"runs": {name: one.values for name, one in runs.items()}} | provenance())

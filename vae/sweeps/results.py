@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vae import durable
 from vae.runs.config import Config, read_config
-from vae.runs.files import partial_of
 from vae.runs.folder import CHECKPOINTS
 from vae.runs.metrics import read_metrics
 from vae.sweeps import ranking
@@ -91,12 +91,11 @@ def write(workdir: Path) -> Path:
     table = rows(workdir)
     columns = list(dict.fromkeys(column for row in table for column in row))
     path = workdir / RESULTS
-    partial = partial_of(path)
-    with partial.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(row.get(column)) for column in columns] for row in table)
-    os.replace(partial, path)
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in table)
+    durable.write(path, content.getvalue().encode())
     return path
 
 

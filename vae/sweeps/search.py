@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from vae import durable
 from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config, read_config, write_config
 from vae.runs.files import RunError, write_json
@@ -149,7 +150,7 @@ class Rounds:
             raise
         for name, one in runs.items():
             folder = self._workdir / RUNS / name
-            folder.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(folder)
             write_config(folder, one.config, **one.about)
         if asked:
             known = read_sweep(self._workdir)["runs"]

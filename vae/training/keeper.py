@@ -10,7 +10,7 @@ stopped(snapshot): training was asked to stop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from vae import hosts
 from vae.runs import checkpoint
 from vae.runs.config import Config
+from vae.runs.metrics import Row
 from vae.training.program import of_run
 from vae.training.record import MemoryRecord
 from vae.training.start import abstract_state
@@ -34,6 +35,7 @@ class Snapshot(NamedTuple):
     step: int
     states: Any
     going: Bool[np.ndarray, "R"]
+    rows: Sequence[Sequence[Row]] = ()  # of metrics, of each run since the checkpoint before; empty of older code
 
 
 class RunKeeper:
@@ -44,18 +46,18 @@ class RunKeeper:
 
     def restore(self, config: Config, num_runs: int) -> Snapshot | None:
         assert num_runs == 1
-        if (step := _last_step(self._folder)) is None:
+        if (step := _newest_intact(self._folder)) is None:
             return None
-        state = checkpoint.restore(self._folder, step, abstract_state(config))
-        return Snapshot(step, jax.tree.map(lambda leaf: np.asarray(leaf)[None], state), np.ones(1, bool))
+        state, rows = checkpoint.restore(self._folder, step, abstract_state(config)), _rows(self._folder, step)
+        return Snapshot(step, jax.tree.map(lambda leaf: np.asarray(leaf)[None], state), np.ones(1, bool), rows)
 
     def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
-        step, states, _ = take()
-        checkpoint.save(self._folder, step, of_run(states, 0), None if scores is None else float(scores[0]))
+        step, states, _, rows = take()
+        checkpoint.save(self._folder, step, of_run(states, 0), None if scores is None else float(scores[0]), rows)
         checkpoint.prune(self._folder, self._keep_last, self._keep_best)
 
     def stopped(self, snapshot: Snapshot) -> None:
-        checkpoint.save(self._folder, snapshot.step, of_run(snapshot.states, 0))
+        checkpoint.save(self._folder, snapshot.step, of_run(snapshot.states, 0), rows=snapshot.rows)
 
 
 class PopulationKeeper:
@@ -68,13 +70,13 @@ class PopulationKeeper:
         self._folder, self._save_every, self._due = folder, save_every, time.perf_counter() + save_every
 
     def restore(self, config: Config, num_runs: int) -> Snapshot | None:
-        if (step := _last_step(self._folder)) is None:
+        if (step := _newest_intact(self._folder)) is None:
             return None
         states = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((num_runs, *leaf.shape), leaf.dtype), abstract_state(config)
         )
         like = {"states": states, "going": jax.ShapeDtypeStruct((num_runs,), np.bool_)}
-        return Snapshot(step, **checkpoint.restore(self._folder, step, like))
+        return Snapshot(step, **checkpoint.restore(self._folder, step, like), rows=_rows(self._folder, step))
 
     def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
         del scores
@@ -86,15 +88,29 @@ class PopulationKeeper:
             self._due = ended + max(self._save_every, share)
 
     def stopped(self, snapshot: Snapshot) -> None:
-        step, states, going = snapshot
-        checkpoint.save(self._folder, step, {"states": states, "going": going})
+        step, states, going, rows = snapshot
+        checkpoint.save(self._folder, step, {"states": states, "going": going}, rows=rows)
         checkpoint.prune(self._folder, keep_last=2, keep_best=0)
 
 
-def _last_step(folder: Path) -> int | None:
+def _newest_intact(folder: Path) -> int | None:
+    """The last step whose checkpoint is as it was saved; damaged ones after it are set aside. None if there is none."""
     checkpoint.clean(folder)
-    saved = hosts.agreed(lambda: checkpoint.steps(folder))
-    return saved[-1] if saved else None
+
+    def verified() -> int | None:
+        for step in reversed(checkpoint.steps(folder)):
+            try:
+                checkpoint.verify(folder, step)
+                return step
+            except checkpoint.DamagedError as error:
+                checkpoint.set_aside(folder, step, error)
+        return None
+
+    return hosts.agreed(verified)
+
+
+def _rows(folder: Path, step: int) -> list[list[Row]]:
+    return hosts.agreed(lambda: checkpoint.rows(folder, step))
 
 
 class MemoryKeeper:

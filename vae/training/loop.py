@@ -62,13 +62,16 @@ class PopulationRun:
         self._inputs = program.layout.put(run_inputs(configs))
         saved = keeper.restore(configs[0], program.num_runs)
         if saved is None:
-            self.step, self.going = 0, np.arange(program.num_runs) < len(records)
+            self.step, self.going, rows = 0, np.arange(program.num_runs) < len(records), ()
             self._states = self._first_states(dataset)
         else:
-            self.step, self.going = saved.step, np.array(saved.going)
+            self.step, self.going, rows = saved.step, np.array(saved.going), saved.rows
             self._states = program.layout.put(saved.states)
         # Not of a run that ended: it may have been trained further, alone.
-        self._metrics = {r: records[r].open_metrics(self.step, watched=program.alone) for r in self._going()}
+        of_each = dict(enumerate(rows))
+        self._metrics = {
+            r: records[r].open_metrics(self.step, of_each.get(r, ()), watched=program.alone) for r in self._going()
+        }
         for r in self._going():
             records[r].begins()
 
@@ -163,6 +166,7 @@ class PopulationRun:
             self.test_values[self.names[r]] = _floats(values, r)
             if self.held_out != "test" and not record.was_tested(self.step):
                 record.write(self._metrics[r], self.step, "test", _floats(values, r))
+                self._metrics[r].synced()
         for record in () if self._program.alone else self.records:
             if isinstance(record, Record):
                 record.show_rows()
@@ -171,10 +175,11 @@ class PopulationRun:
         """The state of each of these runs, in its own folder, without a score: it need not be the best."""
         states = self._program.layout.get(self._states) if runs else None
         for r in runs:
-            self.records[r].save(self.step, of_run(states, r))
+            self.records[r].save(self.step, of_run(states, r), self._metrics[r].synced())
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(self.step, self._program.layout.get(self._states), self.going)
+        rows = [self._metrics[r].synced() if self.going[r] else [] for r in range(len(self.records))]
+        return Snapshot(self.step, self._program.layout.get(self._states), self.going, rows)
 
     def _first_states(self, dataset: Dataset) -> Any:
         layout, init_from = self._program.layout, self.records[0].config.init_from

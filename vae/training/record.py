@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vae.runs import checkpoint, tensorboard
 from vae.runs.config import Config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
-from vae.runs.metrics import Metrics, read_metrics
+from vae.runs.metrics import Metrics, Row, read_metrics
 from vae.training import step as training
 
 FAILURE = "failure.json"
@@ -54,9 +55,12 @@ class MemoryRecord:
     def num_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
 
-    def open_metrics(self, step: int, *, watched: bool) -> Metrics | MemoryMetrics:
-        """Where rows after `step` are written; `watched`: someone may look at them while the run trains."""
-        del step, watched
+    def open_metrics(self, step: int, saved: Sequence[Row], *, watched: bool) -> Metrics | MemoryMetrics:
+        """Where rows after `step` are written; `saved` are those of the checkpoint of that step.
+
+        `watched`: someone may look at them while the run trains.
+        """
+        del step, saved, watched
         return MemoryMetrics(self.rows)
 
     def write(self, metrics: Metrics | MemoryMetrics, step: int, split: str, values: dict[str, float]) -> None:
@@ -84,9 +88,9 @@ class MemoryRecord:
         """Seconds of training in the rows of a run that resumes; 0 if it has none."""
         return max((row["seconds"] for row in self.read_rows() if "seconds" in row), default=0.0)
 
-    def save(self, step: int, state: training.TrainState) -> None:
-        """The last state, without a score: it need not be the best."""
-        del step
+    def save(self, step: int, state: training.TrainState, rows: Sequence[Row] = ()) -> None:
+        """The last state, without a score: it need not be the best; `rows` since the checkpoint before."""
+        del step, rows
         self.states.append(state)
 
     def begins(self) -> None:
@@ -113,6 +117,10 @@ class MemoryMetrics:
     def write(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
         self._rows.append({"step": step, "epoch": epoch, "split": split, **values})
 
+    def synced(self) -> list[Row]:
+        """There is no file."""
+        return []
+
     def close(self) -> None:
         """There is nothing to close."""
 
@@ -127,16 +135,16 @@ class Record(MemoryRecord):
     def name(self) -> str:
         return self.workdir.name
 
-    def open_metrics(self, step: int, *, watched: bool) -> Metrics:
-        return Metrics(self.workdir, step, watched=watched)
+    def open_metrics(self, step: int, saved: Sequence[Row], *, watched: bool) -> Metrics:
+        return Metrics(self.workdir, step, saved, watched=watched)
 
     def read_rows(self) -> list[dict[str, Any]]:
         return read_metrics(self.workdir)
 
-    def save(self, step: int, state: training.TrainState) -> None:
+    def save(self, step: int, state: training.TrainState, rows: Sequence[Row] = ()) -> None:
         folder = self.workdir / CHECKPOINTS
         checkpoint.clean(folder)
-        checkpoint.save(folder, step, state)
+        checkpoint.save(folder, step, state, rows=[rows])
 
     def begins(self) -> None:
         if hosts.is_first():

@@ -22,6 +22,8 @@ from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS
 from vae.training import step as training
 
+READINGS = 20  # of a checkpoint that is deleted each time while it is read
+
 
 def check(
     workdir: Path | None, config: Config, dataset: Dataset, devices: Sequence[Any], *, begun: bool = False
@@ -93,11 +95,18 @@ def abstract_state(config: Config) -> training.TrainState:
 def saved_state(workdir: Path, which: str | int = "last") -> tuple[Config, training.TrainState]:
     """The Config of the run in `workdir`, and its state at the "last" or "best" checkpoint or at a step.
 
-    Raises RunError or CheckpointError.
+    If the run trains, and deletes the checkpoint while it is read, the newer one is read. Raises RunError or
+    CheckpointError.
     """
     config = read_config(workdir)
-    step = checkpoint.choose(workdir, which)
-    return config, checkpoint.restore(workdir / CHECKPOINTS, step, abstract_state(config))
+    for reading in range(1, READINGS + 1):
+        try:
+            step = checkpoint.choose(workdir, which)
+            return config, checkpoint.restore(workdir / CHECKPOINTS, step, abstract_state(config))
+        except checkpoint.GoneError:
+            if reading == READINGS:
+                raise
+    raise AssertionError
 
 
 def initial_params(workdir: str, like: Any) -> Any:
