@@ -36,17 +36,19 @@ def write(path: str | os.PathLike, content: bytes) -> None:
     sync(path.parent)
 
 
-def append(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """Append to a file, or begin it; if not `synced`, the caller syncs it later."""
-    is_new = not path.exists()
+def append(path: Path, content: bytes) -> None:
+    """Append to a file, or begin it."""
+    path.touch()
+    add(path, content)
+    sync(path)
+    sync(path.parent)
+
+
+def add(path: Path, content: bytes) -> None:
+    """Append to a file that is there; the caller syncs it."""
     # Not through a link, which a stranger may have left.
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "ab") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab") as file:
         file.write(content)
-        file.flush()
-        if synced:
-            os.fsync(file.fileno())
-    if is_new and synced:
-        sync(path.parent)
 
 
 def make_folder(path: Path, *, new: bool = False) -> None:

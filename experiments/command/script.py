@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import datetime
 import io
+import logging as python_logging
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +33,7 @@ Main = Callable[[StopRequest], int]
 def run(define_flags: Callable[[], None], main: Main) -> NoReturn:
     """Run a script as this process, and end it with its exit code, within seconds of its last line."""
     open_streams()
+    hide_failed_threads()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's is none of a script's
     define_flags()
     code = call(main, sys.argv)
@@ -41,7 +46,7 @@ def call(main: Main, argv: list[str]) -> int:
 
     Bad use and a failed run are one line, without a traceback. No line shows a password of the command.
     """
-    with StopRequest() as stop:
+    with StopRequest() as stop, warnings_as_lines():
         try:
             code = _guarded(main, argv, stop)
             sys.stdout.flush()
@@ -107,6 +112,44 @@ def seconds_of_others() -> float:
     from vae import hosts
 
     return hosts.SHUTDOWN_SECONDS if hosts.num_processes() > 1 else 0.0
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Each RunWarning is a line on stderr, once."""
+    from vae.runs.files import RunWarning
+
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message, category, *where, **options):
+            if issubclass(category, RunWarning):
+                print(shown(f"warning: {message}"), file=sys.stderr)
+            else:
+                show_others(message, category, *where, **options)
+
+        warnings.showwarning = show
+        warnings.simplefilter("once", RunWarning)
+        yield
+
+
+def hide_failed_threads() -> None:
+    """If the disk fails, orbax and tensorboardX raise that; no line that their threads and exit handlers fail later."""
+
+    def is_of_a_failed_disk(error, owner) -> bool:
+        of_tensorboard = str(getattr(owner, "__module__", "")).startswith("tensorboardX")
+        return str(error) == "Event loop is closed" or (of_tensorboard and isinstance(error, OSError))
+
+    def show_ignored(found):
+        if not is_of_a_failed_disk(found.exc_value, found.object):
+            sys.__unraisablehook__(found)
+
+    def show_of_thread(found):
+        if not is_of_a_failed_disk(found.exc_value, type(found.thread)):
+            threading.__excepthook__(found)
+
+    sys.unraisablehook, threading.excepthook = show_ignored, show_of_thread
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
 
 
 def parsed(argv: list[str]) -> list[str]:

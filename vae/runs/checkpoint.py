@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -89,6 +90,7 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
             folder.mkdir()
             durable.sync(folder.parent)
         shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()  # if orbax cannot make it, some of its threads wait for it without end
         return True
 
     def finish() -> None:
@@ -108,7 +110,8 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
     try:
         if hosts.agreed(begin):
             gathered = hosts.gather(tree)
-            ocp.save(str(partial.absolute() / STATE), gathered)
+            with _quiet():
+                ocp.save(str(partial.absolute() / STATE), gathered)
             hosts.agreed(finish)
     except (OSError, ValueError) as error:  # tensorstore raises ValueError if the disk is full
         raise CheckpointError(
@@ -170,10 +173,21 @@ def _load(path: Path, like: Any, *, from_stranger: bool = False) -> Any:
     alone, here = ocp.Context(), ocp.multihost.process_index()  # reading waits for no other process
     alone.multiprocessing.primary_host, alone.multiprocessing.active_processes = here, {here}
     state = str((path / STATE).absolute())
-    with alone:
+    with alone, _quiet():
         if from_stranger:
             _check_heads(ocp.metadata(state).metadata, like)
         return ocp.load(state, jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """orbax and asyncio tell each error in hundreds of lines, and raise it too."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ CONFIG, METRICS, EVALUATION, CHECKPOINTS, FIGURES = (
     "figures",
 )
 
+HELD: dict[Path, int] = {}  # the folders whose lock this process holds, and the inode of the lock
+
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
@@ -37,6 +39,11 @@ def lock(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock_of_one(workdir: Path) -> Iterator[None]:
+    if "[" in (path := str(workdir.absolute())) or "\\" in path:
+        raise RunError(
+            f"{workdir} cannot be a run folder: checkpoints cannot be kept below a path with [ or \\ in it, as in "
+            f"{path}; choose another --workdir"
+        )
     try:
         durable.make_folder(workdir)
         # Not through a link, which a stranger may have left: the file that it leads to would be emptied.
@@ -54,7 +61,21 @@ def _lock_of_one(workdir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
-        yield
+        HELD[workdir.absolute()] = os.fstat(file.fileno()).st_ino
+        try:
+            yield
+            check_kept(workdir)
+        finally:
+            del HELD[workdir.absolute()]
+
+
+def check_kept(workdir: Path) -> None:
+    """Raises RunError if a folder whose lock this process holds was deleted since."""
+    inode = HELD.get(workdir.absolute())
+    with contextlib.suppress(FileNotFoundError):
+        if inode is None or inode == (workdir / ".lock").stat().st_ino:
+            return
+    raise RunError(f"{workdir} was deleted while it was in use: nothing of it is saved; start again")
 
 
 def is_locked(workdir: Path) -> bool:

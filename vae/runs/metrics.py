@@ -45,7 +45,13 @@ class Metrics:
         if not hosts.is_first():
             return
         row = {"step": step, "epoch": epoch, "split": split, **finite_or_null(values)}
-        durable.append(self._path, _line(row), synced=False)
+        try:
+            durable.add(self._path, _line(row))
+        except OSError as error:
+            raise RunError(
+                f"{self._path} cannot be written ({error.strerror}); make room, give permission or put the folder "
+                "back, and start again: the run resumes from its last checkpoint"
+            ) from error
         self._unsaved.append(row)
         if self._tensorboard is not None:
             tensorboard.show(self._tensorboard, step, split, values)
@@ -59,7 +65,10 @@ class Metrics:
 
     def close(self) -> None:
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            try:
+                self._tensorboard.close()
+            except OSError as error:
+                warnings.warn(f"TensorBoard lacks the last rows ({error.strerror})", RunWarning, 2)
 
 
 def read_metrics(workdir: Path) -> list[Row]:
@@ -82,6 +91,8 @@ def _mend(workdir: Path, step: int, saved: Sequence[Row]) -> None:
     if damaged := [line for line in lines if _row(line) is None]:
         durable.append(workdir / DAMAGED, b"".join(line + b"\n" for line in damaged))
         _warn(path, lines, f"kept in {workdir / DAMAGED}" + (f"; {len(lost)} came back from a checkpoint" * bool(lost)))
+    elif step and not lines:
+        warnings.warn(f"{path} is gone; {len(lost)} of its rows came back from a checkpoint", RunWarning, 3)
     if not path.exists() or path.is_symlink() or len(kept) < len(lines) or lost:
         both = kept | lost
         ordered = sorted(both, key=lambda key: (key[0], SPLITS.index(key[1]))) if lost else both

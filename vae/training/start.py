@@ -22,7 +22,7 @@ from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS
 from vae.training import step as training
 
-READINGS = 20  # of a checkpoint that is deleted each time while it is read
+READINGS = 100  # of a checkpoint that is deleted each time while it is read
 
 
 def check(
