@@ -3,8 +3,9 @@
     python -m experiments.runs            # those under runs/
     python -m experiments.runs --folder=/data/sweep --sort=log_likelihood
 
-Scores are nats per image: the last validation bound, and evaluation.json's log-likelihood if there is one. Sorted by
-a score, runs that do not compare (vae/sweeps/ranking.py) are sorted apart, and runs of several bounds by their ELBO.
+Scores are nats per image: the last validation bound, and evaluation.json's log-likelihood if there is one; if it is of
+an earlier checkpoint than the last, its step stands beside it. Sorted by a score, runs that do not compare
+(vae/sweeps/ranking.py) are sorted apart, and runs of several bounds by their ELBO.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ def main(_: StopRequest) -> int:
         settings = dict(row["settings"])
         settings["num_validation"] = settings.pop("validation")  # beside the score of that name
         settings = {name: None if value is None else naming.text(value) for name, value in settings.items()}
-        flat.append({"run": row["run"], **settings, **{name: row[name] for name in shown_scores(found)}})
+        scores = {name: row[name] for name in shown_scores(found)}
+        if is_old(row):
+            scores["log_likelihood"] = f"{_cell(row['log_likelihood'])} (step {row['log_likelihood_step']})"
+        flat.append({"run": row["run"], **settings, **scores})
     names = list(dict.fromkeys(name for row in flat for name in row))
     # Only the settings in which the runs differ.
     always = {"run", "dataset", "objective", *SCORES}
@@ -75,7 +79,18 @@ def main(_: StopRequest) -> int:
     widths = [max(len(row[column]) for row in cells) for column in range(len(shown))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if old := [row["run"] for row in found if is_old(row)]:
+        print(
+            f"(step …): of an earlier checkpoint than the last; evaluate again: {', '.join(old[:5])}"
+            + (", …" if len(old) > 5 else ""),
+            file=sys.stderr,
+        )
     return 0
+
+
+def is_old(row: dict[str, Any]) -> bool:
+    """Whether the run was trained further since its log-likelihood was computed."""
+    return row["log_likelihood_step"] is not None and row["log_likelihood_step"] < row["step"]
 
 
 def sorted_by(score: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def main(stop: StopRequest) -> int:
 def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, Asked], available) -> None:
     """Write sweep.json, and the config.json of every run that has none yet."""
     from vae import durable, hosts
-    from vae.runs.config import provenance, write_config
+    from vae.runs.config import provenance, with_history, write_config
     from vae.runs.files import write_json
     from vae.runs.folder import CONFIG
     from vae.sweeps import planning
@@ -143,8 +143,8 @@ def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, 
 
     of_each = len(available) // hosts.num_processes()
     values = {name: one.values for name, one in runs.items()}
-    about |= {"devices": of_each, "argv": sys.argv, "flags": base.values, "runs": values}
-    write_json(workdir / SWEEP, about | provenance())
+    now = about | {"devices": of_each, "argv": sys.argv, "flags": base.values, "runs": values}
+    write_json(workdir / SWEEP, with_history(about, now | provenance()))
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
         durable.make_folder(folder)

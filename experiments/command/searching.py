@@ -238,7 +238,7 @@ def about_study(wanted: Wanted) -> dict[str, Any]:
 
 def begin(workdir: Path, stored: dict[str, Any], wanted: Wanted, worker: str) -> None:
     """Write sweep.json, with what it already held of this search."""
-    from vae.runs.config import provenance
+    from vae.runs.config import provenance, with_history
     from vae.runs.files import write_json
     from vae.sweeps.storage import without_password
     from vae.sweeps.sweep_file import SWEEP
@@ -246,7 +246,7 @@ def begin(workdir: Path, stored: dict[str, Any], wanted: Wanted, worker: str) ->
     asked = wanted.asked
     kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
     about = {"runs": {}} | stored | kept | {"worker": worker, "devices": len(wanted.devices), "argv": argv()}
-    write_json(workdir / SWEEP, about | {"flags": wanted.base.values} | provenance())
+    write_json(workdir / SWEEP, with_history(stored, about | {"flags": wanted.base.values} | provenance()))
 
 
 def argv() -> list[str]:

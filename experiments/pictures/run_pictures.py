@@ -50,10 +50,11 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
     values, errors = zip(*estimates, strict=True)
     made = {}
     if len(ks) > 1 and None not in errors:
-        title = f"Is k = {ks[-1]} enough?"
+        title = f"Is k = {ks[-1]} enough? (step {summary['checkpoint']})"
         made["log_likelihood"] = figures.log_likelihood_by_num_samples([int(k) for k in ks], values, errors, title)
     if summary["kl_per_dimension"]:
-        made["kl_per_dimension"] = figures.kl_per_dimension(summary["kl_per_dimension"], "KL of each latent dimension")
+        title = f"KL of each latent dimension, step {summary['checkpoint']}"
+        made["kl_per_dimension"] = figures.kl_per_dimension(summary["kl_per_dimension"], title)
     if bdmc := summary.get("bdmc"):
         bounds = bdmc["by_num_temperatures"].values()
         made["bdmc"] = figures.log_likelihood_bracket(

@@ -203,6 +203,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_read_again_as_the_newes
         load_run(workdir, 50)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax, when a reading fails
 def test_reading_beside_fast_training_never_fails(tmp_path):
     write_config(tmp_path, config())
     tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), start.abstract_state(config()))

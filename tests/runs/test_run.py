@@ -35,6 +35,7 @@ from vae.runs.metrics import Metrics
 from vae.runs.metrics import summary as summary_of
 from vae.settings import FORMAT, RULES
 from vae.streams import Stream, stream
+from vae.training import resuming
 from vae.training import step as training
 
 
@@ -301,3 +302,43 @@ def test_a_summary_holds_the_settings_the_last_bounds_and_the_evaluation(finishe
     write_json(finished / EVALUATION, EVALUATED | {"log_likelihood": -5.0, "log_likelihood_se": 0.5})
     summary = summary_of(finished)
     assert (summary["log_likelihood"], summary["log_likelihood_se"]) == (-5.0, 0.5)
+    assert (summary["step"], summary["log_likelihood_step"]) == (EPOCHS * STEPS_PER_EPOCH, 1)
+
+
+def test_a_resume_keeps_who_began_the_run_and_comes_to_its_history(tmp_path, monkeypatch):
+    write_config(tmp_path, config(), argv=["first"], flags={"epochs": 3})
+    write_config(tmp_path, config(), argv=["first"], flags={"epochs": 3})
+    began = read_json(tmp_path / CONFIG)
+    assert "history" not in began
+    versions = began["versions"] | {"jaxlib": "9.9"}
+    monkeypatch.setattr("vae.runs.config.provenance", lambda: {"versions": versions, "git": "abc"})
+    for argv in (["second"], ["second"], ["third"]):
+        write_config(tmp_path, config(epochs=5), argv=argv, flags={"epochs": 5})
+    stored = read_json(tmp_path / CONFIG)
+    assert {name: stored[name] for name in ("argv", "versions", "git")} == {
+        name: began[name] for name in ("argv", "versions", "git")
+    }
+    assert stored["history"] == [
+        {"argv": ["second"], "versions": versions, "git": "abc"},
+        {"argv": ["third"], "versions": versions, "git": "abc"},
+    ]
+    assert (stored["flags"], read_config(tmp_path)) == ({"epochs": 5}, config(epochs=5))
+
+
+@pytest.mark.parametrize("history", [None, 3, [3], [{}], [{"versions": 3}], [{"versions": {"jax": 3}}]])
+def test_a_resume_under_another_jax_says_that_bits_may_differ(tmp_path, history):
+    write_config(tmp_path, config(), argv=["first"])
+    resuming.check(tmp_path, config(), digits())
+    values = read_json(tmp_path / CONFIG)
+    values["versions"] |= {"jaxlib": "0.0.1"}
+    write_json(tmp_path / CONFIG, values if history is None else values | {"history": history})
+    if history in (None, 3, [3]):
+        with pytest.warns(RunWarning, match=r"was trained under jaxlib 0\.0\.1, and resumes under jaxlib .*: bits may"):
+            resuming.check(tmp_path, config(), digits())
+    elif history == [{"versions": {"jax": 3}}]:
+        with pytest.warns(RunWarning, match="was trained under jax 3"):
+            resuming.check(tmp_path, config(), digits())
+    else:
+        resuming.check(tmp_path, config(), digits())
+    write_config(tmp_path, config(), argv=["second"])
+    resuming.check(tmp_path, config(), digits())

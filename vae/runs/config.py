@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import subprocess
+import warnings
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from vae import settings
-from vae.runs.files import RunError, read_json, write_json
+from vae.runs.files import RunError, RunWarning, read_json, write_json
 from vae.runs.folder import CONFIG
 from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
 
-ABOUT = ("flags", "argv", "devices", "versions", "git")  # what config.json holds about a run in addition to its Config
+# What config.json holds about a run in addition to its Config.
+ABOUT = ("flags", "argv", "devices", "versions", "git", "history")
+WHO = ("argv", "versions", "git")  # of them: who began it, or resumed it
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -61,8 +66,41 @@ def changed_settings(stored: Config, asked: Config) -> list[str]:
 
 
 def write_config(workdir: Path, config: Config, **about: Any) -> None:
-    """config.json: the run's Config, `about` (argv, devices, …), the versions of the packages and the git revision."""
-    write_json(workdir / CONFIG, {"format": FORMAT, **config.to_dict(), **about, **provenance()})
+    """config.json: the run's Config, `about` (argv, devices, …), the versions of the packages and the git revision.
+
+    If the run is there already, what says who began it stays, and who resumes it comes to its `history`.
+    """
+    path = workdir / CONFIG
+    stored = read_json(path) if path.exists() else {}
+    write_json(path, {"format": FORMAT, **config.to_dict(), **with_history(stored, about | provenance())})
+
+
+def with_history(stored: Mapping[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """`now`, but with the `stored` argv, versions and revision of who began; those of `now` end the `history`."""
+    began = {name: stored[name] for name in WHO if name in stored}
+    if not began:
+        return now
+    resumes, history = {name: now[name] for name in WHO if name in now}, _history(stored)
+    if json.dumps(resumes) != json.dumps((history or [began])[-1]):
+        history = [*history, resumes]
+    return now | began | ({"history": history} if history else {})
+
+
+def _history(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = stored.get("history")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def doubt_bits(workdir: Path) -> None:
+    """A RunWarning if the run in `workdir` was last trained under other versions of jax: bits may differ."""
+    stored, now = read_json(workdir / CONFIG), provenance()["versions"]
+    before = (_history(stored) or [stored])[-1].get("versions")
+    if not isinstance(before, dict):
+        return
+    names = [name for name in ("jax", "jaxlib") if before.get(name, now[name]) != now[name]]
+    if names:
+        was, is_now = (", ".join(f"{name} {versions[name]}" for name in names) for versions in (before, now))
+        warnings.warn(f"{workdir} was trained under {was}, and resumes under {is_now}: bits may differ", RunWarning, 2)
 
 
 @functools.cache

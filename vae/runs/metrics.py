@@ -173,8 +173,10 @@ def summary(workdir: Path) -> dict[str, Any]:
         "run": str(workdir),
         "settings": settings,
         "epoch": rows[-1]["epoch"] if rows else 0.0,
+        "step": rows[-1]["step"] if rows else 0,
         **{split: row.get(config.settings.objective) for split, row in held_out.items()},
         **{f"{split}_elbo": _elbo(row) for split, row in held_out.items()},
         "log_likelihood": evaluation.get("log_likelihood"),
         "log_likelihood_se": evaluation.get("log_likelihood_se"),
+        "log_likelihood_step": evaluation.get("checkpoint"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import random
 import time
 import warnings
@@ -18,7 +19,8 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import make_url
 
-from vae.runs.files import RunError
+from vae import durable
+from vae.runs.files import RunError, RunWarning
 from vae.sweeps import passwords
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
@@ -56,15 +58,36 @@ def without_password(text: str) -> str:
 
 
 class _FileLock(BaseJournalFileLock):
-    """The system releases it if its holder is killed. Optuna's own locks would stay for half a minute."""
+    """The system releases it if its holder is killed. Optuna's own locks would stay for half a minute.
 
-    def __init__(self, path: Path):
-        self._path = path
+    Whoever holds it appends to the journal. So a line that a killed process or a full disk left incomplete is moved
+    away first: what is appended to it would be lost with it, and all that follows.
+    """
+
+    def __init__(self, journal: Path):
+        self._journal, self._path = journal, journal.with_name(f"{journal.name}.lock")
 
     def acquire(self) -> bool:
         self._file = self._path.open("a")
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        if self._journal.exists():
+            self._cut()
         return True
+
+    def _cut(self) -> None:
+        with self._journal.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read(1) in (b"", b"\n"):
+                return
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            file.seek(whole)
+            aside = self._journal.with_name(f"{self._journal.name}.damaged")
+            durable.append(aside, file.read() + b"\n")
+            file.truncate(whole)
+            os.fsync(file.fileno())
+        warnings.warn(f"{self._journal} ended within a line, which is now in {aside}", RunWarning, 2)
 
     def release(self) -> None:
         self._file.close()
@@ -75,9 +98,13 @@ def _open_journal(path: Path) -> optuna.storages.BaseStorage:
         raise RunError(f"`storage={path}`: there is no folder {path.parent}; make it, or choose another file")
     if path.exists() and not _is_journal(path):
         raise RunError(f"`storage={path}` is no journal of Optuna; choose another file")
-    lock = _FileLock(path.with_name(f"{path.name}.lock"))
+    lock = _FileLock(path)
+    lock.acquire()
+    lock.release()
     try:
-        return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        opened = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+        durable.sync(path.parent)
+        return opened
     except (ValueError, LookupError, TypeError, AssertionError, RecursionError) as error:
         raise RunError(f"`storage={path}` is damaged ({_reason(error)}); choose another file") from error
 

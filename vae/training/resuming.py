@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vae.datasets.dataset import Dataset
 from vae.runs import checkpoint
-from vae.runs.config import Config, changed_settings, read_config
+from vae.runs.config import Config, changed_settings, doubt_bits, read_config
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG
 
@@ -20,6 +20,7 @@ def check(workdir: Path, config: Config, dataset: Dataset) -> None:
             f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another `workdir` "
             f"(with `init_from={workdir}` it starts from this run's parameters)"
         )
+    doubt_bits(workdir)
     steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
     saved = checkpoint.steps(workdir / CHECKPOINTS)
     if saved and saved[-1] > config.epochs * steps_per_epoch:
