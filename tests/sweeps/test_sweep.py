@@ -11,7 +11,8 @@ from tests.run_samples import assert_close_result, assert_same_bits, config, dig
 from vae.datasets import images
 from vae.runs import checkpoint
 from vae.runs.config import write_config
-from vae.runs.files import RunError, read_json, write_json
+from vae.runs.files import RunError, RunWarning, read_json, write_json
+from vae.runs.metrics import Metrics
 from vae.sweeps import chunks, planning, results, scoreboard, sweep
 from vae.sweeps.sweep_file import SWEEP
 from vae.training import loop
@@ -271,3 +272,63 @@ def test_what_is_set_at_the_end_of_an_epoch_is_set_in_a_sweep(tmp_path):
     among = tmp_path / "x" / planning.RUNS / "001"
     assert_close_result(tmp_path / "alone", among)
     assert state(among).params["decoder"]["output"]["log_scale"] != 0
+
+
+class Killed(BaseException):
+    """As by kill -9."""
+
+
+@pytest.mark.parametrize("save_every", [0.0, 1e9])
+@pytest.mark.parametrize("moment", ["first test row", "last test row", "plan", "delete"])
+def test_a_sweep_killed_in_its_last_moments_has_each_row_once(tmp_path, monkeypatch, undisturbed, moment, save_every):
+    write, store, delete = Metrics.write, planning.Plans.store, chunks.delete
+    tested = []
+
+    def killed_writing(self, step, epoch, split, values):
+        write(self, step, epoch, split, values)
+        if split == "test" and moment.endswith("row"):
+            tested.append(self)
+            if len(tested) == (1 if moment.startswith("first") else len(RATES)):
+                raise Killed
+
+    def killed_storing(self, key, plan):
+        if plan.done and moment == "plan":
+            raise Killed
+        store(self, key, plan)
+
+    def killed_deleting(folder):
+        if moment == "delete":
+            raise Killed
+        delete(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Metrics, "write", killed_writing)
+        patch.setattr(planning.Plans, "store", killed_storing)
+        patch.setattr(chunks, "delete", killed_deleting)
+        with pytest.raises(Killed):
+            start(tmp_path / "x", save_every=save_every)
+    assert start(tmp_path / "x", save_every=save_every)
+    for folder in (tmp_path / "x" / planning.RUNS).iterdir():
+        found = [(row["step"], row["split"]) for row in rows(folder)]
+        assert len(found) == len(set(found))
+        assert "test" in [split for _, split in found]
+    assert_same_sweep(tmp_path / "x", undisturbed)
+
+
+def test_a_damaged_checkpoint_of_a_population_is_set_aside_and_its_runs_resume_from_the_one_before(
+    tmp_path, undisturbed
+):
+    reached = [0.0]
+    assert not start(
+        tmp_path / "x",
+        save_every=0.0,
+        report=lambda progress: reached.append(progress.epoch),
+        should_stop=lambda: reached[-1] >= 2,
+    )
+    folder = tmp_path / "x" / chunks.POPULATION / "0-0"
+    first, newest = checkpoint.steps(folder)
+    (folder / str(newest) / checkpoint.MANIFEST).write_text("{}")
+    with pytest.warns(RunWarning, match=rf"{newest} cannot be trusted: its file manifest\.json is damaged; it is now"):
+        assert start(tmp_path / "x", save_every=0.0)
+    assert first < newest
+    assert_same_sweep(tmp_path / "x", undisturbed)
