@@ -144,7 +144,7 @@ def test_a_plan_is_made_once_and_kept(tmp_path, monkeypatch):
 
 def test_a_plan_that_an_older_search_wrote_is_read(tmp_path):
     plans = {"003": {"strategy": "map", "num_runs": 4, "done": 1}}
-    write_json(tmp_path / SWEEP, {"round": {"trials": [3], "names": ["003"], "plans": plans}})
+    write_json(tmp_path / SWEEP, {"runs": {}, "round": {"trials": [3], "names": ["003"], "plans": plans}})
     of_round = planning.Plans(tmp_path, of_round=True)
     plan = of_round.load("003")
     assert (plan.strategy, plan.chunk_size, plan.done) == ("map", 4, 1)
@@ -238,7 +238,7 @@ def test_runs_start_from_the_parameters_of_another(tmp_path):
 
 
 def board_of(tmp_path, runs):
-    write_json(tmp_path / SWEEP, {})
+    write_json(tmp_path / SWEEP, {"runs": {}})
     return scoreboard.Scoreboard(tmp_path, planning.grouped(runs, lambda config: digits()), lambda progress: None)
 
 

@@ -97,7 +97,7 @@ def evaluation_of(
         stored, path = found
         same = stored["checkpoint"], stored["num_samples"], stored["seed"]
         wanted = checkpoint, chosen.num_samples, chosen.seed
-        values = _of_each_image(path.with_suffix(".npz")) if same == wanted else None
+        values = _of_each_image(path.with_suffix(".npz"), stored["num_examples"]) if same == wanted else None
         # A process killed between the two files leaves those of different evaluations. What is not finite is null.
         mean = np.nan if values is None else values.mean()
         told = np.nan if stored["log_likelihood"] is None else stored["log_likelihood"]
@@ -120,12 +120,14 @@ def evaluation_of(
     return RunEvaluation(values, summary.by_image(result)["log_likelihood"])
 
 
-def _of_each_image(path: Path) -> np.ndarray | None:
+def _of_each_image(path: Path, num_examples: int) -> np.ndarray | None:
     """The log-likelihood of each image [N]; None if the file is absent or damaged: then the run is evaluated again."""
     try:
-        return npz.read(path, {"log_likelihood"}).get("log_likelihood") if path.exists() else None
+        values = npz.read(path, {"log_likelihood"}).get("log_likelihood") if path.exists() else None
     except DataError:
         return None
+    fits = values is not None and values.dtype.kind == "f" and values.shape == (num_examples,)
+    return values if fits else None
 
 
 def evaluate_groups(

@@ -20,6 +20,7 @@ def read_sweep(workdir: Path) -> dict[str, Any]:
     path = workdir / SWEEP
     about = read_json(path)
     try:
+        _check("runs" in about, "it lacks 'runs'")
         for name, kind in SWEEP_KINDS.items():
             _check(isinstance(about.get(name, kind()), kind), f"its {name!r} is of another type")
         runs, groups, of_round = (about.get(name, {}) for name in ("runs", "groups", ROUND))

@@ -1,0 +1,87 @@
+"""Bits flipped and ends cut off, at seeded positions of every file that is read: one line, or what was written."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from tests.run_samples import EVALUATED, config
+from vae.judging import evaluations
+from vae.runs.config import read_config, write_config
+from vae.runs.files import RunError, RunWarning, write_arrays, write_json
+from vae.runs.folder import CONFIG, EVALUATION, METRICS
+from vae.runs.metrics import Metrics, read_evaluation, read_metrics, summary
+from vae.sweeps import results
+from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
+
+PLANS = {"0": {"strategy": "map", "chunk_size": 2, "seconds": 0.1, "done": 0}}
+ROUNDS = {"trials": [0], "names": ["000"], "plans": PLANS}
+SWEEPS = {"sweep": ["seed=0:2"], "runs": {"000": {"seed": 0}}, "groups": PLANS, ROUND: ROUNDS, "flags": {"epochs": 3}}
+LOG_LIKELIHOOD = np.linspace(-90, -80, 50)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one of each file."""
+    write_config(tmp_path, config(), argv=["train", "--epochs=3"], flags={"epochs": 3}, devices=["cpu"])
+    write_json(tmp_path / SWEEP, SWEEPS)
+    write_json(tmp_path / EVALUATION, EVALUATED)
+    write_arrays(tmp_path / "evaluation.npz", {"log_likelihood": LOG_LIKELIHOOD, "kl": LOG_LIKELIHOOD})
+    metrics = Metrics(tmp_path, 0, watched=False)
+    for step in range(1, 5):
+        metrics.write(step, float(step), "train", {"elbo": -90.5 + step, "kl": 3.25})
+    return tmp_path
+
+
+def of_each_image(folder):
+    """None: it is evaluated again."""
+    found = evaluations._of_each_image(folder / "evaluation.npz", len(LOG_LIKELIHOOD))
+    if found is not None:
+        assert found.tobytes() == LOG_LIKELIHOOD.tobytes()
+
+
+READ = {
+    CONFIG: lambda folder: (read_config(folder), write_config(folder, config())),
+    SWEEP: lambda folder: (read_sweep(folder), results.rows(folder)),
+    EVALUATION: lambda folder: (read_evaluation(folder / EVALUATION), summary(folder)),
+    METRICS: read_metrics,
+    "evaluation.npz": of_each_image,
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_flipped_bit_or_a_cut_is_one_line(folder, name):
+    path, rng = folder / name, np.random.default_rng(0)
+    content, refused = path.read_bytes(), []
+
+    def read_with(damaged):
+        path.write_bytes(damaged)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", RunWarning)
+            try:
+                READ[name](folder)
+            except RunError as error:
+                refused.append(str(error))
+        refused.extend(str(one.message) for one in told)
+
+    for position in rng.integers(len(content), size=300):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        read_with(bytes(damaged))
+    for length in rng.integers(len(content), size=20):
+        read_with(content[:length])
+    assert not [message for message in refused if "\n" in message or len(message) > 600]
+    if name != "evaluation.npz":
+        assert len(refused) > 50
+    path.unlink()
+
+
+WRONG = [np.zeros((2, 3)), np.zeros(0), np.array(["a"]), np.zeros(3, complex), np.zeros(3, bool), np.zeros(4)]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_an_evaluation_of_each_image_that_is_no_row_of_numbers_is_computed_again(tmp_path, wrong):
+    write_arrays(tmp_path / "x.npz", {"log_likelihood": wrong})
+    assert evaluations._of_each_image(tmp_path / "x.npz", 3) is None
+    write_arrays(tmp_path / "x.npz", {"log_likelihood": np.zeros(3, np.float32)})
+    assert evaluations._of_each_image(tmp_path / "x.npz", 3) is not None
