@@ -113,6 +113,14 @@ def test_a_row_is_written_once_however_often_it_was_written_before(workdir):
     assert read_metrics(workdir) == before
 
 
+def test_metrics_that_lack_their_last_newline_are_continued_on_a_new_line(workdir):
+    path, before = workdir / METRICS, read_metrics(workdir)
+    path.write_bytes(path.read_bytes()[:-1])
+    metrics = Metrics(workdir, EPOCHS * STEPS_PER_EPOCH, watched=False)
+    metrics.write(100, 4.0, "train", {"elbo": -2.0})
+    assert read_metrics(workdir)[:-1] == before
+
+
 def newest(workdir):
     folder = workdir / CHECKPOINTS
     return folder / str(checkpoint.steps(folder)[-1])

@@ -93,7 +93,8 @@ def _mend(workdir: Path, step: int, saved: Sequence[Row]) -> None:
         _warn(path, lines, f"kept in {workdir / DAMAGED}" + (f"; {len(lost)} came back from a checkpoint" * bool(lost)))
     elif step and not lines:
         warnings.warn(f"{path} is gone; {len(lost)} of its rows came back from a checkpoint", RunWarning, 3)
-    if not path.exists() or path.is_symlink() or len(kept) < len(lines) or lost:
+    whole = path.exists() and path.read_bytes()[-1:] in (b"", b"\n")  # else the next row would join the last
+    if not whole or path.is_symlink() or len(kept) < len(lines) or lost:
         both = kept | lost
         ordered = sorted(both, key=lambda key: (key[0], SPLITS.index(key[1]))) if lost else both
         durable.write(path, b"".join(both[key].removesuffix(b"\n") + b"\n" for key in ordered))
