@@ -97,8 +97,9 @@ def main(stop: StopRequest) -> int:
     if asked["runs"]:
         begin = partial(keep, compared=comparisons.trained_before(asked, stored, flags.folders), kept=kept)
     else:
-        plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], base, stored, available, flags.folders)
-        notes.show(candidate.config for candidate in plan.candidates)
+        places = flags.folders, workdir
+        plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], base, stored, available, *places)
+        notes.show((one.config for one in plan.candidates), base.values["binarization"])
         notes.show_same(plan.labels, plan.configs)
         begin = partial(
             train,
@@ -146,7 +147,7 @@ def train(
     kept(workdir, seconds_per_step=plan.paces, epochs=[one.config.epochs for one in plan.candidates])
     for part in comparing.parts(workdir, comparing.runs_of(plan, places), dataset):
         if not part.begun:
-            comparing.begin(workdir, part.runs, devices, sys.argv)
+            comparing.begin(workdir, part.runs, dataset, devices, sys.argv)
         grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, lambda config: dataset)
         if not part.done:
             notes.describe(len(part.runs), len(grouped), devices)

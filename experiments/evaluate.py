@@ -67,7 +67,8 @@ def main(_: StopRequest) -> int:
 
     available = devices.start(asked["devices"], asked["data_dir"])
     loaded = load_run(workdir, asked["checkpoint"])
-    data, index = flags.folders.evaluated(workdir, asked["split"], asked["num_examples"])
+    dataset = flags.folders.of_run(workdir, asked["dataset"])
+    data, index = options.evaluated_split(workdir, dataset, asked["split"], asked["num_examples"])
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
     with bar_of(total=len(data.images), unit="image") as bar:
         result, summary = evaluation.judge(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def define_flags() -> None:
     options.define_trained_run()
     indices("indices", None, "images of --split to reconstruct (default: the first ten)")
-    indices("morph", "0,1", "two images of --split, from the first to the second", count=2)
+    indices("morph", None, "two images of --split, from the first to the second (default: 0,1)", count=2)
     choice("path", "spherical", ("spherical", "linear"), "of the morph through latent space")
     number("num_steps", 15, "steps of the morph", least=2, most=200, integer=True)
     number("num_images", 100, "samples from the prior", least=1, most=10_000, integer=True)
@@ -51,16 +51,19 @@ def main(_: StopRequest) -> int:
 
     devices.start(1, asked["data_dir"])
     loaded = load_run(workdir, asked["checkpoint"])
-    data, _ = flags.folders.evaluated(workdir, asked["split"])
+    dataset = flags.folders.of_run(workdir, asked["dataset"])
+    data, _ = options.evaluated_split(workdir, dataset, asked["split"])
     shown = positions("indices", asked["indices"] or range(min(10, len(data.images))), data, asked["split"])
-    start, end = positions("morph", asked["morph"], data, asked["split"])
-    key = jax.random.key(asked["seed"])
-    made = run_pictures.of_model(key, loaded, data, asked["split"], indices=shown, num_images=asked["num_images"])
+    ends = positions("morph", asked["morph"] or range(min(2, len(data.images))), data, asked["split"])
+    key, about = jax.random.key(asked["seed"]), (asked["split"], dataset.classes)
+    made = run_pictures.of_model(key, loaded, data, *about, indices=shown, num_images=asked["num_images"])
     paths = run_pictures.save(workdir, made)
-    paths += run_pictures.morph(workdir, loaded, data, start, end, asked["num_steps"], asked["path"])
+    if len(ends) == 2:  # of a split of one image there is no morph
+        start, end = ends
+        paths += run_pictures.morph(workdir, loaded, data, start, end, asked["num_steps"], asked["path"])
     if asked["embeddings"]:
-        split, _ = flags.folders.evaluated(workdir, asked["embeddings"])
-        paths.append(run_pictures.embeddings(workdir, loaded, split, asked["embeddings"]))
+        split, _ = options.evaluated_split(workdir, dataset, asked["embeddings"])
+        paths.append(run_pictures.embeddings(workdir, loaded, split, asked["embeddings"], dataset.classes))
     for path in paths:
         print(path)
     return 0

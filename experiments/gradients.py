@@ -138,7 +138,7 @@ def trained_run(workdir: Path | None) -> Path | None:
 
 def check_trained(workdir: Path, flags: Flags) -> None:
     """Raises UsageError for a flag that the run in `workdir` has fixed."""
-    if given := flags.given.intersection(MODEL_FLAGS):
+    if given := flags.given.intersection(MODEL_FLAGS) - {"dataset"}:
         raise UsageError(
             f"--{min(given)} has no effect: {workdir} holds a run, which has fixed it; leave it out, or choose "
             "another --workdir to measure new parameters"
@@ -168,8 +168,8 @@ def trained_subject(workdir: Path, flags: Flags) -> tuple[str, GradientSubject]:
     run = load_run(workdir, flags.values["checkpoint"])
     config, step = run.config, run.step
     model, params, settings = run.model, run.params, run.settings
-    dataset = flags.folders.load(config.dataset, config.validation, config.image_size)
-    batch = fixed_batch(dataset, settings, flags.values)
+    place = flags.values["dataset"] if "dataset" in flags.given else None
+    batch = fixed_batch(flags.folders.of_run(workdir, place), settings, flags.values)
     return f"{workdir}, step {step}", GradientSubject(model, params, settings, config.hyperparameters, step, batch)
 
 

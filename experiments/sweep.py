@@ -104,7 +104,7 @@ def main(stop: StopRequest) -> int:
         num_devices, flags.values["data_dir"], one_per_core=True, distributed=flags.values["distributed"]
     )
     planning.check_strategy(asked["strategy"])
-    load = loader(flags.folders)
+    load = loader(flags.folders, workdir)
     runs = configure(points, base, load)
     check_resumed(workdir, stored, asked, runs, base.values["epochs"])
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
@@ -112,9 +112,9 @@ def main(stop: StopRequest) -> int:
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with lock(workdir):
         stop.file = workdir / SWEEP
-        hosts.agreed(lambda: begin(workdir, stored | asked, base, runs, available))
+        hosts.agreed(lambda: begin(workdir, stored | asked, base, runs, available, load))
         notes.describe(len(runs), len(grouped), available)
-        notes.show(one.config for one in runs.values())
+        notes.show((one.config for one in runs.values()), base.values["binarization"])
         with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board, stop.polled():
             finished = sweep.sweep(
                 workdir,
@@ -132,9 +132,10 @@ def main(stop: StopRequest) -> int:
     return 0
 
 
-def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, Asked], available) -> None:
+def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, Asked], available, load) -> None:
     """Write sweep.json, and the config.json of every run that has none yet."""
     from vae import durable, hosts
+    from vae.runs import fingerprint
     from vae.runs.config import provenance, with_history, write_config
     from vae.runs.files import write_json
     from vae.runs.folder import CONFIG
@@ -149,7 +150,8 @@ def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, 
         folder = workdir / planning.RUNS / name
         durable.make_folder(folder)
         if not (folder / CONFIG).exists():
-            write_config(folder, one.config, flags=one.flags, argv=sys.argv, devices=list(map(str, available)))
+            about = {"data": fingerprint.of(load(one.config)), "devices": list(map(str, available))}
+            write_config(folder, one.config, flags=one.flags, argv=sys.argv, **about)
 
 
 def conclude(workdir: Path, grouped, *, figures: bool) -> None:

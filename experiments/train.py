@@ -36,12 +36,15 @@ def main(stop: StopRequest) -> int:
     asked = run.values
     from experiments.command import devices
     from vae import hosts
+    from vae.runs import fingerprint
     from vae.runs.config import write_config
     from vae.runs.folder import CONFIG, lock
     from vae.training import fit, resuming, start
 
     available = devices.start(asked["devices"], flags.values["data_dir"], distributed=flags.values["distributed"])
     dataset = flags.folders.load(asked["dataset"], asked["validation"], asked["image_size"])
+    if workdir is not None and (workdir / CONFIG).exists():
+        dataset = options.checked(workdir, dataset)
     config = run.config(dataset)
     start.check(workdir, config, dataset, available)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
@@ -49,10 +52,15 @@ def main(stop: StopRequest) -> int:
     with lock(workdir):
         stop.file = workdir / CONFIG
         resuming.check(workdir, config, dataset)
-        about = {"flags": asked, "argv": sys.argv, "devices": [str(d) for d in available]}
+        about = {
+            "data": fingerprint.of(dataset),
+            "flags": asked,
+            "argv": sys.argv,
+            "devices": [str(d) for d in available],
+        }
         write_config(workdir, config, **about)
         describe(config, dataset, available)
-        notes.show([config])
+        notes.show([config], asked["binarization"])
         with ProgressLine() as progress, stop.polled():
             outcome = fit.fit(
                 workdir,

@@ -11,7 +11,7 @@ import pytest
 from vae import objectives
 from vae.datasets import Dataset, load
 from vae.models import model as models
-from vae.runs import checkpoint
+from vae.runs import checkpoint, fingerprint
 from vae.runs.config import Config, read_config, write_config
 from vae.runs.folder import CHECKPOINTS, lock
 from vae.runs.metrics import read_metrics
@@ -54,8 +54,9 @@ def train(workdir: Path, configuration: Config | None = None, **options) -> fit.
     """What experiments.train does with a Config."""
     configuration = configuration or config()
     with lock(workdir):
-        write_config(workdir, configuration)
-        return fit.fit(workdir, configuration, digits(configuration.validation), **options)
+        dataset = digits(configuration.validation)
+        write_config(workdir, configuration, data=fingerprint.of(dataset))
+        return fit.fit(workdir, configuration, dataset, **options)
 
 
 def state(workdir: Path, step: int | None = None) -> training.TrainState:

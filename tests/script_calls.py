@@ -14,6 +14,7 @@ import jax
 from absl import flags
 
 from experiments.command import devices, script
+from experiments.flags import options
 
 FLAGS = flags.FLAGS
 
@@ -47,6 +48,7 @@ def call(cwd: Path, name: str, *flags: str, **environment: str) -> Result:
     ):
         module = importlib.import_module(f"experiments.{name}")
         module.define_flags()
+        options.note_unknown.cache_clear()
         code = script.call(module.main, argv)
     return Result(code, out.getvalue(), err.getvalue())
 

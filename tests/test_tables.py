@@ -18,6 +18,7 @@ from vae.models.table import ACTIVATIONS, LIKELIHOODS, NETWORKS, POSTERIORS, PRI
 from vae.objectives.table import BOUNDS, DIP, ESTIMATORS, OBJECTIVES, REGULARIZERS, Bound
 from vae.options import Option, Row, choice, flattened, load, number, read, unread_because
 from vae.rules import Numbers
+from vae.runs import fingerprint
 from vae.settings import ADDED, ARRAYS, FIELDS, FORMAT, OPTIONS, STATIC, Hyperparameters, Settings
 from vae.training.table import SCHEDULES
 
@@ -163,7 +164,7 @@ def test_fields_of_format_1_are_those_that_its_files_have_and_others_say_since_w
     stored = {*values["settings"], *values["hyperparameters"]} - {"image_shape"}
     assert {name for name, field in FIELDS.items() if field.since == 1} == stored
     assert {name for added in ADDED.values() for name in added} == {*FIELDS} - stored
-    assert {*range(1, FORMAT + 1)} == {field.since for field in FIELDS.values()}
+    assert {*range(1, FORMAT + 1)} == {field.since for field in FIELDS.values()} | {fingerprint.SINCE}
 
 
 def test_what_was_before_a_newer_field_is_a_value_that_it_can_have():

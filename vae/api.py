@@ -18,16 +18,18 @@ from jaxtyping import Float
 from vae import datasets
 from vae.configuration import ConfigurationError, absolute, complete, resolve
 from vae.datasets import images as stored_images
-from vae.datasets.arrays import as_images, as_labels
+from vae.datasets.arrays import as_images
 from vae.datasets.dataset import Dataset, Split
+from vae.datasets.labels import as_labels, positions
 from vae.datasets.loading import IN_MEMORY
 from vae.evaluation import summary as summaries
 from vae.models import model as models
 from vae.models.model import Model
 from vae.presets import PRESETS
 from vae.rules import LARGEST, Number, unknown
-from vae.runs.config import Config, write_config
-from vae.runs.folder import lock
+from vae.runs import fingerprint
+from vae.runs.config import Config, read_config, write_config
+from vae.runs.folder import CONFIG, lock
 from vae.runs.metrics import read_metrics
 from vae.settings import Settings
 from vae.training import fit, resuming, start
@@ -40,6 +42,7 @@ class TrainedRun:
 
     `params` are the averaged ones if the run averages its weights. `metrics` are rows as in metrics.jsonl: step, epoch,
     split and values in nats per example. `step` is that of `params`. `dataset` is None for a run loaded from a folder.
+    `data` is what its folder says of its images, if it has one (vae/runs/fingerprint.py).
     """
 
     model: Model
@@ -48,6 +51,7 @@ class TrainedRun:
     metrics: list[dict[str, Any]]
     step: int
     dataset: Dataset | None = None
+    data: fingerprint.Record | None = None
 
     @property
     def settings(self) -> Settings:
@@ -119,8 +123,10 @@ def train(
     if in_memory:
         dataset = datasets.from_arrays(np.asarray(data), labels, about["validation"])
     else:
-        values["dataset"] = about["dataset"] = absolute(about["dataset"])
+        values["dataset"] = about["dataset"] = absolute(about["dataset"], data_dir)
         dataset = _load(about, data_dir, manual_dir)
+    if workdir is not None and (Path(workdir).expanduser() / CONFIG).exists():
+        dataset = _checked(Path(workdir).expanduser(), dataset)
     config = resolve(values, dataset, options.keys())
     if workdir is None:
         record = fit.fit_in_memory(config, dataset, devices=devices, report=report, should_stop=should_stop)
@@ -132,7 +138,8 @@ def train(
             resuming.check(folder, config, dataset)
             flags = {name: list(map(str, v)) if isinstance(v, tuple) else v for name, v in about.items()}
             flags |= {"data_dir": _text(data_dir), "manual_dir": _text(manual_dir)}
-            write_config(folder, config, flags=flags, argv=["vae.train"], devices=[str(d) for d in devices or []])
+            own = {"data": fingerprint.of(dataset), "flags": flags}
+            write_config(folder, config, **own, argv=["vae.train"], devices=[str(d) for d in devices or []])
             fit.fit(
                 folder,
                 config,
@@ -157,7 +164,8 @@ def load_run(workdir: str | os.PathLike, checkpoint: str | int = "last") -> Trai
     folder = Path(workdir).expanduser()
     config, state = start.saved_state(folder, checkpoint)
     model, params = models.build(config.settings), jax.device_put(state.evaluated_params)
-    return TrainedRun(model, params, config, read_metrics(folder), int(state.step))
+    data = fingerprint.read(folder)
+    return TrainedRun(model, params, config, read_metrics(folder), int(state.step), None, data)
 
 
 def evaluate(
@@ -169,6 +177,7 @@ def evaluate(
     num_samples: int = 5000,
     num_examples: int | None = None,
     seed: int = 0,
+    dataset: str | os.PathLike | None = None,
     data_dir: str | os.PathLike | None = None,
     manual_dir: str | os.PathLike | None = None,
     devices: Sequence[Any] | None = None,
@@ -179,10 +188,11 @@ def evaluate(
     images, labels: as in `train`; grey ones are binarised as the run's images were. None: the `split` of its data set
         ("train", "validation" or "test"), of which `num_examples` takes a fixed random subset.
     num_samples: k of the log-likelihood (Burda et al. 2016, eq. 8).
+    dataset: where the run's images are now, if they were moved.
     report: called with the number of images that are done.
 
-    Raises ConfigurationError for a split that is empty or none and for numbers that cannot be, DataError, and
-    LikelihoodError for images that p(x|z) cannot score.
+    Raises RunError if the run's data set has other images than it was trained on, ConfigurationError for a split that
+    is empty or none and for numbers that cannot be, DataError, and LikelihoodError for images that p(x|z) cannot score.
     """
     if split not in ("train", "validation", "test"):
         raise ConfigurationError(unknown("split", split, ["train", "validation", "test"]))
@@ -191,14 +201,22 @@ def evaluate(
             raise ConfigurationError(f"`{name}={value}`: {reason}")
     if images is not None:
         (checked,) = as_images({"images": np.asarray(images)})
-        given = None if labels is None else as_labels(np.asarray(labels), len(checked), "labels")
+        given = None if labels is None else _positions(run, as_labels(np.asarray(labels), len(checked), "labels"))
         none = Split(checked[:0])
-        dataset, split = Dataset("images", none, none, Split(checked, given), False), "test"
+        chosen_data, split = Dataset("images", none, none, Split(checked, given), False), "test"
+    elif run.dataset is not None and dataset is None:
+        chosen_data = run.dataset
     else:
-        dataset = run.dataset or _load(vars(run.config), data_dir, manual_dir)
-    if not len(getattr(dataset, split).images):
+        place = {} if dataset is None else {"dataset": os.fspath(dataset)}
+        chosen_data = fingerprint.check(
+            fingerprint.of(run.dataset) if run.dataset else run.data,
+            _load(vars(run.config) | place, data_dir, manual_dir),
+            "this run",
+            conditional=run.settings.num_classes > 0,
+        )
+    if not len(getattr(chosen_data, split).images):
         raise ConfigurationError(f"`split={split}` of this run is empty; use another split, or pass images to evaluate")
-    stored = stored_images.stored(dataset, split, run.settings.binarization, training=False)
+    stored = stored_images.stored(chosen_data, split, run.settings.binarization, training=False)
     data, index = stored_images.subset(stored, num_examples)
     chosen = summaries.EvaluationSettings(split, num_samples, seed, num_examples)
     result, summary = summaries.judge(
@@ -214,6 +232,26 @@ def evaluate(
     )
     means = {name: summary[name] for name in EvaluatedRun._fields if name in summary}
     return EvaluatedRun(**means, by_image=summaries.by_image(result), summary=summary)
+
+
+def _checked(folder: Path, dataset: Dataset) -> Dataset:
+    """`dataset` as the run in `folder` was trained on it; raises RunError if it has other images."""
+    conditional = read_config(folder).settings.num_classes > 0
+    return fingerprint.check(fingerprint.read(folder), dataset, str(folder), conditional=conditional)
+
+
+def _positions(run: TrainedRun, labels: np.ndarray) -> np.ndarray:
+    """The positions of labels among the classes of the run; ConfigurationError where a model would read another."""
+    record: Any = run.data if run.dataset is None else {"classes": run.dataset.classes}
+    classes = record and record["classes"]
+    if classes is None:
+        return labels.astype(np.int32)
+    found = positions(labels, classes)
+    if run.settings.num_classes and (found < 0).any():
+        raise ConfigurationError(
+            f"the run has no class {labels[found < 0].tolist()[0]!r}; its classes are {list(classes)[:20]}"
+        )
+    return found
 
 
 def _load(about: Mapping[str, Any], data_dir: Any, manual_dir: Any) -> Dataset:

@@ -7,6 +7,7 @@ Error messages write names as `num_samples` or `objective=iwae`.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ def resolve(values: Mapping[str, Any], dataset: Dataset, given: Collection[str] 
     values = complete(values)
     check(values, given)
     values |= _following(values)
+    if "batch_size" not in given:
+        values["batch_size"] = min(values["batch_size"], len(dataset.train.images))
     own = _derived(values, dataset)
     steps_per_epoch = max(1, len(dataset.train.images) // values["batch_size"])
     effective = read(PROGRAM, values)
@@ -104,10 +107,14 @@ def check_effects(values: Mapping[str, Any], given: Collection[str], options: Ma
             )
 
 
-def absolute(dataset: str) -> str:
+def absolute(dataset: str, data_dir: str | os.PathLike | None = None) -> str:
     """A path made absolute, so that a run finds its data from any folder; the name of a data set as it is."""
     path = Path(dataset).expanduser()
-    return str(path.resolve()) if path.exists() and (path.is_file() or len(path.parts) > 1) else dataset
+    if not dataset or not path.exists():
+        return dataset
+    from vae.datasets.loading import is_name
+
+    return dataset if is_name(dataset, data_dir) else str(path.resolve())
 
 
 def ends_with_training(values: Mapping[str, Any]) -> str | None:
@@ -156,9 +163,9 @@ def _num_classes(dataset: Dataset) -> int:
         raise ConfigurationError(f"`conditional` needs a label for every image; {dataset.name} has none for some")
     unknown = sorted(set().union(*labels) - labels[0]) + [label for label in labels[0] if label < 0]
     if unknown:
+        name = unknown[0] if dataset.classes is None else dataset.classes[unknown[0]]
         raise ConfigurationError(
-            f"`conditional` cannot use the label {unknown[0]} of {dataset.name}: labels count from 0, and each must be "
-            "that of a training image"
+            f"`conditional` cannot use the class {name} of {dataset.name}: no training image has it"
         )
     return max(labels[0]) + 1
 

@@ -48,7 +48,8 @@ FIELDS: dict[str, Field] = {
 STATIC = {name: field for name, field in FIELDS.items() if field.static}
 ARRAYS = {name: field for name, field in FIELDS.items() if not field.static}
 
-FORMAT = max(field.since for field in FIELDS.values())  # of config.json; a file that gives none is of format 1
+# Of config.json; a file that gives none is of format 1. With 4 came `data`, which images the run was trained on.
+FORMAT = max(4, *(field.since for field in FIELDS.values()))
 # By format: the fields that came with it, and what a file of an older format means by not having them.
 ADDED: dict[int, dict[str, Any]] = {
     number: {name: field.before for name, field in FIELDS.items() if field.since == number}

@@ -16,13 +16,32 @@ if TYPE_CHECKING:
 UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
 
 
-def show(configs: Iterable[Config]) -> None:
-    """Print the remarks on the objectives of `configs`, each once."""
+def show(configs: Iterable[Config], binarization: str | None) -> None:
+    """Print the remarks on the objectives of `configs`, each once, and that images are binarised unasked.
+
+    `binarization` is what was asked for.
+    """
     from vae import objectives
 
+    configs = list(configs)
     found = [line for config in configs for line in objectives.remarks(config.settings, config.hyperparameters)]
     for line in dict.fromkeys(found):
         print(f"note: {with_dashes(line)}")
+    show_binarized(configs, binarization)
+
+
+def show_binarized(configs: Sequence[Config], asked: str | None) -> None:
+    """Print a warning for each data set of one's own whose grey values become black and white by default."""
+    from vae.datasets import NAMES
+
+    if asked is None:
+        binarized = (one.dataset for one in configs if one.settings.binarization == "dynamic")
+        for dataset in dict.fromkeys(name for name in binarized if name not in NAMES):
+            print(
+                f"warning: the model sees {dataset} in black and white: a grey value is the chance of a white pixel, "
+                "as --likelihood=bernoulli needs; for photographs use --likelihood=normal or discretized_logistic, or "
+                "pass --binarization=dynamic if this is meant"
+            )
 
 
 def show_bits(bits: float | None, settings: Settings) -> None:

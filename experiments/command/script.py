@@ -198,6 +198,7 @@ def exit_code(error: Exception) -> int | None:
     from vae.hosts import HostsError
     from vae.judging.groups import ComparisonError
     from vae.models.checks import LikelihoodError
+    from vae.models.memory import TooLarge
     from vae.models.model import ModelError
     from vae.objectives import ObjectiveError
     from vae.runs.checkpoint import CheckpointError
@@ -205,7 +206,7 @@ def exit_code(error: Exception) -> int | None:
     from vae.training.record import TrainingFailed
 
     of_a_run = DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError
-    if isinstance(error, of_a_run | ComparisonError | HostsError):
+    if isinstance(error, of_a_run | ComparisonError | HostsError | TooLarge):
         return BAD_USE
     if isinstance(error, TrainingFailed):
         return FAILED

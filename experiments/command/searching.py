@@ -49,10 +49,12 @@ class Wanted(NamedTuple):
 
     def trial_run(self, params: dict[str, Any]) -> TrialRun:
         """The run of a trial's parameters."""
+        from vae.runs import fingerprint
         from vae.sweeps.search import TrialRun
 
         one = configured(space.point_of(self.axes, params), self.base, self.load)
-        about = {"flags": one.flags, "argv": argv(), "devices": list(map(str, self.devices))}
+        data = fingerprint.of(self.load(one.config))
+        about = {"data": data, "flags": one.flags, "argv": argv(), "devices": list(map(str, self.devices))}
         return TrialRun(one.values, one.config, about)
 
     def spec(self) -> Spec:
@@ -207,7 +209,7 @@ def check_corners(found: SearchSpace, base: RunFlags, load, available, *, begun:
     sweep.check(grouped, available, begun=begun)
     if not all(len(group.dataset.validation.images) for group in grouped):
         raise UsageError("a search chooses by validation images, and there are none; hold some out with --validation")
-    notes.show(runs.values())
+    notes.show(runs.values(), base.values["binarization"])
     return runs
 
 

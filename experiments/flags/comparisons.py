@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.flags import variants
+from experiments.flags import options, variants
 from experiments.flags.configuration import RunFlags
 from experiments.flags.options import DataFolders
 from experiments.flags.parsing import UsageError
-from experiments.flags.points import loader
+from experiments.flags.points import Data, data_of, loader
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset, Split
@@ -55,6 +55,7 @@ def make_plan(
     stored: dict[str, Any],
     available,
     folders: DataFolders,
+    workdir: Path | None,
 ) -> tuple[ComparisonPlan, Dataset]:
     """What is to be trained, and its data; raises UsageError, RunError or ObjectiveError if it cannot be."""
     from vae.judging import groups
@@ -63,7 +64,7 @@ def make_plan(
     from vae.sweeps.sweep_file import PLAN
     from vae.training import start, timing
 
-    dataset = folders.load(*(base.values[name] for name in ("dataset", "validation", "image_size")))
+    dataset = loader(folders, workdir)(Data(*(base.values[name] for name in Data._fields)))
     if len(points) > 1 and not len(dataset.validation.images):
         raise UsageError("--tune chooses on validation images, and there are none; leave --validation=0 out")
     found = variants.candidates(chosen, points, base, dataset)
@@ -117,13 +118,14 @@ def images_of(folders: DataFolders, split: str, num_examples: int | None = None)
     """Loads the images that a run is evaluated on, those of runs on the same data once."""
     from vae.runs.config import read_config
 
-    loaded: dict[Any, Any] = {}
+    load_data, loaded = loader(folders), {}
 
     def load(folder):
         config = read_config(folder)
-        key = config.dataset, config.validation, config.image_size, config.settings.binarization
+        dataset = options.checked(folder, load_data(config))
+        key = *data_of(config), dataset.classes, config.settings.binarization
         if key not in loaded:
-            loaded[key] = folders.evaluated(folder, split, num_examples)
+            loaded[key] = options.evaluated_split(folder, dataset, split, num_examples)
         return loaded[key]
 
     return load

@@ -122,7 +122,7 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with absolute paths, so that a run can be resumed from any folder."""
     paths = {name: values[name] for name in ("data_dir", "manual_dir", "init_from") if values.get(name)}
     made = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
-    return {**values, **made, "dataset": configuration.absolute(values["dataset"])}
+    return {**values, **made, "dataset": configuration.absolute(values["dataset"], made.get("data_dir"))}
 
 
 def stored_flags(workdir: Path | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Imports neither jax nor vae's heavy modules: `--helpshort` answers at once.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,24 +35,56 @@ class DataFolders(NamedTuple):
     manual_dir: str | None
 
     def load(self, name: str, validation: int | None, image_size: int | None) -> Dataset:
-        """The data set `name`."""
+        """The data set `name`; prints what of a user's own was used."""
         from vae import datasets
 
-        return datasets.load(name, **self._asdict(), validation=validation, image_size=image_size)
+        dataset = datasets.load(name, **self._asdict(), validation=validation, image_size=image_size)
+        if dataset.account:
+            print(f"images: {dataset.account}")
+        return dataset
 
-    def evaluated(self, workdir: Path, split: str, num_examples: int | None = None) -> tuple[Split, Any]:
-        """The images of a run's split as they are evaluated, and their positions [N].
-
-        Of `num_examples` images, a fixed random subset; all of them by default. Raises UsageError if there are none.
-        """
-        from vae.datasets import images
+    def of_run(self, workdir: Path, place: str | None = None) -> Dataset:
+        """The data set of the run in `workdir`, at `place` if it was moved; raises RunError if it has other images."""
         from vae.runs.config import read_config
 
         config = read_config(workdir)
-        dataset = self.load(config.dataset, config.validation, config.image_size)
-        if not len(getattr(dataset, split).images):
-            raise UsageError(f"--split={split} of this run is empty; use another split")
-        return images.subset(images.stored(dataset, split, config.settings.binarization, training=False), num_examples)
+        return checked(workdir, self.load(place or config.dataset, config.validation, config.image_size))
+
+
+def checked(workdir: Path, dataset: Dataset) -> Dataset:
+    """`dataset` as the run in `workdir` was trained on it; raises RunError if it has other images.
+
+    Prints that nothing can be said of it if the run is from before its data were kept.
+    """
+    from vae.runs import fingerprint
+    from vae.runs.config import read_config
+
+    record, conditional = fingerprint.read(workdir), read_config(workdir).settings.num_classes > 0
+    if record is None:
+        note_unknown(dataset.name)
+    return fingerprint.check(record, dataset, str(workdir), conditional=conditional)
+
+
+@functools.cache  # once for all runs on the same images
+def note_unknown(dataset: str) -> None:
+    print(
+        f"note: this run is from before runs knew their data: whether {dataset} has the images that it was trained on "
+        "cannot be checked"
+    )
+
+
+def evaluated_split(workdir: Path, dataset: Dataset, split: str, num_examples: int | None = None) -> tuple[Split, Any]:
+    """The images of a run's split as they are evaluated, and their positions [N].
+
+    Of `num_examples` images, a fixed random subset; all of them by default. Raises UsageError if there are none.
+    """
+    from vae.datasets import images
+    from vae.runs.config import read_config
+
+    if not len(getattr(dataset, split).images):
+        raise UsageError(f"--split={split} of this run is empty; use another split")
+    binarization = read_config(workdir).settings.binarization
+    return images.subset(images.stored(dataset, split, binarization, training=False), num_examples)
 
 
 class Flags(NamedTuple):
@@ -119,6 +152,7 @@ def define_trained_run() -> None:
     flags.DEFINE_string("workdir", None, "the run folder (required)")
     flags.DEFINE_string("checkpoint", "last", "last, best (highest validation bound) or a step")
     choice("split", "test", ("train", "validation", "test"), "the images to use")
+    flags.DEFINE_string("dataset", None, "where the run's images are now, if they were moved")
     flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
     flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
 

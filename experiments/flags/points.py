@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from experiments.flags import options
 from experiments.flags.axes import as_used
 from experiments.flags.configuration import RunFlags
 from experiments.flags.options import DataFolders
@@ -34,14 +36,29 @@ class Data(NamedTuple):
     image_size: int | None
 
 
-def loader(folders: DataFolders) -> Callable[[Config], Dataset]:
-    """Loads the data of a Config, each data set once."""
-    loaded: dict[Any, Dataset] = {}
+def data_of(config: Config | Data) -> Data:
+    """Which images a Config is about."""
+    return Data(*(getattr(config, name) for name in Data._fields))
+
+
+def loader(folders: DataFolders, workdir: Path | None = None) -> Callable[[Config | Data], Dataset]:
+    """Loads the data of a Config, each data set once.
+
+    The runs below `workdir`, if there are any, must have been trained on the same images: RunError if not.
+    """
+    from vae.sweeps.folders import configs
+    from vae.sweeps.planning import RUNS
+
+    runs = {} if workdir is None else configs(workdir)
+    loaded: dict[Data, Dataset] = {}
 
     def load(config):
-        wanted = config.dataset, config.validation, config.image_size
+        wanted = data_of(config)
         if wanted not in loaded:
-            loaded[wanted] = folders.load(*wanted)
+            dataset = folders.load(*wanted)
+            for name in (name for name, one in runs.items() if data_of(one) == wanted):
+                dataset = options.checked(Path(workdir or "", RUNS, name), dataset)
+            loaded[wanted] = dataset
         return loaded[wanted]
 
     return load

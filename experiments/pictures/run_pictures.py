@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,17 +23,31 @@ from vae.runs.metrics import read_metrics
 from vae.settings import Settings
 
 NUM_TRAVERSED = 8  # latent dimensions, the most active ones
+LONGEST_NAME = 20  # letters of a class in a picture
 
 
 def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
     """Draw the learning curves and the pictures of the model on the test set: as files, and in TensorBoard."""
     loaded = load_run(workdir)
     data = images.stored(dataset, "test", loaded.settings.binarization, training=False)
-    made = {"learning_curves": learning_curves(workdir)}
-    made |= of_model(jax.random.key(0), loaded, data, "test", indices=list(range(min(10, len(data.images)))))
+    indices = list(range(min(10, len(data.images))))
+    made = drawn({"learning_curves": lambda: learning_curves(workdir)})
+    made |= of_model(jax.random.key(0), loaded, data, "test", dataset.classes, indices=indices)
     paths = save(workdir, made)
-    tensorboard.write_pictures(workdir, loaded.step, {name: figures.png(made[name]) for name in made})
+    tensorboard.write_pictures(workdir, loaded.step, {path.stem: path.read_bytes() for path in paths})
     return paths
+
+
+def drawn(pictures: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Each picture that can be drawn; for any other a line is printed that says why: the run itself is done."""
+    made = {}
+    for name, draw in pictures.items():
+        try:
+            made[name] = draw()
+        except (ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError, OSError) as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            print(f"warning: the picture {name} is not drawn: {reason}")
+    return made
 
 
 def learning_curves(workdir: Path):
@@ -48,72 +66,105 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
     """The log-likelihood against k, the KL of each latent dimension, and the bracket of simulated data."""
     ks, estimates = zip(*summary["log_likelihood_by_num_samples"].items(), strict=True)
     values, errors = zip(*estimates, strict=True)
-    made = {}
+    pictures: dict[str, Callable[[], Any]] = {}
     if len(ks) > 1 and None not in errors:
         title = f"Is k = {ks[-1]} enough? (step {summary['checkpoint']})"
-        made["log_likelihood"] = figures.log_likelihood_by_num_samples([int(k) for k in ks], values, errors, title)
+        pictures["log_likelihood"] = lambda: figures.log_likelihood_by_num_samples(
+            [int(k) for k in ks], values, errors, title
+        )
     if summary["kl_per_dimension"]:
-        title = f"KL of each latent dimension, step {summary['checkpoint']}"
-        made["kl_per_dimension"] = figures.kl_per_dimension(summary["kl_per_dimension"], title)
+        pictures["kl_per_dimension"] = lambda: figures.kl_per_dimension(
+            summary["kl_per_dimension"], f"KL of each latent dimension, step {summary['checkpoint']}"
+        )
     if bdmc := summary.get("bdmc"):
-        bounds = bdmc["by_num_temperatures"].values()
-        made["bdmc"] = figures.log_likelihood_bracket(
-            [int(count) for count in bdmc["by_num_temperatures"]],
-            [bound["lower"] for bound in bounds],
-            [bound["upper"] for bound in bounds],
+        bounds = bdmc["by_num_temperatures"]
+        pictures["bdmc"] = lambda: figures.log_likelihood_bracket(
+            list(map(int, bounds)),
+            [bound["lower"] for bound in bounds.values()],
+            [bound["upper"] for bound in bounds.values()],
             f"Annealing from both sides, {bdmc['num_examples']} simulated images",
         )
-    return save(workdir, made)
+    return save(workdir, drawn(pictures))
 
 
-def of_model(key, loaded: TrainedRun, data: Split, split: str, *, indices: list[int], num_images: int = 100) -> dict:
+def of_model(
+    key,
+    loaded: TrainedRun,
+    data: Split,
+    split: str,
+    classes: Sequence[int | str] | None,
+    *,
+    indices: list[int],
+    num_images: int = 100,
+) -> dict[str, Any]:
     """Samples, reconstructions, traversals, the manifold and the scattered latent space: {name: Figure}.
 
-    Of a conditional model, the samples are sorted by class, traversals keep the image's label, and the manifold is that
-    of the first image's class. The manifold steps through the quantiles of a prior that is standard normal.
+    Those that cannot be drawn are left out, with a line that says why. Of a conditional model, the samples are sorted
+    by class, traversals keep the image's label, and the manifold is that of the first image's class. The manifold steps
+    through the quantiles of a prior that is standard normal. `classes` are the names of the labels.
     """
     model, params, settings = loaded.model, loaded.params, loaded.settings
     key_samples, key_reconstructions = jax.random.split(key)
+    names = None if classes is None else [shortened(str(name)) for name in classes]
     chosen = data.images[np.array(indices)]
     shown = None if data.labels is None else data.labels[np.array(indices)]
-    every, labels = _given(settings, data.labels), _given(settings, shown)
-    first = None if labels is None else labels[0]
-    classes = sorted_classes(settings.num_classes, num_images)
-    means, drawn = generation.reconstructions(key_reconstructions, params, chosen, model, labels)
-    z = generation.encode(params, data.images, model, every).mean
-    active = generation.most_active(z, NUM_TRAVERSED)
-    made = {
-        "samples": figures.samples(
-            generation.samples(key_samples, params, model, num_images, classes),
-            f"{num_images} samples from the prior, mean of p(x|z)" + ("" if classes is None else ", class after class"),
-        ),
-        "reconstructions": figures.reconstructions(
-            unit(chosen), means, drawn, indices, f"Reconstructions of {split} images", shown
-        ),
-    }
-    values = np.linspace(-3, 3, 13)
-    points = generation.traversals(z[indices[0]], active, values)
-    made["traversals"] = figures.traversals(
-        generation.decode(params, points, model, first),
-        active,
-        values,
-        f"Latent traversals from image #{indices[0]}",
-    )
+    first = None if shown is None or not settings.num_classes else shown[:1]
+
+    def named(labels):
+        return labels if labels is None or names is None else [names[label] for label in labels]
+
+    def samples():
+        of_each = sorted_classes(settings.num_classes, num_images)
+        made = generation.samples(key_samples, params, model, num_images, of_each)
+        sorted_by = "" if of_each is None else ", class after class" + _listed(named(range(settings.num_classes)))
+        return figures.samples(made, f"{num_images} samples from the prior, mean of p(x|z){sorted_by}")
+
+    def reconstructions():
+        means, draws = generation.reconstructions(key_reconstructions, params, chosen, model, _given(settings, shown))
+        title = f"Reconstructions of {split} images"
+        return figures.reconstructions(unit(chosen), means, draws, indices, title, named(shown))
+
+    @functools.cache
+    def codes():
+        z = generation.encode(params, data.images, model, _given(settings, data.labels)).mean
+        return z, generation.most_active(z, NUM_TRAVERSED)
+
+    def traversals():
+        (z, active), values = codes(), np.linspace(-3, 3, 13)
+        points = generation.traversals(z[indices[0]], active, values)
+        made = generation.decode(params, points, model, first)
+        return figures.traversals(made, active, values, f"Latent traversals from image #{indices[0]}")
+
+    def pair():
+        active = codes()[1]
+        return int(min(active[:2])), int(max(active[:2]))
+
+    def manifold():
+        z_values, grid = generation.quantile_grid(settings.latent_dim, pair(), 20)
+        of_class = "" if first is None else f", class {named(first)[0]}"
+        title = f"Decoded manifold, at equal steps of the prior's quantiles{of_class}"
+        return figures.manifold(generation.decode(params, grid, model, first), z_values, title, pair())
+
+    def latent_space():
+        title = f"{len(data.images)} images in latent space, mean of q(z|x)"
+        return figures.latent_scatter(codes()[0], data.labels, title, pair(), names)
+
+    pictures = {"samples": samples, "reconstructions": reconstructions, "traversals": traversals}
     if settings.latent_dim > 1:
-        pair = int(min(active[:2])), int(max(active[:2]))
         if settings.prior == "standard" and not settings.upper_latent_dim:
-            z_values, grid = generation.quantile_grid(settings.latent_dim, pair, 20)
-            made["manifold"] = figures.manifold(
-                generation.decode(params, grid, model, first),
-                z_values,
-                "Decoded manifold, at equal steps of the prior's quantiles"
-                + ("" if first is None else f", class {first}"),
-                pair,
-            )
-        made["latent_space"] = figures.latent_scatter(
-            z, data.labels, f"{len(data.images)} images in latent space, mean of q(z|x)", pair
-        )
-    return made
+            pictures["manifold"] = manifold
+        pictures["latent_space"] = latent_space
+    return drawn(pictures)
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _listed(names: Sequence[Any]) -> str:
+    """Class names at the end of a title, if there are few; numbers from 0 need not be said."""
+    counted = [str(name) for name in names] == [str(number) for number in range(len(names))]
+    return "" if counted or len(names) > 10 else f": {', '.join(map(str, names))}"
 
 
 def _given(settings: Settings, labels: np.ndarray | None) -> np.ndarray | None:
@@ -145,20 +196,20 @@ def morph(
 
     name = f"morph_{start}_{end}"
     title = f"From image #{start} to #{end}, {path} path"
-    figure = figures.morph(steps(num_steps), start, end, title, unit(ends))
     gif = workdir / FIGURES / f"{name}.gif"
-    saved = save(workdir, {name: figure})
-    figures.morph_gif(steps(4 * num_steps), gif)
-    return [*saved, gif]
+    saved = save(workdir, drawn({name: lambda: figures.morph(steps(num_steps), start, end, title, unit(ends))}))
+    moving = drawn({gif.name: lambda: figures.morph_gif(steps(4 * num_steps), gif)})
+    return [*saved, *(gif for _ in moving)]
 
 
-def embeddings(workdir: Path, loaded: TrainedRun, data: Split, split: str) -> Path:
+def embeddings(workdir: Path, loaded: TrainedRun, data: Split, split: str, classes: Sequence[int | str] | None) -> Path:
     """q(z|x) of every image of the split: mean [N, D], log_scale [N, D] if its dimensions are independent normals,
-    and labels if there are any."""
+    and labels [N] if there are any: positions in `classes`, which are numbers or names."""
     codes = generation.encode(loaded.params, data.images, loaded.model, _given(loaded.settings, data.labels))
     path = workdir / f"embeddings_{split}.npz"
     arrays = {name: values for name, values in codes._asdict().items() if values is not None}
     arrays |= {} if data.labels is None else {"labels": data.labels}
+    arrays |= {} if classes is None else {"classes": np.array(classes)}
     write_arrays(path, arrays)
     return path
 
@@ -168,9 +219,8 @@ def unit(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
 
 
-def save(workdir: Path, made: dict) -> list[Path]:
-    """Write each Figure as <workdir>/figures/<name>.png."""
+def save(workdir: Path, made: Mapping[str, Any]) -> list[Path]:
+    """Write each Figure as <workdir>/figures/<name>.png; the paths of those that could be written."""
     folder = workdir / FIGURES
-    for name, figure in made.items():
-        figures.save(figure, folder / f"{name}.png")
-    return [folder / f"{name}.png" for name in made]
+    paths = {name: folder / f"{name}.png" for name in made}
+    return [paths[name] for name in drawn({n: partial(figures.save, figure, paths[n]) for n, figure in made.items()})]

@@ -131,7 +131,12 @@ def test_the_error_names_files_sources_reasons_and_flag(tmp_path):
     with pytest.raises(DataError) as caught:
         fetch(data, tmp_path / "downloads", tmp_path / "manual")
     message = str(caught.value)
-    for part in (*(file.name for file in data.files), f"not in {tmp_path / 'manual'} or", CLOSED, "--manual_dir"):
+    for part in (
+        *(file.name for file in data.files),
+        f"not in {tmp_path / 'manual'} or",
+        CLOSED,
+        "`manual_dir=FOLDER`",
+    ):
         assert part in message
     assert f"{tmp_path / 'system'} is not installed" in message
     assert "refused" in message

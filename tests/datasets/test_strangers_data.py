@@ -254,7 +254,7 @@ def test_pictures_in_a_prepared_data_set_are_checked_before_any_is_decoded(tmp_p
     message = r"train: 12 pictures, one of them of 13000×13000, take 4.225 GB, but there are 1 GB of free memory; pass"
     with pytest.raises(DataError, match=message):
         load(folder, progress=False)
-    with pytest.raises(DataError, match=r"take 1.521 GB, .*; use a smaller --image_size"):
+    with pytest.raises(DataError, match=r"take 1.521 GB, .*; use a smaller `image_size`"):
         load(folder, image_size=8, progress=False)
 
 
@@ -262,7 +262,7 @@ def test_pictures_that_claim_more_than_the_memory_are_refused_before_any_is_deco
     for i in range(120):
         (tmp_path / f"{i:03}.png").write_bytes(claimed_png(13_000, 30_000))
     monkeypatch.setattr(untrusted, "available_memory", lambda: 10**10)
-    message = r"120 pictures of 13000×13000 in .*, take 21.12 GB, but there are 10 GB of free memory; pass --image_size"
+    message = r"120 pictures of 13000×13000 in .*, take 21.12 GB, but there are 10 GB of free memory; pass `image_"
     with pytest.raises(DataError, match=message):
         load(tmp_path, progress=False)
     monkeypatch.setattr(untrusted, "available_memory", lambda: 10**9)  # of one picture, copied and averaged: 2.2
@@ -276,7 +276,7 @@ def test_pictures_that_claim_more_than_the_memory_are_refused_before_any_is_deco
 
 def test_every_suffix_is_read_in_its_own_format(tmp_path):
     colour = pictures(12, 8)[..., None].repeat(3, -1)
-    from vae.datasets.pictures import SUFFIXES
+    from vae.datasets.files import SUFFIXES
 
     for i, suffix in enumerate(SUFFIXES):
         image = Image.fromarray(colour[i] if suffix != ".pgm" else colour[i, ..., 0])

@@ -136,4 +136,5 @@ def test_no_other_code_writes_files():
         ("vae/runs/checkpoint.py", "rename"),  # before deletion
         ("vae/runs/folder.py", "fdopen"),  # the lock
         ("vae/sweeps/storage.py", "open"),  # the lock
+        ("experiments/command/script.py", "fdopen"),  # standard output and error
     }

@@ -109,6 +109,19 @@ def test_a_run_of_an_old_format_evaluates_to_the_same_numbers(of_format, number,
             np.testing.assert_allclose(found[key], value, TOLERANCE, err_msg=key)
 
 
+def test_a_run_from_before_fingerprints_says_so_in_one_line_and_keeps_its_labels(written_before, tmp_path, scripts):
+    shutil.copytree(written_before / "runs" / "factor", tmp_path / "factor")
+    note = "note: this run is from before runs knew their data: whether digits has the images"
+    code, out, err = scripts.call(tmp_path, "evaluate", "--workdir=factor", "--num_samples=2", "--num_examples=5")
+    assert (code, err, out.count(note)) == (0, "", 1)
+    code, out, err = scripts.call(tmp_path, "train", "--workdir=factor", "--epochs=2")
+    assert (code, err, out.count(note)) == (0, "", 1)
+    code, out, err = scripts.call(tmp_path, "evaluate", "--workdir=factor", "--num_samples=2", "--num_examples=5")
+    assert (code, err, out.count(note)) == (0, "", 0)
+    kept = read_json(tmp_path / "factor" / CONFIG)["data"]
+    assert (kept["classes"], kept["images"]["train"]["count"]) == (None, 1237)
+
+
 def test_a_config_without_a_format_means_what_it_meant_before_each_newer_field(written_before):
     config = read_config(written_before / "runs" / "factor")
     for name, value in ADDED[2].items():

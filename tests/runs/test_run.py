@@ -26,7 +26,7 @@ from vae import objectives
 from vae.api import load_run
 from vae.datasets import images
 from vae.rules import Choice
-from vae.runs import checkpoint
+from vae.runs import checkpoint, fingerprint
 from vae.runs.checkpoint import choose
 from vae.runs.config import PACKAGES, Config, changed_settings, read_config, write_config
 from vae.runs.files import RunError, RunWarning, read_json, write_json
@@ -327,7 +327,8 @@ def test_a_resume_keeps_who_began_the_run_and_comes_to_its_history(tmp_path, mon
 
 @pytest.mark.parametrize("history", [None, 3, [3], [{}], [{"versions": 3}], [{"versions": {"jax": 3}}]])
 def test_a_resume_under_another_jax_says_that_bits_may_differ(tmp_path, history):
-    write_config(tmp_path, config(), argv=["first"])
+    about = {"data": fingerprint.of(digits())}
+    write_config(tmp_path, config(), argv=["first"], **about)
     resuming.check(tmp_path, config(), digits())
     values = read_json(tmp_path / CONFIG)
     values["versions"] |= {"jaxlib": "0.0.1"}
@@ -340,5 +341,5 @@ def test_a_resume_under_another_jax_says_that_bits_may_differ(tmp_path, history)
             resuming.check(tmp_path, config(), digits())
     else:
         resuming.check(tmp_path, config(), digits())
-    write_config(tmp_path, config(), argv=["second"])
+    write_config(tmp_path, config(), argv=["second"], **about)
     resuming.check(tmp_path, config(), digits())

@@ -123,7 +123,7 @@ def test_a_trained_run_is_measured_at_its_checkpoint_and_the_same_seed_gives_the
         (["--batch_size=5000"], ["--batch_size=5000, but --split=train has 1294 images"]),
         (["--channels=8"], ["--channels has no effect with --network=mlp"]),
         (["--checkpoint=best"], ["--checkpoint has no effect on new parameters"]),
-        (["--workdir=trained"], ["--dataset has no effect: trained holds a run, which has fixed it"]),
+        (["--workdir=trained"], ["--hidden_sizes has no effect: trained holds a run, which has fixed it"]),
         (["--estimators=dreg", "--objectives=elbo"], ["nothing is left to measure"]),
     ],
 )

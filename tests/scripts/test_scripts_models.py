@@ -104,10 +104,8 @@ def test_a_conditional_model_needs_labels_that_training_has_seen(scripts, tmp_pa
     labels = np.arange(60) % 3
     np.savez(tmp_path / "bare.npz", images=images)
     np.savez(tmp_path / "new.npz", images=images, labels=labels, images_test=images, labels_test=labels + 1)
-    np.savez(tmp_path / "negative.npz", images=images, labels=labels - 1)
     flags = (*SMALL, "--conditional", "--batch_size=10")
     message = scripts.refusal(tmp_path, "train", *flags, "--dataset=bare.npz")
     assert "--conditional needs a label for every image" in message
-    for name, label in (("new", 3), ("negative", -1)):
-        message = scripts.refusal(tmp_path, "train", *flags, f"--dataset={name}.npz")
-        assert f"--conditional cannot use the label {label} of" in message
+    message = scripts.refusal(tmp_path, "train", *flags, "--dataset=new.npz")
+    assert "--conditional cannot use the class 3 of" in message

@@ -199,7 +199,7 @@ def test_init_from_a_folder_without_a_run_is_refused_before_anything_is_written(
     [
         ({"batch_size": 1295}, 1, "1295 cannot be filled from 1294 training images; use --batch_size=1294 or less"),
         ({"batch_size": 50}, 4, "50 cannot be shared by 4 devices; use a --batch_size that is a multiple of 4"),
-        ({"latent_dim": 10**12}, 1, "GB of memory; use smaller --hidden_sizes, --channels or --latent_dim"),
+        ({"latent_dim": 10**12}, 1, "GB of memory; use smaller `hidden_sizes`, `channels` or `latent_dim`"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, changes, num_devices, message):

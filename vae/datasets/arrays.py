@@ -1,45 +1,66 @@
 """A user's arrays: .npz files, and the checks that every array passes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vae.datasets import npz
-from vae.datasets.dataset import DataError, Split
+from vae.datasets.dataset import DataError, Loaded, Split
+from vae.datasets.labels import as_labels
 
-# The first key of each row that the file holds is used; x_train, y_train, x_test, y_test are the names Keras uses.
+# The first key of each row that the file holds is used, with a small or a capital first letter. x_train and y_train are
+# the names Keras uses, train_images and train_labels those of MedMNIST.
 KEYS = {
-    "images": ("images", "x", "x_train"),
-    "labels": ("labels", "y", "y_train"),
-    "test images": ("images_test", "x_test"),
-    "test labels": ("labels_test", "y_test"),
+    "train": (
+        ("images", "x", "x_train", "train_images", "images_train"),
+        ("labels", "y", "y_train", "train_labels", "labels_train"),
+    ),
+    "validation": (
+        ("images_val", "x_val", "val_images", "images_validation", "x_valid", "x_validation"),
+        ("labels_val", "y_val", "val_labels", "labels_validation", "y_valid", "y_validation"),
+    ),
+    "test": (("images_test", "x_test", "test_images"), ("labels_test", "y_test", "test_labels")),
 }
 
 
-def load_npz(path: Path) -> dict[str, Split]:
-    """Load an .npz file with the keys of `KEYS`: split train, and test if the file has one."""
-    arrays = npz.read(path, {key for keys in KEYS.values() for key in keys})
-    found = {role: key for role, keys in KEYS.items() if (key := next((key for key in keys if key in arrays), None))}
-    if "images" not in found:
-        raise DataError(f"{path} has no key 'images' or 'x'; its keys are: {', '.join(sorted(arrays)) or 'none'}")
-    if "test labels" in found and "test images" not in found:
-        raise DataError(f"{path} has the key {found['test labels']!r} but no 'images_test' or 'x_test'")
-    roles = {"train": ("images", "labels"), "test": ("test images", "test labels")}
-    roles = {split: keys for split, keys in roles.items() if keys[0] in found}
-    images = as_images({f"{path}: {found[key]}": arrays[found[key]] for key, _ in roles.values()})
-    splits = {}
-    for (split, (_, role)), checked in zip(roles.items(), images, strict=True):
-        key = found.get(role)
-        splits[split] = Split(checked, as_labels(arrays[key], len(checked), f"{path}: {key}") if key else None)
-    return splits
+def load_npz(path: Path) -> Loaded:
+    """Load an .npz file with the keys of `KEYS`: split train, and validation and test if the file has them."""
+    known = {split: [_spellings(names) for names in roles] for split, roles in KEYS.items()}
+    arrays = npz.read(path, {name for roles in known.values() for names in roles for name in names})
+    used = {
+        split: [next((key for key in names if key in arrays), None) for names in roles]
+        for split, roles in known.items()
+    }
+    listed = ", ".join(sorted(arrays)[:20]) or "none"
+    if used["train"][0] is None:
+        raise DataError(f"{path} has no key 'images' or 'x'; its keys are: {listed}")
+    for split, (images, labels) in used.items():
+        if labels is not None and images is None:
+            raise DataError(f"{path} has the key {labels!r} but no {' or '.join(map(repr, KEYS[split][0][:2]))}")
+    names = {split: (images, labels) for split, (images, labels) in used.items() if images is not None}
+    checked = as_images({f"{path}: {images}": arrays[images] for images, _ in names.values()})
+    splits = {
+        split: Split(values, as_labels(arrays[key], len(values), f"{path}: {key}") if key else None)
+        for (split, (_, key)), values in zip(names.items(), checked, strict=True)
+    }
+    taken = [key for pair in names.values() for key in pair if key]
+    passed = ", ".join(sorted(set(arrays) - set(taken))) or "nothing"
+    first = arrays[names["train"][0]]
+    table = f", each of {first.shape[1]} values as an image of 1×{first.shape[1]}" if first.ndim == 2 else ""
+    count = sum(len(split.images) for split in splits.values())
+    return Loaded(splits, f"{count} images used, of the keys {', '.join(taken)}{table}; passed over: {passed}")
+
+
+def _spellings(names: Sequence[str]) -> list[str]:
+    return [spelling for name in names for spelling in (name, name.capitalize())]
 
 
 def as_images(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Checks images that belong together; each becomes [N, H, W, C], uint8, or float32 if off the 1/255 grid.
 
-    The keys name each array in an error. Integers are 0..255, except that bool, and integers that are all
-    0 or 1, become 0 and 255. Floats lie in [0, 1]; multiples of 1/255 become uint8.
+    The keys name each array in an error. A table [N, D] is of images 1×D. Integers are 0..255, except that bool, and
+    integers that are all 0 or 1, become 0 and 255. Floats lie in [0, 1]; multiples of 1/255 become uint8.
     """
     batches = [_with_channels(array, where) for where, array in arrays.items()]
     shapes = {where: batch.shape[1:] for where, batch in zip(arrays, batches, strict=True)}
@@ -58,22 +79,13 @@ def as_images(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     return [batch.astype(np.float32) for batch in batches]
 
 
-def as_labels(labels: np.ndarray, num_images: int, where: str) -> np.ndarray:
-    """Checks labels: [N] integers, one for each image -> int32."""
-    if labels.ndim != 1 or labels.dtype.kind not in "biu":
-        raise DataError(f"{where} has shape {labels.shape} and type {labels.dtype}; labels are [N] integers")
-    if len(labels) != num_images:
-        raise DataError(f"{where} has {len(labels)} labels for {num_images} images; give one for each image")
-    if len(labels) and (labels.min() < -(2**31) or labels.max() >= 2**31):
-        raise DataError(f"{where} has labels from {labels.min()} to {labels.max()}; they must fit 32 bits")
-    return labels.astype(np.int32)
-
-
 def _with_channels(images: np.ndarray, where: str) -> np.ndarray:
     if images.dtype.kind not in "biuf":
         raise DataError(f"{where} is of type {images.dtype}; images are integers in 0..255 or floats in [0, 1]")
-    if images.ndim not in (3, 4):
-        raise DataError(f"{where} has shape {images.shape}; images are [N, H, W] or [N, H, W, C]")
+    if images.ndim not in (2, 3, 4):
+        raise DataError(f"{where} has shape {images.shape}; images are [N, H, W] or [N, H, W, C], or a table [N, D]")
+    if images.ndim == 2:
+        images = images[:, None]
     images = images[..., None] if images.ndim == 3 else images
     if 0 in images.shape:
         raise DataError(f"{where} has shape {images.shape}; there is no pixel in it")

@@ -4,6 +4,8 @@ Pixels are 0 and 255. The test images are sorted by class. URLs, sizes and sha25
 the .mat files hold the same pixels as key `X` (each turned back into the text has its published sha256).
 """
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +61,32 @@ class BinarizedMnistBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
 def read(path: Path) -> np.ndarray:
     """Images [N, 28, 28, 1] of 0 and 255 from .mat, or from .amat text: a line per image, 784 digits 0 or 1."""
     if path.suffix == ".mat":
-        import scipy.io
-
-        pixels = scipy.io.loadmat(path)["X"]
+        pixels = _read_mat(path)
     else:
         text = np.frombuffer(path.read_bytes(), np.uint8)
         if len(text) % (2 * 784) != 0:
             raise DataError(f"{path} is not lines of 784 digits")
         pixels = text.reshape(-1, 2 * 784)[:, ::2] - np.uint8(ord("0"))
-    if pixels.max() > 1:
+    if not len(pixels) or not ((pixels == 0) | (pixels == 1)).all():
         raise DataError(f"{path} holds other values than 0 and 1")
-    return pixels.reshape(-1, 28, 28, 1) * np.uint8(255)
+    return pixels.reshape(-1, 28, 28, 1).astype(np.uint8) * np.uint8(255)
+
+
+def _read_mat(path: Path) -> np.ndarray:
+    """The matrix X of a .mat file, [N, 784] of uint8."""
+    import scipy.io
+    from scipy.io import matlab
+
+    damage = (
+        OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, ArithmeticError, RuntimeError,
+        MemoryError, SyntaxError, struct.error, zlib.error, matlab.MatReadError,
+    )  # fmt: skip
+    try:
+        pixels = scipy.io.loadmat(path, variable_names=["X"])["X"]
+    except damage as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+    if not isinstance(pixels, np.ndarray) or pixels.dtype.kind not in "biuf" or pixels.ndim != 2 or not pixels.size:
+        raise DataError(f"{path} has no matrix X of numbers")
+    if pixels.shape[1] != 784:
+        raise DataError(f"{path} has {pixels.shape[1]} columns, not 784")
+    return pixels

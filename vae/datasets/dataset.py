@@ -6,7 +6,7 @@ import numpy as np
 
 
 class DataError(ValueError):
-    """A user's mistake, in one line: what was given, what is allowed, what to do."""
+    """A user's mistake, in one line: what was given, what is allowed, what to do. Names of options as `image_size`."""
 
 
 class Split(NamedTuple):
@@ -17,10 +17,23 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three splits of one data set; `validation` may be empty. `binary`: every pixel is 0 or 255."""
+    """Three splits of one data set; `validation` may be empty. `binary`: every pixel is 0 or 255.
+
+    Label i is of class `classes[i]`: the number or the name that the data give it. `classes` is None if there are no
+    labels. `account` says in words which images were used, which were passed over, and why; empty for a named data set.
+    """
 
     name: str
     train: Split
     validation: Split
     test: Split
     binary: bool
+    classes: tuple[int | str, ...] | None = None
+    account: str = ""
+
+
+class Loaded(NamedTuple):
+    """The splits of one data set as a file or a folder has them: labels are the numbers or names of their classes."""
+
+    splits: dict[str, Split]
+    account: str = ""

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from vae.datasets import cache, digits, prepared
-from vae.datasets.arrays import as_images, as_labels, load_npz
-from vae.datasets.dataset import DataError, Dataset, Split
+from vae.datasets.arrays import as_images, load_npz
+from vae.datasets.dataset import DataError, Dataset, Loaded, Split
+from vae.datasets.labels import as_labels, compact
 from vae.datasets.pictures import load_folder
 from vae.datasets.resize import resize
 from vae.datasets.splits import assemble, cut, hold_out_test, permute
@@ -16,6 +17,9 @@ from vae.datasets.splits import assemble, cut, hold_out_test, permute
 NAMES: tuple[str, ...] = ("mnist", "fashion_mnist", "binarized_mnist", "omniglot", "digits")
 IN_MEMORY = "images in memory"  # the name of data that have no place on disk
 CACHE_VERSION = 1  # raise it whenever a builder's arrays change
+
+
+_HERE = "{0} is the data set of that name, not the one in this folder, which is ./{0}"
 
 
 def default_data_dir() -> Path:
@@ -51,29 +55,40 @@ def load(
     if manual is not None and not manual.is_dir():
         raise DataError(f"manual_dir {manual} is not a folder")
     try:
-        splits = (
-            _load_named(name, home, manual, progress) if name in NAMES else _load_own(name, home, image_size, progress)
-        )
+        if name in NAMES:
+            splits = _load_named(name, home, manual, progress)
+            account = _HERE.format(name) if Path(name).exists() else ""
+        else:
+            splits, account = _load_own(name, home, image_size, progress)
     except OSError as error:
         raise DataError(f"cannot load {name}: {error}") from error
     except MemoryError as error:
         raise DataError(f"{name} does not fit into memory ({error}); use fewer or smaller images") from error
     if image_size is not None:
         splits = {key: Split(resize(split.images, image_size), split.labels) for key, split in splits.items()}
-    return assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)
+    splits, classes = compact(splits, name)
+    dataset = assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)
+    return dataset._replace(classes=classes, account=account)
+
+
+def is_name(name: str, data_dir: str | os.PathLike | None = None) -> bool:
+    """Whether `name` is that of a data set, also if there is a folder of that name: one of `NAMES`, or prepared."""
+    home = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    return name in NAMES or (not _is_path(name) and prepared.find_by_name(name, home) is not None)
 
 
 def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, validation: int | None = None) -> Dataset:
     """Images in memory as a data set without a test split; raises DataError.
 
-    `images` are [N, H, W] or [N, H, W, C], integers in 0..255 or floats in [0, 1]; `labels` are [N] integers. They are
-    put in a fixed random order, and the last `validation` of them are held out; None: a tenth, or 10,000 of 50,000.
+    `images` are [N, H, W], [N, H, W, C] or a table [N, D], integers in 0..255 or floats in [0, 1]; `labels` are [N]
+    integers or names, [N, 1], or one-hot. They are put in a fixed random order, and the last `validation` of them are
+    held out; None: a tenth, or 10,000 of 50,000.
     """
     (checked,) = as_images({IN_MEMORY: np.asarray(images)})
     given = None if labels is None else as_labels(np.asarray(labels), len(checked), "the labels")
-    split = permute(Split(checked, given))
-    train, test = cut(split, 0)
-    return assemble(IN_MEMORY, train, None, test, validation)
+    splits, classes = compact({"train": Split(checked, given)}, IN_MEMORY)
+    train, test = cut(permute(splits["train"]), 0)
+    return assemble(IN_MEMORY, train, None, test, validation)._replace(classes=classes)
 
 
 def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bool) -> dict[str, Split]:
@@ -94,27 +109,34 @@ def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bo
     return cache.read(folder)
 
 
-def _load_own(name: str, data_dir: Path, image_size: int | None, progress: bool) -> dict[str, Split]:
+def _load_own(name: str, data_dir: Path, image_size: int | None, progress: bool) -> Loaded:
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(f"{path} is not an .npz file; give one, or a folder")
-        splits = load_npz(path)
-    elif folder := (name and prepared.find(path)) or prepared.find_by_name(name, data_dir):
-        splits = prepared.load_prepared(folder, image_size, progress)
+        splits, account = load_npz(path)
+    elif folder := (not _is_path(name) and prepared.find_by_name(name, data_dir)) or (name and prepared.find(path)):
+        splits, account = prepared.load_prepared(folder, image_size, progress), f"all images of {folder} used"
     elif name and path.is_dir():
-        splits = load_folder(path, image_size, progress)
+        splits, account = load_folder(path, image_size, progress)
     else:
         raise _unknown(name, data_dir)
+    if not _is_path(name) and path.exists() and is_name(name, data_dir):
+        account = f"{account}; {_HERE.format(name)}"
     splits["train"] = permute(splits["train"])
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out_test(name, splits["train"])
-    return splits
+    return Loaded(splits, account)
+
+
+def _is_path(name: str) -> bool:
+    """Whether `name` can only be a path, as ./mnist."""
+    return name.startswith(("~", ".", "/"))
 
 
 def _unknown(name: str, data_dir: Path) -> DataError:
     path = Path(name).expanduser()
-    if path.suffix or len(path.parts) > 1 or name.startswith(("~", ".")):
+    if path.suffix or len(path.parts) > 1 or _is_path(name):
         return DataError(f"{path} does not exist (no such file, folder, or prepared TFDS data set)")
     known = [*NAMES, *(other for other in prepared.names(data_dir) if other not in NAMES)]
     close = difflib.get_close_matches(name, known, n=1)

@@ -1,7 +1,11 @@
 """Read the arrays of an .npz file: never larger than its bytes can hold, and never a Python object."""
 
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,12 @@ from vae import untrusted
 from vae.datasets.dataset import DataError
 
 MAGIC = np.lib.format.MAGIC_PREFIX
+# What zipfile, its decompressors and numpy's parser of heads raise for damaged files.
+DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, RuntimeError, MemoryError,
+    OverflowError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, zipfile.LargeZipFile,
+    tokenize.TokenError,
+)  # fmt: skip
 MOST_DEFLATED = 1032  # most bytes that deflate can make of one
 
 
@@ -36,7 +46,7 @@ def read(path: Path, wanted: Container[str]) -> dict[str, np.ndarray]:
             return {key: _array(archive, members[key]) if key in chosen else np.empty(0) for key in members}
     except DataError:
         raise
-    except Exception as error:  # zipfile, its decompressors and numpy's parser each have their own
+    except DAMAGE as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(f"{path} holds Python objects, which are not read; save numbers of one shape") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__

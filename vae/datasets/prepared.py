@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from vae import untrusted
-from vae.datasets.arrays import as_images, as_labels
+from vae.datasets.arrays import as_images
 from vae.datasets.dataset import DataError, Split
+from vae.datasets.labels import as_labels
 from vae.datasets.pictures import open_picture
 from vae.datasets.progress import bar
 from vae.datasets.resize import resize
@@ -188,7 +189,7 @@ def _check_memory(num_pictures: int, shape: tuple[int, int, int], where: str, im
     except ValueError as error:
         raise DataError(
             f"{where}: {num_pictures} pictures, one of them of {width}×{height}, take {error}; "
-            + ("use a smaller --image_size" if image_size else "pass --image_size=N to crop and resize all to N×N")
+            + ("use a smaller `image_size`" if image_size else "pass `image_size=N` to crop and resize all to N×N")
         ) from error
 
 
@@ -202,7 +203,7 @@ def _stack(blocks: Iterator[list[dict]], where: str) -> tuple[np.ndarray, np.nda
             if images[0].shape != images[-1].shape:
                 raise DataError(
                     f"{where} has images of {images[0].shape} and {images[-1].shape}; "
-                    "pass --image_size=N to crop and resize all to N×N"
+                    "pass `image_size=N` to crop and resize all to N×N"
                 )
         labels += [example["label"] for example in block if "label" in example]
     if not images:

@@ -71,7 +71,7 @@ def fetch(data: RawData, folder: Path, manual_dir: Path | None = None, progress:
     if missing:
         raise DataError(
             f"{data.name} needs {', '.join(missing)}, and no source has them: {'; '.join(filter(None, reasons))}. "
-            "Fetch them elsewhere and pass --manual_dir=FOLDER"
+            "Fetch them elsewhere and pass `manual_dir=FOLDER`"
         )
     return [found[file.name] for file in data.files]
 
@@ -120,7 +120,7 @@ def _from_manual_dir(name: str, manual_dir: Path | None, missing: Sequence[RawFi
                 break
             wrong.append(mismatch(file, path))
         if wrong and file.name not in copies:
-            raise DataError(f"{name}: {'; '.join(wrong)}; replace it, or remove it from --manual_dir")
+            raise DataError(f"{name}: {'; '.join(wrong)}; replace it, or remove it from `manual_dir`")
     return copies, f"not in {manual_dir} or {manual_dir / name}"
 
 

@@ -63,6 +63,16 @@ def is_binary(*splits: Split) -> bool:
     return all(block.dtype == np.uint8 and bool(np.all((block == 0) | (block == 255))) for block in blocks)
 
 
+def check_varied(dataset: Dataset) -> None:
+    """Raises DataError if all training images are the same, or all pixels: there is nothing to learn."""
+    images = dataset.train.images
+    first = images.reshape(-1)[0]
+    if all(bool((image == first).all()) for image in images):
+        raise DataError(f"every pixel of all training images of {dataset.name} is {first}: there is nothing to learn")
+    if len(images) > 1 and all(bool((image == images[0]).all()) for image in images):
+        raise DataError(f"all {len(images)} training images of {dataset.name} are the same: there is nothing to learn")
+
+
 def _concatenate(first: Split, second: Split) -> Split:
     images = np.concatenate([first.images, second.images])
     if first.labels is None or second.labels is None:

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vae import untrusted
 from vae.datasets.images import to_unit_interval
 from vae.evaluation.weights import (
     effective_sample_size,
@@ -24,12 +25,14 @@ from vae.evaluation.weights import (
     log_mean_exp,
     pareto_k,
 )
-from vae.models.model import Batch, Model, weigh
+from vae.models import memory
+from vae.models.model import Batch, Model, Weighted, score_samples, weigh
 from vae.streams import Stream, stream
 
 SAMPLES_PER_KEY = 100  # a block of samples that one key draws
-SAMPLES_PER_TILE = 1000  # samples that are decoded at once, always of one example
+SAMPLES_PER_TILE = 1000  # samples that are decoded at once, always of one example; fewer if they are large
 ROUND_TRIPS = 10  # samples of each example that go through the inverse of a flow and back
+BYTES_OF_A_WEIGHT = 80  # of one sample: four float32, and their statistics in float64
 
 
 class Weights(NamedTuple):
@@ -54,7 +57,8 @@ def weigh_example(root, params, image, y, index, *, model: Model, num_samples: i
     q, prior = model.posterior(params, batch), model.prior(params, batch.y)
     block_size = min(num_samples, SAMPLES_PER_KEY)
     num_blocks = -(-num_samples // block_size)
-    blocks_per_tile = min(num_blocks, SAMPLES_PER_TILE // SAMPLES_PER_KEY)
+    at_once = min(SAMPLES_PER_TILE, memory.samples_at_once(model.sample_bytes))
+    blocks_per_tile = max(1, min(num_blocks, at_once // SAMPLES_PER_KEY))
     num_tiles = -(-num_blocks // blocks_per_tile)
     exact_means = jax.tree.leaves(q.mean)
     inverses = {name: p for name, p in (("posterior", q), ("prior", prior)) if getattr(p, "inverse_error", None)}
@@ -70,7 +74,12 @@ def weigh_example(root, params, image, y, index, *, model: Model, num_samples: i
     def weigh_tile(tile):
         blocks = tile * blocks_per_tile + jnp.arange(blocks_per_tile)
         keys = jax.vmap(lambda block: stream(root, Stream.EVALUATE, index, block))(blocks)
-        weighted = weigh(keys, params, model, _Blocks(q), batch, block_size, masses=image.dtype == jnp.uint8)
+        masses = image.dtype == jnp.uint8
+        if block_size <= at_once:
+            weighted = weigh(keys, params, model, _Blocks(q), batch, block_size, masses)
+        else:  # even one block does not fit
+            drawn = _Blocks(q).sample_and_log_prob(keys, block_size)
+            weighted = jax.lax.map(lambda one: _score_one(params, model, batch, one, masses), drawn, batch_size=at_once)
         scores = weighted.log_w, weighted.log_p_x_given_z, weighted.log_q_over_p, weighted.log_w_of_masses
         sums = [sums_of_halves(z, blocks) for z in jax.tree.leaves(weighted.z)[len(exact_means) :]]
         return jax.tree.map(lambda a: a[:, 0], scores), sums
@@ -88,6 +97,12 @@ def weigh_example(root, params, image, y, index, *, model: Model, num_samples: i
         log_w_of_masses=log_w_of_masses,
         inverse_error=_inverse_error(stream(root, Stream.EVALUATE, index, 0), q, inverses, block_size),
     )
+
+
+def _score_one(params, model: Model, batch: Batch, drawn: Any, masses: bool) -> Weighted:
+    """One of the samples that a posterior drew, scored: `Weighted` without its axis K."""
+    z, log_q = jax.tree.map(lambda a: a[None], drawn)
+    return jax.tree.map(lambda a: a[0], score_samples(params, model, batch, z, log_q, masses))
 
 
 def _inverse_error(key, q, inverses: dict[str, Any], num_samples: int) -> dict[str, Any]:
@@ -166,6 +181,7 @@ def evaluate(
     if len(images) == 0:
         raise ValueError("there is no example to evaluate: the split is empty")
     model.check_images(images)
+    check_memory(num_samples)
     devices = list(devices or jax.devices()[:1])
     index = np.arange(len(images)) if index is None else np.asarray(index)
     weigh_batch = program(
@@ -179,6 +195,12 @@ def evaluate(
         done += count
         on_progress(done)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def check_memory(num_samples: int) -> None:
+    """Raises TooLarge if not even the log-weights of one image fit into memory."""
+    needed, there = num_samples * BYTES_OF_A_WEIGHT, untrusted.physical_memory()
+    memory.check(needed, there, f"the evaluation of an image with `num_samples={num_samples}`", "use fewer samples")
 
 
 def shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:

@@ -93,10 +93,15 @@ def require(condition: bool | np.bool_, message: str) -> None:
 
 
 def check_images(name: str, images: np.ndarray, layout: str = "N H W C") -> np.ndarray:
-    """`images` as float32; ValueError unless its axes are those of `layout`, C is 1 or 3 and pixels lie in [0, 1]."""
+    """`images` as float32; ValueError unless its axes are those of `layout` and pixels lie in [0, 1].
+
+    Channels that are neither one nor three have no colours: they are put side by side, in grey.
+    """
     images = np.asarray(images, dtype=np.float32)
-    fits = images.ndim == len(layout.split()) and images.size > 0 and images.shape[-1] in (1, 3)
-    require(fits, f"{name} has shape {images.shape}; expected [{layout.replace(' ', ', ')}], none empty, C = 1 or 3")
+    fits = images.ndim == len(layout.split()) and images.size > 0
+    require(fits, f"{name} has shape {images.shape}; expected [{layout.replace(' ', ', ')}], none empty")
+    if images.shape[-1] not in (1, 3):
+        images = np.moveaxis(images, -1, -2).reshape(*images.shape[:-2], -1, 1)
     return np.clip(check_range(name, images, -1e-3, 1 + 1e-3, "pixels must lie in [0, 1]"), 0, 1)
 
 

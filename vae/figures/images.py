@@ -30,6 +30,7 @@ from vae.figures.canvas import (
 GAP = 28  # pixels between groups of tiles
 SEPARATOR = 0.85  # grey, seen against black and white alike
 PAGE_WIDTH, PAGE_HEIGHT, MIN_TILE, MAX_TILE = 1400, 1500, 24, 200  # pixels aimed at
+LONGEST = 3000  # pixels of a side of all tiles together, at most: larger images are averaged down
 CHARACTER = 0.66 * LABEL_SIZE * DPI / 72  # pixels, about, of a character in a label
 
 
@@ -201,14 +202,20 @@ def _page(
     min_width: int = MIN_TILE,
 ) -> tuple[Figure, list[_Grid]]:
     """Groups of images, each tiled in so many columns, one below the other or side by side (`across`)."""
-    height, width = groups[0].shape[1:3]
     rows = [math.ceil(len(group) / c) for group, c in zip(groups, columns, strict=True)]
     total = (max(rows), sum(columns)) if across else (sum(rows), max(columns))
+    most = [max(1, LONGEST // count) for count in total]
+    groups = [
+        _averaged(group, *(math.ceil(n / m) for n, m in zip(group.shape[1:3], most, strict=True))) for group in groups
+    ]
+    height, width = groups[0].shape[1:3]
     scale = min(PAGE_HEIGHT // (total[0] * height), PAGE_WIDTH // (total[1] * width), MAX_TILE // max(height, width))
     scale = max(scale, math.ceil(MIN_TILE / height), math.ceil(min_width / width))
-    padding = max(2, scale * min(height, width) // 40)
-    # Magnified here by a whole number, so that a pixel of an image is a square of pixels of the picture.
-    big = [group.repeat(scale, axis=1).repeat(scale, axis=2) for group in groups]
+    # A pixel is a square, except of images so long that another side would be.
+    down, right = (max(1, min(scale, m // n)) for n, m in zip((height, width), most, strict=True))
+    padding = max(2, min(down * height, right * width) // 40)
+    # Magnified here by a whole number, so that a pixel of an image is a rectangle of pixels of the picture.
+    big = [group.repeat(down, axis=1).repeat(right, axis=2) for group in groups]
     pictures = [_bytes(tile(group, c, padding)) for group, c in zip(big, columns, strict=True)]
     heights, widths = zip(*(picture.shape[:2] for picture in pictures), strict=True)
     spacing = gap * (len(pictures) - 1)
@@ -219,12 +226,23 @@ def _page(
         axes.spines[:].set_visible(False)
         axes.imshow(picture, interpolation="nearest", aspect="equal")
         axes.set(xticks=[], yticks=[])
-        down, right = height * scale + padding, width * scale + padding
-        x, y = (padding / 2 - 0.5 + (np.arange(n) + 0.5) * step for n, step in ((c, right), (r, down)))
-        grids.append(_Grid(axes, x, y, right))
+        steps = width * right + padding, height * down + padding
+        x, y = (padding / 2 - 0.5 + (np.arange(n) + 0.5) * step for n, step in zip((c, r), steps, strict=True))
+        grids.append(_Grid(axes, x, y, steps[0]))
         left, top = (left + picture.shape[1] + gap, 0) if across else (0, top + picture.shape[0] + gap)
     set_title(grids[0].axes, title)
     return figure, grids
+
+
+def _averaged(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """[N, H, W, C] with blocks of down × right pixels averaged; those at the lower and right edge may be smaller."""
+    for axis, size in ((1, down), (2, right)):
+        if size > 1:
+            starts = np.arange(0, images.shape[axis], size)
+            counts = np.diff(np.append(starts, images.shape[axis])).astype(np.float32)
+            shape = [-1 if one == axis else 1 for one in range(4)]
+            images = np.add.reduceat(images, starts, axis=axis) / counts.reshape(shape)
+    return images
 
 
 def _label_columns(grid: _Grid, labels: Sequence[str], side: Literal["top", "bottom"]) -> None:

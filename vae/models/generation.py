@@ -14,10 +14,11 @@ import jax
 import numpy as np
 
 from vae.datasets.images import to_unit_interval
+from vae.models import memory
 from vae.models.model import Batch, Model
 from vae.models.normals import DiagonalNormal
 
-ROWS_AT_ONCE = 1000
+MOST_AT_ONCE = 1000  # images
 SAMPLES_OF_MEAN = 100
 
 
@@ -34,7 +35,7 @@ def decode(
     """The mean of p(x|z), clipped to [0, 1]: z [..., D] and labels [...], or one for all -> [..., H, W, C]."""
     rows = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
     y = None if labels is None else np.broadcast_to(labels, z.shape[:-1]).reshape(-1)
-    parts = [np.asarray(_mean(params, rows[p], None if y is None else y[p], model)) for p in _parts(len(rows))]
+    parts = [np.asarray(_mean(params, rows[p], None if y is None else y[p], model)) for p in _parts(len(rows), model)]
     images = np.clip(np.concatenate(parts), 0, 1)
     return images.reshape(*z.shape[:-1], *images.shape[1:])
 
@@ -44,7 +45,9 @@ def encode(params: Any, images: np.ndarray, model: Model, labels: np.ndarray | N
 
     A mean without a closed form, as a flow's, is that of `SAMPLES_OF_MEAN` draws under a fixed key.
     """
-    parts = [_codes(params, images[p], None if labels is None else labels[p], model) for p in _parts(len(images))]
+    parts = [
+        _codes(params, images[p], None if labels is None else labels[p], model) for p in _parts(len(images), model)
+    ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
@@ -75,8 +78,9 @@ def _draw(key_z, key_x, params, images, labels, model: Model):
     return model.likelihood(params, jax.tree.leaves(z)[0][0], labels).sample(key_x)
 
 
-def _parts(size: int) -> list[slice]:
-    return [slice(first, first + ROWS_AT_ONCE) for first in range(0, size, ROWS_AT_ONCE)]
+def _parts(size: int, model: Model) -> list[slice]:
+    step = min(MOST_AT_ONCE, memory.samples_at_once(model.sample_bytes))
+    return [slice(first, first + step) for first in range(0, size, step)]
 
 
 def samples(

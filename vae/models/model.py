@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from vae.models import memory
 from vae.models.checks import check_images
 from vae.models.posteriors import two_layers
 from vae.models.priors import two_layers as two_layers_prior
@@ -47,6 +48,7 @@ class Model(NamedTuple):
     likelihood: LikelihoodOf
     refit: Refit | None = None
     check_images: CheckImages = lambda images: None
+    sample_bytes: int = 0  # of one z, decoded and scored; see memory.py
 
     @property
     def in_training(self) -> Model:
@@ -154,6 +156,7 @@ def build(settings: Settings) -> Model:
         likelihood,
         None if of_output is None else _refit(of_output, posterior, likelihood, decoded(of_output.in_training)),
         check_images=lambda images: check_images(settings, images),
+        sample_bytes=memory.bytes_of(settings, 1),
     )
 
 

@@ -18,7 +18,7 @@ from vae.runs.folder import CONFIG
 from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
 
 # What config.json holds about a run in addition to its Config.
-ABOUT = ("flags", "argv", "devices", "versions", "git", "history")
+ABOUT = ("data", "flags", "argv", "devices", "versions", "git", "history")
 WHO = ("argv", "versions", "git")  # of them: who began it, or resumed it
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vae import durable
 from vae.datasets.dataset import Dataset
-from vae.runs import checkpoint, naming
+from vae.runs import checkpoint, fingerprint, naming
 from vae.runs.config import Config, changed_settings, provenance, write_config
 from vae.runs.files import RunError, write_json
 from vae.runs.folder import CHECKPOINTS, CONFIG
@@ -162,11 +162,14 @@ def _is_done(folder: Path, config: Config, num_images: int) -> bool:
     return diverged or saved[-1:] >= [record.MemoryRecord(config, num_images).num_steps]
 
 
-def begin(workdir: Path, runs: Mapping[str, ComparedRun], devices: Sequence[Any], argv: Sequence[str]) -> None:
-    """Write the config.json of every run, with the command `argv`, and sweep.json."""
+def begin(
+    workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset, devices: Sequence[Any], argv: Sequence[str]
+) -> None:
+    """Write the config.json of every run on `dataset`, with the command `argv`, and sweep.json."""
+    about = {"data": fingerprint.of(dataset), "argv": list(argv), "devices": list(map(str, devices))}
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
         durable.make_folder(folder)
-        write_config(folder, one.config, flags=one.flags, argv=list(argv), devices=list(map(str, devices)))
+        write_config(folder, one.config, flags=one.flags, **about)
     # Last: what sweep.json names is there.
     write_json(workdir / SWEEP, {"runs": {name: one.values for name, one in runs.items()}} | provenance())

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from vae.datasets.dataset import Dataset
-from vae.runs import checkpoint
+from vae.runs import checkpoint, fingerprint
 from vae.runs.config import Config, changed_settings, doubt_bits, read_config
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG
 
 
 def check(workdir: Path, config: Config, dataset: Dataset) -> None:
-    """Raises RunError if `workdir` holds another run, or the same one trained for longer than `config` says."""
+    """Raises RunError if `workdir` holds another run, or the same one trained for longer than `config` says.
+
+    The data set may have another place, if it has the images that the run was trained on.
+    """
     if not (workdir / CONFIG).exists():
         return
-    if differences := changed_settings(read_config(workdir), config):
+    stored, record = read_config(workdir), fingerprint.read(workdir)
+    fingerprint.check(record, dataset, str(workdir), conditional=stored.settings.num_classes > 0)
+    if record is not None:
+        stored = dataclasses.replace(stored, dataset=config.dataset)
+    if differences := changed_settings(stored, config):
         raise RunError(
             f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another `workdir` "
             f"(with `init_from={workdir}` it starts from this run's parameters)"

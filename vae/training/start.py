@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from vae import objectives
-from vae.datasets import images
+from vae.datasets import images, splits
 from vae.datasets.dataset import Dataset, Split
-from vae.models import checks
+from vae.models import checks, memory
 from vae.models import model as models
 from vae.runs import checkpoint
 from vae.runs.config import Config, read_config
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS
+from vae.settings import Settings
 from vae.training import step as training
 
 READINGS = 100  # of a checkpoint that is deleted each time while it is read
@@ -28,33 +28,34 @@ READINGS = 100  # of a checkpoint that is deleted each time while it is read
 def check(
     workdir: Path | None, config: Config, dataset: Dataset, devices: Sequence[Any], *, begun: bool = False
 ) -> None:
-    """Raises RunError, LikelihoodError, ObjectiveError or CheckpointError if a run cannot start; writes nothing.
+    """Raises RunError, TooLarge, LikelihoodError, ObjectiveError or CheckpointError if a run cannot start.
 
-    What a new run is refused, one that has `begun`, or that has a checkpoint in `workdir`, is not.
+    Writes nothing. What a new run is refused, one that has `begun`, or that has a checkpoint in `workdir`, is not.
     """
     settings = config.settings
     checks.check_data(settings.likelihood, dataset, settings.binarization)
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
     resumed = workdir is not None and checkpoint.steps(workdir / CHECKPOINTS)
     if not begun and not resumed:
+        splits.check_varied(dataset)
         sizes = {name: len(getattr(dataset, name).images) for name in ("validation", "test")}
         objectives.check(settings, {name: size for name, size in sizes.items() if size})
     state = abstract_state(config)
-    check_memory(state, jax.local_devices()[0])
+    check_memory(settings, state, jax.local_devices()[0], len(devices))
     if config.init_from is not None and not resumed:
         initial_params(config.init_from, state.params)
 
 
-def check_memory(state: Any, device: Any) -> None:
-    """Raises RunError if parameters and optimiser state alone exceed the memory: an allocation may hang for ever."""
+def check_memory(settings: Settings, state: Any, device: Any, num_devices: int) -> None:
+    """Raises RunError or TooLarge if a step's arrays exceed the memory: an allocation may hang for ever."""
     needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    statistics = device.memory_stats() or {}
-    memory = statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
+    there = memory.of_device(device)
+    if needed > there:
         raise RunError(
-            f"the parameters and Adam's moments take {needed / 1e9:,.1f} GB, but there are {memory / 1e9:,.1f} GB of "
+            f"the parameters and Adam's moments take {needed / 1e9:,.1f} GB, but there are {there / 1e9:,.1f} GB of "
             "memory; use smaller `hidden_sizes`, `channels` or `latent_dim`"
         )
+    memory.check_training(settings, needed, num_devices, there)
 
 
 def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None:

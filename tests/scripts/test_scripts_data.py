@@ -1,0 +1,116 @@
+"""What the scripts say of a user's own images, and which they refuse."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.pictures import run_pictures
+from tests.data_samples import pictures
+from tests.run_samples import config, digits, train
+from tests.script_runs import scripts
+from vae import figures
+from vae.api import load_run
+from vae.datasets import load
+
+__all__ = ["scripts"]
+SMALL = ("--epochs=1", "--hidden_sizes=8", "--latent_dim=2", "--batch_size=10")
+
+
+def test_a_line_counts_the_images_and_a_warning_says_that_they_become_black_and_white(tmp_path, scripts):
+    for index, pixels in enumerate(pictures(30, 6)):
+        (tmp_path / "cats").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "cats" / f"{index:02}.png")
+    (tmp_path / "cats" / "notes.txt").touch()
+    code, out, err = scripts.call(tmp_path, "train", "--dataset=cats", "--workdir=x", *SMALL)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "images: 30 pictures used; passed over: 1 .txt"
+    warned = f"warning: the model sees {tmp_path / 'cats'} in black and white"
+    assert out.count(warned) == 1
+    for flags in (["--likelihood=normal"], ["--binarization=dynamic"], ["--binarization=none"]):
+        code, out, _ = scripts.call(tmp_path, "train", "--dataset=cats", f"--workdir={flags[0]}", *SMALL, *flags)
+        assert code == 0
+        assert "warning" not in out
+    code, out, _ = scripts.call(tmp_path, "train", "--dataset=digits", "--workdir=d", *SMALL)
+    assert (code, "images:" in out, "warning" in out) == (0, False, False)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((20, 4, 4), 7, np.uint8), "every pixel of all training images of .* is 7: there is nothing to learn"),
+        (np.repeat(pictures(1, 4), 20, 0), "all 17 training images of .* are the same: there is nothing to learn"),
+    ],
+)
+def test_a_constant_data_set_is_refused(tmp_path, scripts, images, message):
+    np.savez(tmp_path / "own.npz", images=images)
+    assert re.search(message, scripts.refusal(tmp_path, "train", "--dataset=own.npz", "--batch_size=4"))
+
+
+ODD = {
+    "two channels": ({"images": pictures(30, 36).reshape(30, 18, 36, 2)}, (18, 36, 2)),
+    "one row of 1000": ({"x": pictures(30, 100).reshape(30, 10_000)[:, :1000]}, (1, 1000, 1)),
+    "nineteen": ({"images": pictures(19, 6)}, (6, 6, 1)),
+    "one test image": ({"images": pictures(30, 6), "images_test": pictures(1, 6)}, (6, 6, 1)),
+    "one pixel": ({"images": pictures(30, 1)}, (1, 1, 1)),
+    "ten": ({"images": pictures(10, 6)}, (6, 6, 1)),
+}
+
+
+@pytest.mark.parametrize(("arrays", "shape"), ODD.values(), ids=ODD)
+def test_any_data_that_load_are_trained_on_drawn_and_evaluated_by_default(tmp_path, scripts, arrays, shape):
+    np.savez(tmp_path / "own.npz", **arrays)
+    flags = ("--dataset=own.npz", "--workdir=x", "--epochs=1", "--hidden_sizes=8", "--figures")
+    code, out, err = scripts.call(tmp_path, "train", *flags)
+    assert (code, err) == (0, ""), out + err
+    assert "x".join(map(str, shape)) in out
+    assert out.count("picture: ") == 6
+    assert "is not drawn" not in out
+    code, out, err = scripts.call(tmp_path, "evaluate", "--workdir=x", "--num_samples=10")
+    assert (code, err) == (0, ""), out + err
+    code, out, err = scripts.call(tmp_path, "generate", "--workdir=x", "--num_images=4", "--num_steps=3")
+    assert (code, err) == (0, ""), out + err
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_is_done(monkeypatch, tmp_path, capsys):
+    """A finished run is never failed by what is drawn of it."""
+
+    def no_memory(*args, **kwargs):
+        raise MemoryError("Unable to allocate 24.0 GiB")
+
+    train(tmp_path, config(epochs=1))
+    monkeypatch.setattr(figures, "samples", no_memory)
+    nan = np.full((1, 2, 2, 1), np.nan)
+    monkeypatch.setattr(figures, "manifold", lambda *args: figures.side_by_side({"": nan}, ""))
+    paths = run_pictures.after_training(tmp_path, digits())
+    assert [path.stem for path in paths] == ["learning_curves", "reconstructions", "traversals", "latent_space"]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "warning: the picture samples is not drawn: Unable to allocate 24.0 GiB"
+    assert said[1].startswith("warning: the picture manifold is not drawn: ")
+    assert len(said) == 2
+
+
+def test_names_of_classes_are_shown_and_stored_with_embeddings(tmp_path, scripts, monkeypatch):
+    names = np.array(["owl", "cat", "a dog of a very long name"])[np.arange(30) % 3]
+    np.savez(tmp_path / "own.npz", images=pictures(30, 6), labels=names)
+    flags = ("--dataset=own.npz", "--workdir=x", "--epochs=1", "--hidden_sizes=8", "--conditional")
+    assert scripts.call(tmp_path, "train", *flags).code == 0
+    code, out, err = scripts.call(tmp_path, "generate", "--workdir=x", "--embeddings=train", "--num_images=4")
+    assert (code, err) == (0, ""), out + err
+    with np.load(tmp_path / "x" / "embeddings_train.npz") as stored:
+        assert stored["classes"].tolist() == ["a dog of a very long name", "cat", "owl"]
+        dataset = load(tmp_path / "own.npz")
+        assert np.array_equal(stored["labels"], dataset.train.labels)
+    shown = {}
+    monkeypatch.setattr(figures, "reconstructions", lambda *args: shown.update(heads=args[-1]))
+    monkeypatch.setattr(figures, "latent_scatter", lambda *args: shown.update(names=args[-1]))
+    monkeypatch.setattr(figures, "samples", lambda images, title: shown.update(title=title))
+    run = load_run(tmp_path / "x")
+    key = jax.random.key(0)
+    run_pictures.of_model(key, run, dataset.test, "test", dataset.classes, indices=[0, 1, 2], num_images=3)
+    long = "a dog of a very lon…"
+    assert shown["heads"] == [[long, "cat", "owl"][label] for label in dataset.test.labels[:3]]
+    assert shown["names"] == [long, "cat", "owl"]
+    assert shown["title"].endswith(f"class after class: {long}, cat, owl")
