@@ -21,7 +21,7 @@ STOPPED = 75  # exit code
 SIGNALS = signal.SIGINT, signal.SIGTERM
 SECONDS = 8.0  # until work that does not come to its end is left as it is
 SAME = 0.2  # seconds in which a second signal is the first one, once more: timeout(1) sends it twice
-SECONDS_OF_ENDING = 5.0
+SECONDS_OF_ENDING = 3.0  # until a process ends, after its last line
 
 
 class Stopped(KeyboardInterrupt):
@@ -63,6 +63,9 @@ class StopRequest:
             self._check_folder()
             if self.asked:
                 raise Stopped
+        except Exception:
+            self._check_folder()  # the reason for any other error
+            raise
         finally:
             self._polled = False
 

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,10 @@ def test_a_second_signal_ends_the_run_at_once_and_harms_nothing(scripts, undistu
     script = scripts.start(tmp_path, "train", *FLAGS)
     script.wait_for("epoch 3/")
     script.send(signal.SIGINT)
+    time.sleep(0.3)  # sooner it counts as the same one
     script.send(signal.SIGINT)
     code, _, err = script.result()
-    assert code in (-signal.SIGINT, 75)  # two signals can arrive as one
+    assert code in (128 + signal.SIGINT, 75)  # it may have ended before
     assert "Traceback" not in err
     assert scripts.call(tmp_path, "train", "--workdir=x").code == 0
     assert_same_result(tmp_path / "x", undisturbed)

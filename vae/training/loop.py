@@ -25,7 +25,7 @@ from vae.training.start import held_out_split, initial_params, started_from
 
 # Of a call of the compiled program: how often progress is seen and a request to stop is heard.
 SECONDS_PER_CALL = 1.0
-SECONDS_PER_CALL_OF_MANY = 10.0  # each call shuffles the data of every run anew
+SECONDS_PER_CALL_OF_MANY = 5.0  # each call shuffles the data of every run anew; a signal is answered within 10
 
 Values = dict[str, float]  # a bound (`bound`) and its metrics, in nats per example
 

@@ -1,0 +1,165 @@
+"""How the process of a script ends: in time, with its exit code, and with a line that is true."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.script_runs import scripts
+
+__all__ = ["scripts"]
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--preset=digits", "--hidden_sizes=16", "--workdir=x")
+LONG = (*SMALL, "--epochs=100000")
+AXES = ("--sweep=seed=0:2", "--nofigures")
+SEARCH = ("--search=random", "--trials=4", "--population=2", "--sweep=learning_rate=log:1e-4:1e-2", "--nofigures")
+OBJECTIVES = ("--objectives=elbo,iwae:num_samples=2", "--seeds=1")
+SECONDS = 10.0
+
+# A script whose threads and handlers outlast it, as those of a library may.
+HOLDING = """
+import atexit, hashlib, sys, threading, time
+from experiments.command import script
+from experiments.flags.parsing import UsageError
+
+def main(stop):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    atexit.register(time.sleep, 600)
+    print("begun", flush=True)
+    {body}
+
+script.run(lambda: None, main)
+"""
+WAITING = "time.sleep(600)"
+COMPILING = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # as XLA's compiler: hears nothing, lets threads run
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+    seconds: float  # since the last signal, or since it began
+
+
+def end_all(cwd: Path, bodies: list[str], *signals: tuple[float, int]) -> list[Ended]:
+    """Scripts that do this, all at once; after so many seconds they get signals."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDING.format(body=body)],
+            cwd=cwd,
+            env=environment,
+            text=True,
+            stdout=pipe,
+            stderr=pipe,
+        )
+        for body in bodies
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "begun\n"
+    began = time.monotonic()
+    for seconds, number in signals:
+        time.sleep(seconds)
+        assert all(process.poll() is None for process in processes)
+        began = time.monotonic()
+        for process in processes:
+            process.send_signal(number)
+    found = []
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        found.append(Ended(process.returncode, out, err, time.monotonic() - began))
+    return found
+
+
+def test_a_process_ends_whatever_threads_of_libraries_wait_for(tmp_path):
+    ends = {
+        "raise UsageError('no such thing')": (1, "error: no such thing\n"),
+        "raise OSError('disk full')": (1, "error: disk full\n"),
+        "1 / 0": (1, "ZeroDivisionError: division by zero\n"),
+        "return 0": (0, ""),
+    }
+    for ended, (code, line) in zip(end_all(tmp_path, list(ends)), ends.values(), strict=True):
+        assert ended.code == code
+        assert ended.err.endswith(line)
+        assert ended.seconds < SECONDS
+
+
+def test_a_signal_ends_what_has_nothing_to_save(tmp_path):
+    for ended in end_all(tmp_path, [WAITING, COMPILING], (0.2, signal.SIGTERM)):
+        assert ended.code == 75
+        assert ended.err == "\nstopping; once more to end at once\n"
+        assert "the same command starts again" in ended.out
+        assert ended.seconds < SECONDS + 1  # of the test itself
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    for ended in end_all(tmp_path, [WAITING, COMPILING], (0.2, signal.SIGTERM), (0.5, signal.SIGTERM)):
+        assert ended.code in (143, -signal.SIGTERM)
+        assert ended.seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "moment", "seconds"),
+    [
+        ("train", LONG, "model: ", 0.0),  # programs are compiled
+        ("sweep", (*LONG, *AXES), "2 runs as", 0.0),
+        ("sweep", (*LONG, *SEARCH), "search for ", 0.0),
+        ("compare", (*LONG, *OBJECTIVES), "epoch 1/", 0.0),
+        ("compare", (*SMALL, *OBJECTIVES, "--epochs=1", "--evaluation_samples=1000000"), "epoch 1/1", 2.0),  # it judges
+    ],
+)
+def test_a_signal_saves_within_ten_seconds(scripts, tmp_path, name, flags, moment, seconds):
+    script = scripts.start(tmp_path, name, *flags)
+    script.wait_for(moment)
+    time.sleep(seconds)
+    script.send(signal.SIGTERM)
+    began = time.monotonic()
+    code, out, err = script.result()
+    assert time.monotonic() - began < SECONDS
+    assert code == 75, err
+    assert "the same command with --workdir=x resumes it" in out
+    assert out.splitlines()[-1] == "x"
+
+
+def test_a_run_whose_folder_vanished_says_so_and_ends(scripts, tmp_path):
+    script = scripts.start(tmp_path, "train", *LONG)
+    script.wait_for("epoch 2/")
+    shutil.rmtree(tmp_path / "x", ignore_errors=True)
+    began = time.monotonic()
+    code, out, err = script.result()
+    assert time.monotonic() - began < SECONDS
+    assert code == 2
+    assert "saved" not in out
+    assert err.startswith("failed: x/config.json is gone: its folder was deleted or moved during training, and nothing")
+    assert err.count("\n") == 1
+
+
+def test_a_run_whose_folder_vanished_is_not_called_saved_when_it_is_stopped(scripts, tmp_path):
+    script = scripts.start(tmp_path, "train", *LONG)
+    script.wait_for("epoch 2/")
+    shutil.move(tmp_path / "x", tmp_path / "y")
+    script.send(signal.SIGTERM)
+    code, out, err = script.result()
+    assert code == 2
+    assert "saved" not in out
+    assert "failed: x/config.json is gone" in err
+
+
+def test_timeout_of_the_shell_saves(scripts, tmp_path):
+    """It sends its signal twice: to the process and to its group."""
+    path = str(ROOT / "experiments" / "train.py")
+    environment = os.environ | {"VAE_DATA_DIR": str(tmp_path / "data")}
+    ended = subprocess.run(
+        ["timeout", "--preserve-status", "6", sys.executable, path, *LONG],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 75, ended.stderr
+    assert "resumes it" in ended.stdout or "starts again" in ended.stdout
