@@ -68,7 +68,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("tune", [], "learning_rate=3e-4,1e-3: chosen for each objective on validation images")
     choice("budget", "steps", BUDGETS, "what is made equal; --epochs is for the objective whose epoch costs most")
     number("evaluation_samples", None, "k of the log-likelihood (default: as in evaluations that exist, else 5000)",
-           least=1, integer=True)  # fmt: skip
+           least=1, most=10**7, integer=True)  # fmt: skip
     number("evaluation_seed", None, "of its samples (default: as in evaluations that exist, else 0)",
            least=0, most=2**31 - 1, integer=True)  # fmt: skip
     number("num_examples", None, "judge by a random subset of this many test images", least=2, integer=True)
@@ -80,7 +80,7 @@ def define_flags() -> None:
 
 def main(stop: StopRequest) -> int:
     flags = options.read()
-    workdir = flags.workdir
+    workdir = script.given_workdir(flags.values["workdir"])
     stored = stored_comparison(workdir)
     asked = what_is_asked(flags, stored)
     base = configuration.settle(flags, stored.get("flags", {}))

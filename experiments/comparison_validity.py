@@ -46,7 +46,7 @@ def main(_: StopRequest) -> int:
     from vae.runs.files import write_json
 
     asked = options.read()
-    workdir = asked.workdir or script.new_workdir("comparison-validity")
+    workdir = script.given_workdir(asked.values["workdir"]) or script.new_workdir("comparison-validity")
     durable.make_folder(workdir)
     num_tables, seed, processes = (asked.values[name] for name in ("tables", "seed", "processes"))
     run = map if processes == 1 else partial(ProcessPoolExecutor(processes).map, chunksize=8)

@@ -40,14 +40,14 @@ READ_BY = {
 
 def define_flags() -> None:
     options.define_trained_run()
-    number("num_samples", 5000, "k, samples of z per image", least=1, integer=True)
+    number("num_samples", 5000, "k, samples of z per image", least=1, most=10**7, integer=True)
     number("num_examples", None, "evaluate a random subset of this many images", least=1, integer=True)
     number("seed", 0, "of the samples; runs compare if it is the same", least=0, most=2**31 - 1, integer=True)
     number("devices", 1, "devices that share the images; 0: all there are", least=0, most=1024, integer=True)
     choices("also", ("aggregate", "ais", "bdmc", "amortization"), "what to compute beside the evaluation")
     number("also_examples", 100, "ais, bdmc, amortization: images, a random subset", least=1, integer=True)
     number("ais_temperatures", 1000, "ais, bdmc: from the prior to the posterior", least=1, integer=True)
-    number("ais_chains", 16, "ais, bdmc: for each image", least=1, integer=True)
+    number("ais_chains", 16, "ais, bdmc: for each image", least=1, most=10_000, integer=True)
 
 
 def main(_: StopRequest) -> int:

@@ -85,7 +85,7 @@ def _several(name: str, default: list[str], known: list[str], help: str) -> None
 
 def main(_: StopRequest) -> int:
     flags = options.read()
-    asked, workdir = flags.values, flags.workdir
+    asked, workdir = flags.values, script.given_workdir(flags.values["workdir"])
     if 0 < asked["reference_draws"] < LEAST_DRAWS:
         raise UsageError(f"--reference_draws={asked['reference_draws']} is too few: use {LEAST_DRAWS} or more, or 0")
     trained = trained_run(workdir)

@@ -80,7 +80,7 @@ def define_flags() -> None:
 
 def main(stop: StopRequest) -> int:
     flags = options.read()
-    workdir = flags.workdir
+    workdir = script.given_workdir(flags.values["workdir"])
     stored = stored_sweep(workdir)
     if flags.values["search"] or stored.get("search"):
         return searching.main(stop, flags, workdir, stored)
@@ -183,13 +183,13 @@ def conclude(workdir: Path, grouped, *, figures: bool) -> None:
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     """The sweep.json in `workdir`; empty if there is none. UsageError if `workdir` holds a run or a comparison."""
-    from vae.runs.folder import CONFIG
+    from vae.runs.folder import CHECKPOINTS, CONFIG
     from vae.sweeps.sweep_file import PLAN, SWEEP, read_sweep
 
     if workdir is not None and (workdir / PLAN).exists():
         raise UsageError(f"{workdir} holds a comparison, which experiments.compare resumes; choose another --workdir")
     if workdir is None or not (workdir / SWEEP).exists():
-        if workdir is not None and (workdir / CONFIG).exists():
+        if workdir is not None and ((workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()):
             raise UsageError(f"{workdir} holds a single run, which experiments.train resumes; choose another --workdir")
         return {}
     stored = read_sweep(workdir)

@@ -31,7 +31,7 @@ def define_flags() -> None:
 
 def main(stop: StopRequest) -> int:
     flags = options.read()
-    workdir = flags.workdir
+    workdir = script.given_workdir(flags.values["workdir"])
     run = configuration.resolve(flags, workdir)
     asked = run.values
     from experiments.command import devices

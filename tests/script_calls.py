@@ -5,6 +5,7 @@ import importlib
 import io
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -66,10 +67,10 @@ def _start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False
 
 def refusal(cwd: Path, name: str, *flags: str, **environment: str) -> str:
     """The message of a script that must end with exit code 1, one line for the user and no new file."""
-    before = everything(cwd)
+    before = listing(cwd)
     code, _, err = call(cwd, name, *flags, **environment)
     assert code == 1, (flags, code, err)
-    assert everything(cwd) == before, flags
+    assert listing(cwd) == before, flags
     lines = err.splitlines()
     if lines[-1] == "Pass --helpshort or --helpfull to see help on flags.":  # absl's second line
         lines.pop()
@@ -78,38 +79,40 @@ def refusal(cwd: Path, name: str, *flags: str, **environment: str) -> str:
     return lines[0]
 
 
+def listing(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Every file and folder under `folder`, by size and time of change."""
+    found = {path: path.lstat() for path in folder.rglob("*") if path.name != ".lock"}
+    return {path: (one.st_size, one.st_mtime_ns) for path, one in found.items() if not stat.S_ISDIR(one.st_mode)}
+
+
 @contextlib.contextmanager
 def _no_flags() -> Iterator[None]:
     """Without any flag except absl's own; afterwards all are as before, and so is what absl does to logging."""
-    handlers, level, parsed = list(logging.root.handlers), logging.root.level, FLAGS.is_parsed()
-    kept = {name: (str(FLAGS.find_module_defining_flag(name)), FLAGS[name]) for name in _own_flags()}
-    _remove_own_flags()
+    handlers, level = list(logging.root.handlers), logging.root.level
+    state = FLAGS.__dict__
+    before = dict(state)
+    of_absl = {flag.name for module, own in FLAGS.flags_by_module_dict().items() if _is_absl(module) for flag in own}
+    state["__flags"] = {name: flag for name, flag in before["__flags"].items() if flag.name in of_absl}
+    for by in ("__flags_by_module", "__key_flags_by_module"):
+        state[by] = {module: list(own) for module, own in before[by].items() if _is_absl(module)}
+    state["__flags_by_module_id"] = {}
+    for name in of_absl & set(FLAGS):
+        FLAGS[name].unparse()
+    FLAGS.unparse_flags()
     try:
         yield
     finally:
-        _remove_own_flags()
-        for name, (module, flag) in kept.items():
-            FLAGS[name] = flag
-            FLAGS.register_flag_by_module(module, flag)
-        if parsed:
-            FLAGS.mark_as_parsed()
+        state.update(before)
         logging.root.handlers[:], logging.root.level = handlers, level
 
 
-def _own_flags() -> list[str]:
-    return [name for name in FLAGS if not str(FLAGS.find_module_defining_flag(name)).startswith("absl.")]
-
-
-def _remove_own_flags() -> None:
-    for name in _own_flags():
-        delattr(FLAGS, name)
-    for name in FLAGS:
-        FLAGS[name].unparse()
-    FLAGS.unparse_flags()
+def _is_absl(module: str) -> bool:
+    return module.startswith("absl.")
 
 
 def defined(name: str) -> list[flags.Flag]:
     """The flags of a script, without absl's own."""
     with _no_flags():
+        of_absl = set(FLAGS)
         importlib.import_module(f"experiments.{name}").define_flags()
-        return [FLAGS[flag] for flag in _own_flags()]
+        return [FLAGS[flag] for flag in FLAGS if flag not in of_absl]

@@ -169,9 +169,7 @@ def parsed(argv: list[str]) -> list[str]:
 
 
 def check_given() -> None:
-    """Raises UsageError for a flag without a value, and for two presets; of other flags the last one counts."""
-    if "preset" in FLAGS and FLAGS["preset"].present > 1:
-        raise UsageError(f"--preset is given {FLAGS['preset'].present} times; leave one")
+    """Raises UsageError for a flag that is given without a value."""
     for name in FLAGS:
         flag = FLAGS[name]
         items = flag.value if isinstance(flag.value, list) else [flag.value]
@@ -191,7 +189,7 @@ def without_passwords(text: str) -> str:
 
 def exit_code(error: Exception) -> int | None:
     """The exit code of an error that its message explains; None of any other."""
-    if isinstance(error, UsageError | ConfigurationError | OSError):
+    if isinstance(error, UsageError | ConfigurationError | OSError | MemoryError):
         return BAD_USE
     # Imported where something went wrong, not at every start: this takes seconds.
     from vae.datasets import DataError
@@ -220,6 +218,26 @@ def told_to_stop(stop: StopRequest) -> int:
         print(stop.file.parent)
     sys.stdout.flush()
     return STOPPED
+
+
+def given_workdir(text: str | None) -> Path | None:
+    """The folder that --workdir names, which need not exist; raises UsageError if nothing can be written there.
+
+    None if it is not given: then a new one is made in the working folder, which must be writable.
+    """
+    try:
+        path = Path(text or ".").expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"--workdir={text}: {error}") from error
+    nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
+    reason = None
+    if not nearest.is_dir():
+        reason = f"{nearest} is no folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        reason = f"{nearest} cannot be written to"
+    if reason is not None:
+        raise UsageError(f"{path} cannot be a run folder: {reason}; choose another --workdir")
+    return path if text else None
 
 
 def new_workdir(name: str, folder: str = "runs") -> Path:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from vae.runs.config import Config
 
 
+# What a run that resumes may be given: without any other flag, and without a folder, a name is mistyped.
+OF_A_RESUME = frozenset(
+    ("workdir", "epochs", "devices", "distributed", "figures", "keep_last", "keep_best", "data_dir", "manual_dir")
+)
+
+
 class RunFlags(NamedTuple):
     """The value of every training flag, as config.json keeps them, and those that were asked for by themselves."""
 
@@ -47,6 +53,11 @@ def resolve(flags: Flags, workdir: Path | None) -> RunFlags:
     Raises UsageError or ConfigurationError for a flag that would have no effect.
     """
     stored = stored_flags(workdir)
+    if workdir is not None and not stored and not workdir.exists() and flags.given <= OF_A_RESUME:
+        raise UsageError(
+            f"--workdir={workdir} holds no run to resume; give the folder of a run, or say what to train there, as in "
+            "--preset=tutorial"
+        )
     settled = settle(flags, stored)
     settled.check()
     epochs = settled.values["epochs"]

@@ -164,6 +164,7 @@ def define_config() -> None:
     define({**PROGRAM, **RUN})
     TRAINING_FLAGS[:] = sorted(set(FLAGS) - before)
     choice("preset", None, list(PRESETS), "set several flags at once; those on the command line win")
+    FLAGS["preset"].allow_overwrite = False  # of another flag that is given twice, the last value counts
 
 
 def define_all() -> None:

@@ -12,6 +12,7 @@ from vae import hosts
 from vae.options import Option, flattened
 from vae.rules import LARGEST, Choice, Number, Numbers, Rule, Switch, Text, unknown
 
+MOST = 10**9  # of what a script counts, unless its flag says otherwise
 flags.disclaim_key_flags()  # they are the script's that defines them: --helpshort lists those
 
 
@@ -44,12 +45,16 @@ def with_dashes(text: str) -> str:
 
 
 def number(name: str, default: Any, help: str, *, integer: bool = False, **bounds: int | float | None) -> None:
-    """A whole number, or a finite float32, within `bounds` (see `rules.Number`); absl's own bounds let NaN through."""
-    _number(name, default, help, Number(integer, **bounds))
+    """A whole number of at most MOST, or a finite float32, within `bounds` (see `rules.Number`).
+
+    absl's own bounds let NaN through.
+    """
+    most = bounds.pop("most", MOST if integer else None)
+    _number(name, default, help, Number(integer, most=most, **bounds))
 
 
 def _number(name: str, default: Any, help: str, rule: Number) -> None:
-    bounds = rule._replace(most=None if rule.most == LARGEST else rule.most).bounds
+    bounds = rule._replace(most=None if rule.most in (LARGEST, MOST) else rule.most).bounds
     define = flags.DEFINE_integer if rule.integer else flags.DEFINE_float
     define(name, default, f"{help} ({bounds})" if bounds else help)
     flags.register_validator(name, _checker(rule))
@@ -66,7 +71,7 @@ def _checker(rule: Rule) -> Callable[[Any], bool]:
 
 def numbers(name: str, default: list[str], help: str, *, integer: bool = False) -> None:
     """A comma-separated list of positive numbers."""
-    _numbers(name, default, help, Numbers(Number(integer, above=0)))
+    _numbers(name, default, help, Numbers(Number(integer, above=0, most=MOST if integer else None)))
 
 
 def _numbers(name: str, default: list[str], help: str, rule: Numbers) -> None:
@@ -80,7 +85,8 @@ def _numbers(name: str, default: list[str], help: str, rule: Numbers) -> None:
         if fault is None:
             return True
         kind = "whole numbers" if rule.of.integer else "numbers"
-        raise flags.ValidationError(f"must be positive {kind} separated by commas, got {','.join(values)!r}")
+        most = f", each at most {rule.of.most}" if rule.of.most else ""
+        raise flags.ValidationError(f"must be positive {kind} separated by commas{most}, got {','.join(values)!r}")
 
     flags.register_validator(name, check)
 

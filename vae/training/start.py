@@ -40,8 +40,10 @@ def check(
         splits.check_varied(dataset)
         sizes = {name: len(getattr(dataset, name).images) for name in ("validation", "test")}
         objectives.check(settings, {name: size for name, size in sizes.items() if size})
+    device = jax.local_devices()[0]
+    memory.check_training(settings, 0, len(devices), memory.of_device(device))  # shapes may be too large to name
     state = abstract_state(config)
-    check_memory(settings, state, jax.local_devices()[0], len(devices))
+    check_memory(settings, state, device, len(devices))
     if config.init_from is not None and not resumed:
         initial_params(config.init_from, state.params)
 
