@@ -12,7 +12,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 # A room may import from itself and from the rows above its own. A table.py of any room says what can be chosen in it,
 # and imports what says what an option is; `settings` are made of the tables.
 ROOMS = (
-    {"rules", "presets", "untrusted", "hosts", "streams", "durable"},
+    {"rules", "presets", "untrusted", "hosts", "streams", "durable", "environment"},
     {"options", "figures"},
     {"table"},
     {"settings", "report", "datasets"},

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from vae import datasets
+from vae import datasets, environment
 from vae.configuration import ConfigurationError, absolute, complete, resolve
 from vae.datasets import images as stored_images
 from vae.datasets.arrays import as_images
@@ -104,6 +104,7 @@ def train(
     Raises ConfigurationError, DataError, LikelihoodError, ModelError, ObjectiveError, RunError or CheckpointError
     before anything is written, and TrainingFailed if the bound is not finite.
     """
+    _check_environment()
     if preset is not None and preset not in PRESETS:
         raise ConfigurationError(unknown("preset", preset, list(PRESETS)))
     values = PRESETS.get(preset or "", {}) | options
@@ -194,6 +195,7 @@ def evaluate(
     Raises RunError if the run's data set has other images than it was trained on, ConfigurationError for a split that
     is empty or none and for numbers that cannot be, DataError, and LikelihoodError for images that p(x|z) cannot score.
     """
+    _check_environment()
     if split not in ("train", "validation", "test"):
         raise ConfigurationError(unknown("split", split, ["train", "validation", "test"]))
     for name, value, least in (("num_samples", num_samples, 1), ("num_examples", num_examples, 1), ("seed", seed, 0)):
@@ -252,6 +254,12 @@ def _positions(run: TrainedRun, labels: np.ndarray) -> np.ndarray:
             f"the run has no class {labels[found < 0].tolist()[0]!r}; its classes are {list(classes)[:20]}"
         )
     return found
+
+
+def _check_environment() -> None:
+    """Raises ConfigurationError for a mode of jax under which numbers differ."""
+    if reason := environment.fault():
+        raise ConfigurationError(reason)
 
 
 def _load(about: Mapping[str, Any], data_dir: Any, manual_dir: Any) -> Dataset:

@@ -10,7 +10,9 @@ from experiments.flags.parsing import UsageError
 
 
 def start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False, distributed: bool = False):
-    """The first `num_devices` devices (0: all); on a CPU they are virtual. Raises UsageError if there are fewer.
+    """The first `num_devices` devices (0: all); on a CPU they are virtual.
+
+    Raises UsageError if there are fewer, or if jax is set to a mode under which numbers differ.
 
     `data_dir`: --data_dir of this very command, in which compiled programs are kept; None is the default folder. They
     are executed. So it is never what the config.json of a run says, which a stranger may have made.
@@ -20,6 +22,10 @@ def start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False,
     """
     import jax
 
+    from vae import environment
+
+    if reason := environment.fault():
+        raise UsageError(reason)
     configure(num_devices or (len(os.sched_getaffinity(0)) if one_per_core else 1), data_dir)
     if distributed:
         from vae import hosts

@@ -231,13 +231,25 @@ def given_workdir(text: str | None) -> Path | None:
         raise UsageError(f"--workdir={text}: {error}") from error
     nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
     reason = None
-    if not nearest.is_dir():
+    if "[" in str(path.absolute()):
+        reason = "tensorstore, which writes the checkpoints, takes a path with [ for a pattern"
+    elif not _is_utf8(str(path.absolute())):
+        reason = "its name is not UTF-8"
+    elif not nearest.is_dir():
         reason = f"{nearest} is no folder"
     elif not os.access(nearest, os.W_OK | os.X_OK):
         reason = f"{nearest} cannot be written to"
     if reason is not None:
         raise UsageError(f"{path} cannot be a run folder: {reason}; choose another --workdir")
     return path if text else None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def new_workdir(name: str, folder: str = "runs") -> Path:

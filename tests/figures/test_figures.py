@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle, Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 import vae.figures as figures
@@ -501,9 +502,29 @@ def test_rounding_outside_the_unit_interval_is_accepted():
     figures.samples(np.full((1, 4, 4, 1), -1e-6), "")
 
 
-def test_no_matplotlibrc_changes_a_picture_or_starts_latex():
+def test_no_matplotlibrc_changes_a_picture_or_starts_latex_and_a_users_settings_stay():
     """One in the working folder is read as matplotlib is imported, and may be a stranger's."""
-    with matplotlib.rc_context({"text.usetex": True, "font.size": 40}):
+
+    def drawn() -> bytes:
+        return canvas.png(figures.kl_per_dimension(np.array([1.0, 0.5]), "title"))
+
+    plain = drawn()
+    users = {"text.usetex": True, "font.size": 40, "axes.facecolor": "red", "font.family": ["no such font"]}
+    with matplotlib.rc_context(users):
         importlib.reload(canvas)
-        assert matplotlib.rcParams["font.size"] == matplotlib.rcParamsDefault["font.size"]
-        assert not matplotlib.rcParams["text.usetex"]
+        assert drawn() == plain
+        assert {name: matplotlib.rcParams[name] for name in users} == users
+
+
+def test_every_picture_is_drawn_in_its_own_style():
+    for path in Path(canvas.__file__).parent.glob("*.py"):
+        for node in ast.parse(path.read_text()).body if path.name != "canvas.py" else ():
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.returns is not None:
+                own = "in_own_style" in map(ast.unparse, node.decorator_list)
+                assert own or ast.unparse(node.returns) != "Figure", f"{path.name}: {node.name}"
+
+
+def test_letters_that_the_font_lacks_are_question_marks():
+    figure = figures.kl_per_dimension(np.array([1.0, 0.5]), "图片 — ELBO ±₁ k̂ \ud800")
+    canvas.png(figure)  # a warning of matplotlib would be an error here
+    assert "?? — ELBO ±₁ k̂ ?" in {text.get_text() for text in figure.findobj(Text)}

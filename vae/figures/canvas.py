@@ -1,24 +1,28 @@
 """What all pictures share: palette, type, axes, checks of arrays, and files that are written whole or not at all."""
 
+import contextlib
+import functools
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from vae import durable
 
-# Pictures are the same under any matplotlibrc. One in the working folder may be a stranger's, and could start latex.
-matplotlib.rcdefaults()
-
 Vector = Sequence | np.ndarray  # a list or an array
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DPI = 200
 TITLE_SIZE, TEXT_SIZE, LABEL_SIZE = 10, 8.5, 7  # points
@@ -36,6 +40,28 @@ PALETTE = (
     "#aa4499",
     "#555555",
 )
+
+
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """matplotlib's default settings; afterwards the user's own again.
+
+    Pictures are the same under any matplotlibrc. One in the working folder may be a stranger's, and could start latex.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+def in_own_style(draw: Callable[P, T]) -> Callable[P, T]:
+    """`draw` with matplotlib's default settings: every function that makes a figure, or a file of one."""
+
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> T:
+        with own_style():
+            return draw(*args, **kwargs)
+
+    return styled
 
 
 def new_axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
@@ -125,8 +151,11 @@ def check_length(name: str, values: Vector, length: int, of: str) -> None:
     require(len(values) == length, f"{name} has {len(values)} entries; expected {length}, one for each of {of}")
 
 
+@in_own_style
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, cropped to its content with a margin."""
+    """The figure as a PNG file, cropped to its content with a margin; ? for a letter that its font lacks."""
+    for text in figure.findobj(Text):
+        text.set_text(drawable(text.get_text()))
     figure.draw_without_rendering()
     content = figure.get_tightbbox().padded(0.12)
     # Whole pixels, so that image tiles are written as they are and not resampled.
@@ -135,6 +164,14 @@ def png(figure: Figure) -> bytes:
     # Without the version of matplotlib the same picture is the same file.
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches=Bbox.from_extents(*corners), metadata={"Software": None})
     return buffer.getvalue()
+
+
+def drawable(text: str) -> str:
+    """`text` with ? for each letter that matplotlib's own font lacks, such as a Chinese one."""
+    if text.isascii():
+        return text
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return "".join(c if c.isspace() or font.get_char_index(ord(c)) else "?" for c in text)
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:

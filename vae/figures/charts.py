@@ -21,6 +21,7 @@ from vae.figures.canvas import (
     Vector,
     check_finite,
     check_length,
+    in_own_style,
     latent,
     new_chart,
     number,
@@ -30,6 +31,7 @@ from vae.figures.canvas import (
 COLLAPSED = "#efefef"
 
 
+@in_own_style
 def latent_scatter(
     z: np.ndarray,
     labels: Vector | None,
@@ -104,6 +106,7 @@ def _square_window(axes: Axes, z: np.ndarray) -> None:
         _note(axes, f"points outside: {outside} of {len(z)}")
 
 
+@in_own_style
 def learning_curves(curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y_label: str, title: str) -> Figure:
     """Curves name → (steps [S], values [S]), with the last value of each. NaN breaks a curve. Up to 5 % of a
     curve are cut off at either side, so that a terrible first epoch does not flatten the rest; the picture says so."""
@@ -185,6 +188,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
+@in_own_style
 def kl_per_dimension(kl: Vector, title: str, active_threshold: float = 0.01) -> Figure:
     """KL(q(z_i|x) ‖ p(z_i)) of each latent dimension, [D] in nats, in decreasing order. Those not above
     `active_threshold` are drawn on grey and do not count as active."""

@@ -19,6 +19,7 @@ from vae.figures.canvas import (
     TEXT_SIZE,
     Vector,
     check_finite,
+    in_own_style,
     new_chart,
     number,
     require,
@@ -34,6 +35,7 @@ def color_of(rank: int) -> str:
     return PALETTE[rank % len(PALETTE)]
 
 
+@in_own_style
 def log_likelihoods(scores: Mapping[str, Vector], title: str) -> Figure:
     """Log-likelihoods of single runs, [S] for each objective, as dots; mean ± standard error over seeds as bars."""
     figure, axes = _rows(list(scores), "log-likelihood (nats per image)", title)
@@ -48,6 +50,7 @@ def log_likelihoods(scores: Mapping[str, Vector], title: str) -> Figure:
     return figure
 
 
+@in_own_style
 def differences(rows: Mapping[str, tuple[float, float, float, bool]], best: str, title: str) -> Figure:
     """(difference, low, high, significant) of each objective from the `best` one, which keeps the first colour.
 
@@ -76,6 +79,7 @@ def _rows(names: Sequence[str], x_label: str, title: str) -> tuple[Figure, Axes]
     return figure, axes
 
 
+@in_own_style
 def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str, title: str) -> Figure:
     """A thin line for each run and a thick one for their mean at equal times, with its last value.
 
@@ -106,6 +110,7 @@ def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str,
     return figure
 
 
+@in_own_style
 def rate_distortion(points: Mapping[str, tuple[Vector, Vector]], title: str) -> Figure:
     """Rate KL(q(z|x) ‖ p(z)) against distortion −E log p(x|z), [S] each in nats (Alemi et al. 2018).
 
@@ -129,6 +134,7 @@ def rate_distortion(points: Mapping[str, tuple[Vector, Vector]], title: str) -> 
     return figure
 
 
+@in_own_style
 def kl_spectra(kl: Mapping[str, np.ndarray], title: str, active_threshold: float = 0.01) -> Figure:
     """KL of each latent dimension in decreasing order, [S, D] in nats: the mean over seeds, on a logarithmic scale."""
     figure, axes = new_chart(title, "latent dimension, sorted", "KL (nats)", WIDTH, HEIGHT)

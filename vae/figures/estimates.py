@@ -14,6 +14,7 @@ from vae.figures.canvas import (
     Vector,
     check_finite,
     check_length,
+    in_own_style,
     new_axes,
     new_chart,
     new_figure,
@@ -23,6 +24,7 @@ from vae.figures.canvas import (
 from vae.figures.charts import COLLAPSED, label_ends
 
 
+@in_own_style
 def log_likelihood_by_num_samples(
     num_samples: Vector,
     log_likelihood: Vector,
@@ -54,6 +56,7 @@ def log_likelihood_by_num_samples(
     return figure
 
 
+@in_own_style
 def signal_to_noise(
     panels: Mapping[str, Mapping[str, tuple[Vector, Vector, Vector]]], noise_floor: float, title: str
 ) -> Figure:
@@ -102,6 +105,7 @@ def signal_to_noise(
     return figure
 
 
+@in_own_style
 def log_likelihood_bracket(num_temperatures: Vector, lower: Vector, upper: Vector, title: str) -> Figure:
     """A lower and an upper bound of log p(x) in nats, [E], against the number of temperatures of annealing, [E]."""
     counts = check_finite("num_temperatures", num_temperatures, "E")

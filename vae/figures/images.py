@@ -19,6 +19,7 @@ from vae.figures.canvas import (
     check_finite,
     check_images,
     check_length,
+    in_own_style,
     latent,
     new_axes,
     new_figure,
@@ -49,6 +50,7 @@ def tile(images: np.ndarray, columns: int, padding: int = 1) -> np.ndarray:
     return grid
 
 
+@in_own_style
 def samples(images: np.ndarray, title: str) -> Figure:
     """Samples from the prior, [N, H, W, C], in reading order in a near-square grid."""
     images = check_images("images", images)
@@ -59,6 +61,7 @@ def samples(images: np.ndarray, title: str) -> Figure:
     return figure
 
 
+@in_own_style
 def reconstructions(
     originals: np.ndarray,
     means: np.ndarray,
@@ -90,6 +93,7 @@ def reconstructions(
     return figure
 
 
+@in_own_style
 def side_by_side(rows: Mapping[str, np.ndarray], title: str) -> Figure:
     """Images [N, H, W, C] of each name in a row of their own, the same position in a column."""
     checked = [check_images(f"images of {name!r}", images) for name, images in rows.items()]
@@ -100,6 +104,7 @@ def side_by_side(rows: Mapping[str, np.ndarray], title: str) -> Figure:
     return figure
 
 
+@in_own_style
 def morph(
     images: np.ndarray, start_index: int, end_index: int, title: str, originals: np.ndarray | None = None
 ) -> Figure:
@@ -142,6 +147,7 @@ def morph_gif(images: np.ndarray, path: str | os.PathLike) -> None:
     write(path, buffer.getvalue())
 
 
+@in_own_style
 def traversals(
     images: np.ndarray,
     dimensions: Vector,
@@ -166,6 +172,7 @@ def traversals(
     return figure
 
 
+@in_own_style
 def manifold(images: np.ndarray, z_values: Vector, title: str, dimensions: tuple[int, int] = (0, 1)) -> Figure:
     """Two latent dimensions decoded on a grid, [G, G, H, W, C]: images[i, j] is at z_values[i] in dimensions[0] and at
     z_values[j] in dimensions[1] (`indexing="ij"`), with z_values [G] increasing to the right and upwards."""

@@ -17,6 +17,7 @@ from vae.figures.canvas import (
     Vector,
     check_finite,
     check_length,
+    in_own_style,
     new_axes,
     new_chart,
     new_figure,
@@ -28,6 +29,7 @@ from vae.figures.canvas import (
 Scores = Sequence[Sequence[float]]  # of each point, one for every seed; NaN if a run diverged
 
 
+@in_own_style
 def score_against_axis(
     values: Sequence, lines: Mapping[str, Scores], x_label: str, y_label: str, title: str, *, log: bool = False
 ) -> Figure:
@@ -61,6 +63,7 @@ def score_against_axis(
     return figure
 
 
+@in_own_style
 def score_heat_map(
     x_values: Sequence, y_values: Sequence, scores: np.ndarray, x_label: str, y_label: str, title: str
 ) -> Figure:
@@ -90,6 +93,7 @@ def score_heat_map(
     return figure
 
 
+@in_own_style
 def learning_curves_of_sweep(
     curves: Mapping[str, tuple[Vector, np.ndarray]], x_label: str, y_label: str, title: str, *, num_named: int = 8
 ) -> Figure:
@@ -122,6 +126,7 @@ def learning_curves_of_sweep(
     return figure
 
 
+@in_own_style
 def score_by_trial(trials: Vector, scores: Vector, finished: Vector, y_label: str, title: str) -> Figure:
     """Scores of the trials that finished and of those that ended early (hollow; NaN if diverged), and the best
     finished one so far."""
@@ -137,6 +142,7 @@ def score_by_trial(trials: Vector, scores: Vector, finished: Vector, y_label: st
     return figure
 
 
+@in_own_style
 def score_against_parameter(
     values: Sequence, trials: Vector, scores: Vector, finished: Vector, x_label: str, y_label: str, title: str,
     *, log: bool = False,

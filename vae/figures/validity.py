@@ -16,6 +16,7 @@ from vae.figures.canvas import (
     Vector,
     check_finite,
     check_length,
+    in_own_style,
     new_axes,
     new_figure,
     require,
@@ -34,6 +35,7 @@ class Cells(NamedTuple):
     names: Sequence[str]
 
 
+@in_own_style
 def rates_of_cells(panels: Mapping[str, Cells], limits: Mapping[str, tuple[float, bool]], x_label: str) -> Figure:
     """Rates in %: a column for each panel, a row for each of `limits`, a dot for each cell, a colour for each group.
 
@@ -81,6 +83,7 @@ def _name(axes: Axes, x: np.ndarray, values: np.ndarray, index: int, name: str, 
     axes.margins(y=0.16)
 
 
+@in_own_style
 def power_of_tests(
     panels: Mapping[str, Mapping[str, Mapping[str, Vector]]], differences: Vector, x_label: str
 ) -> Figure:

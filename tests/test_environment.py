@@ -1,0 +1,135 @@
+"""What a user's environment may set: the same result, or one line before anything is computed."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import vae
+from tests import script_calls
+from vae import environment
+
+ROOT = Path(__file__).parents[1]
+WRONG = {
+    "jax_enable_x64": True,
+    "jax_debug_nans": True,
+    "jax_debug_infs": True,
+    "jax_disable_jit": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+    "jax_random_seed_offset": 3,
+    "jax_transfer_guard": "disallow",
+    "jax_transfer_guard_host_to_device": "disallow",
+    "jax_transfer_guard_device_to_host": "disallow",
+    "jax_transfer_guard_device_to_device": "disallow",
+}
+
+
+@pytest.fixture
+def wrong(request):
+    before = jax.config.values[request.param]
+    jax.config.update(request.param, WRONG[request.param])
+    yield request.param
+    jax.config.update(request.param, getattr(before, "value", before))
+
+
+@pytest.mark.parametrize("wrong", environment.MODES, indirect=True)
+def test_a_mode_of_jax_that_changes_numbers_is_refused_by_scripts_and_library(tmp_path, wrong):
+    line = script_calls.refusal(tmp_path, "train", "--preset=digits")
+    assert line.startswith(f"error: {wrong} is {WRONG[wrong]}, and must be {environment.MODES[wrong]}; unset JAX_")
+    with pytest.raises(vae.configuration.ConfigurationError, match=wrong):
+        vae.train(np.zeros((20, 2, 2), np.uint8), batch_size=4)
+
+
+PRINTING = """
+from experiments.command import script
+
+def main(stop):
+    print("k̂ 图 é", chr(0xDCFF))
+    return 0
+
+script.run(lambda: None, main)
+"""
+BYTES = b"\xff\n"  # a letter of a path that is not UTF-8
+
+
+@pytest.mark.parametrize(
+    ("variables", "shell", "printed"),
+    [
+        ({}, "", "k̂ 图 é ".encode() + BYTES),
+        ({"PYTHONIOENCODING": "utf-8"}, "", "k̂ 图 é ".encode() + BYTES),
+        ({"PYTHONIOENCODING": "latin-1"}, "", b"k? ? \xe9 " + BYTES),
+        ({"PYTHONIOENCODING": "ascii"}, "", b"k? ? ? " + BYTES),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "", b"k? ? ? " + BYTES),
+        ({"LC_ALL": "C"}, "", "k̂ 图 é ".encode() + BYTES),
+        ({}, ">&-", b""),
+        ({}, "<&- >&- 2>&-", b""),
+    ],
+)
+def test_anything_can_be_printed_in_any_encoding_and_to_nobody(tmp_path, variables, shell, printed):
+    (tmp_path / "script.py").write_text(PRINTING)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    ended = subprocess.run(
+        f"{shlex.quote(sys.executable)} script.py {shell}",
+        shell=True, cwd=tmp_path, env=kept | {"PYTHONPATH": str(ROOT)} | variables, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, printed, b"")
+
+
+@pytest.mark.parametrize(("flags", "code"), [("--helpshort", 0), ("--help", 0), ("--helpfull", 0), ("--epochs=x", 1)])
+@pytest.mark.parametrize("reader", ["head -n 1", "true"])
+def test_a_reader_that_ends_first_is_no_error(tmp_path, flags, code, reader):
+    command = f"{shlex.quote(sys.executable)} {ROOT}/experiments/train.py {flags} | {reader}; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in ended.stderr
+    assert "BrokenPipe" not in ended.stderr
+    assert ended.returncode in (code, 75)
+
+
+def test_a_run_folder_of_any_name_is_trained_and_its_next_line_can_be_pasted(tmp_path):
+    name = "a b 图片 é x*? $(touch y)'-"
+    code, out, err = script_calls.call(
+        tmp_path, "train", "--preset=digits", "--hidden_sizes=4", "--epochs=1", "--nofigures", f"--workdir={name}"
+    )
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == name
+    (line,) = [line for line in out.splitlines() if line.startswith("next: ")]
+    assert f"--workdir={name}" in shlex.split(line, comments=True)
+    code, out, err = script_calls.call(tmp_path, "evaluate", f"--workdir={name}", "--num_samples=1", "--num_examples=4")
+    assert (code, err) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+
+
+@pytest.mark.parametrize(("name", "reason"), [("[x]", "takes a path with [ for a pattern"), ("\udcff", "is not UTF-8")])
+def test_a_run_folder_that_no_checkpoint_can_be_written_to_is_refused_at_the_start(tmp_path, name, reason):
+    for script in ("train", "compare", "sweep"):
+        assert reason in script_calls.refusal(tmp_path, script, "--preset=digits", f"--workdir={name}")
+    (tmp_path / name).mkdir()
+    with contextlib.chdir(tmp_path / name):
+        assert reason in script_calls.refusal(tmp_path / name, "train", "--preset=digits")
+
+
+def test_a_home_that_is_no_folder_and_a_notebooks_backend_do_not_matter(tmp_path):
+    variables = {name: value for name, value in os.environ.items() if name != "VAE_DATA_DIR"}
+    variables |= {"PYTHONPATH": str(ROOT), "MPLBACKEND": "no such backend", "HOME": "/dev/null"}
+    command = [sys.executable, "-m", "experiments.train", "--preset=digits", "--epochs=1", "--hidden_sizes=4"]
+    ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "picture: " in ended.stdout
+
+
+def test_a_working_folder_that_cannot_be_written_to_is_one_line():
+    if not shutil.which("true") or not Path("/proc/self").exists():
+        pytest.skip("no /proc")
+    code, _, err = script_calls.call(Path("/proc"), "train", "--preset=digits", "--hidden_sizes=4", "--epochs=1")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
