@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -80,9 +80,12 @@ def refusal(cwd: Path, name: str, *flags: str, **environment: str) -> str:
 
 
 def listing(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Every file and folder under `folder`, by size and time of change."""
-    found = {path: path.lstat() for path in folder.rglob("*") if path.name != ".lock"}
-    return {path: (one.st_size, one.st_mtime_ns) for path, one in found.items() if not stat.S_ISDIR(one.st_mode)}
+    """Every file and folder under `folder`, a file by size and time of change; a lock's owner may change."""
+    found = {path: path.lstat() for path in folder.rglob("*")}
+    return {
+        path: (0, 0) if stat.S_ISDIR(one.st_mode) or path.name == ".lock" else (one.st_size, one.st_mtime_ns)
+        for path, one in found.items()
+    }
 
 
 @contextlib.contextmanager
@@ -110,9 +113,17 @@ def _is_absl(module: str) -> bool:
     return module.startswith("absl.")
 
 
+@contextlib.contextmanager
+def flags_of(name: str, *given: str) -> Iterator[Any]:
+    """The module of a script, while its flags are defined, parsed from `given`."""
+    with _no_flags():
+        module = importlib.import_module(f"experiments.{name}")
+        module.define_flags()
+        FLAGS([name, *given])
+        yield module
+
+
 def defined(name: str) -> list[flags.Flag]:
     """The flags of a script, without absl's own."""
-    with _no_flags():
-        of_absl = set(FLAGS)
-        importlib.import_module(f"experiments.{name}").define_flags()
-        return [FLAGS[flag] for flag in FLAGS if flag not in of_absl]
+    with flags_of(name):
+        return [FLAGS[flag] for flag in FLAGS if not FLAGS.find_module_defining_flag(flag).startswith("absl.")]
