@@ -7,13 +7,14 @@
 Writes under <workdir>/figures: samples from the prior, reconstructions of the chosen test images, a morph from one test
 image to another (strip and GIF), traversals of the most active latent dimensions, and the test set scattered in two of
 them. If the prior is a standard normal, it also draws the decoded manifold of these two. Samples of a conditional model
-are sorted by class. With --embeddings, it also writes q(z|x) of a split as .npz.
+are sorted by class. Pictures of --indices or of another --split have these in their names. With --embeddings, it also
+writes q(z|x) of a split as .npz.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,8 @@ def main(_: StopRequest) -> int:
     ends = positions("morph", asked["morph"] or range(min(2, len(data.images))), data, asked["split"])
     key, about = jax.random.key(asked["seed"]), (asked["split"], dataset.classes)
     made = run_pictures.of_model(key, loaded, data, *about, indices=shown, num_images=asked["num_images"])
-    paths = run_pictures.save(workdir, made)
+    named = {file_name(name, asked["split"], asked["indices"] or ()): figure for name, figure in made.items()}
+    paths = run_pictures.save(workdir, named)
     if len(ends) == 2:  # of a split of one image there is no morph
         start, end = ends
         paths += run_pictures.morph(workdir, loaded, data, start, end, asked["num_steps"], asked["path"])
@@ -75,6 +77,17 @@ def positions(name: str, values: Iterable[str | int], data: Split, split: str) -
     if beyond := [value for value in found if value >= count]:
         raise UsageError(f"--{name}: there is no {split} image {beyond[0]}; the {count} images count from 0")
     return found
+
+
+def file_name(picture: str, split: str, indices: Sequence[str]) -> str:
+    """The name of a picture's file; what training drew of the first test images stays beside that of others."""
+    parts = [picture]
+    if picture in ("reconstructions", "traversals", "latent_space"):
+        parts += [split] if split != "test" else []
+        if picture != "latent_space":
+            parts += [str(int(position)) for position in indices[:10]]
+            parts += [f"and_{len(indices) - 10}"] if len(indices) > 10 else []
+    return "_".join(parts)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ def main(stop: StopRequest) -> int:
     asked = run.values
     from experiments.command import devices
     from vae import hosts
-    from vae.runs import fingerprint
+    from vae.runs import checkpoint, fingerprint
     from vae.runs.config import write_config
-    from vae.runs.folder import CONFIG, lock
+    from vae.runs.folder import CHECKPOINTS, CONFIG, lock
     from vae.training import fit, resuming, start
 
     available = devices.start(asked["devices"], flags.values["data_dir"], distributed=flags.values["distributed"])
@@ -59,6 +59,9 @@ def main(stop: StopRequest) -> int:
             "devices": [str(d) for d in available],
         }
         write_config(workdir, config, **about)
+        if saved := checkpoint.steps(workdir / CHECKPOINTS):
+            epoch = saved[-1] / (len(dataset.train.images) // config.settings.batch_size)
+            print(f"resumes {workdir} at epoch {epoch:.2f} of {config.epochs}")
         describe(config, dataset, available)
         notes.show([config], asked["binarization"])
         with ProgressLine() as progress, stop.polled():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.runs import SCORES
+from tests import script_calls
 from tests.run_samples import config, rows, state
 from tests.script_calls import everything
 from tests.script_runs import scripts
@@ -138,6 +139,7 @@ def test_a_finished_run_started_without_flags_takes_the_stored_ones_from_any_fol
     code, out, err = scripts.call(tmp_path, "train", f"--workdir={finished / 'x y'}")
     assert (code, err) == (0, "")
     assert "epoch 1/" not in out
+    assert f"resumes {finished / 'x y'} at epoch 2.00 of 2\n" in out
     assert (everything(finished / "x y" / "checkpoints"), rows(finished / "x y")) == before
 
 
@@ -277,6 +279,11 @@ def test_generate_names_each_picture_that_it_wrote(scripts, finished):
     written = [finished / line for line in out.splitlines()]
     assert all(path.stat().st_size for path in written)
     assert {"samples.png", "reconstructions.png", "morph_0_1.gif", "embeddings_test.npz"} <= {p.name for p in written}
+    before = (finished / "x y" / "figures" / "reconstructions.png").read_bytes()
+    code, out, err = script_calls.call(finished, "generate", "--workdir=x y", "--num_images=4", "--indices=3,5")
+    assert (code, err) == (0, "")
+    assert {"x y/figures/reconstructions_3_5.png", "x y/figures/traversals_3_5.png"} <= set(out.splitlines())
+    assert (finished / "x y" / "figures" / "reconstructions.png").read_bytes() == before
     with np.load(finished / "x y" / "embeddings_test.npz") as arrays:
         assert arrays["mean"].shape == arrays["log_scale"].shape == (360, 2)
 
