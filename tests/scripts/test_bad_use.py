@@ -121,7 +121,7 @@ def of_script(name: str) -> Iterator[list[str]]:
             ["--objective=rws"], ["--objective=dip_i", "--estimator=dreg"],
             ["--validation=0", "--keep_best=2"], ["--schedule=stages", "--stage_epochs=1,2"],
             ["--hidden_sizes=1000000000,1000000000"], ["--objective=free_bits", "--free_bits_group_size=3"],
-            ["--distributed"], ["--batch_size=1000000000"], ["--epochs=1000001"],
+            ["--batch_size=1000000000"], ["--epochs=1000001"],
         ):  # fmt: skip
             yield [*begun, *given]
     if name == "sweep":
