@@ -1,5 +1,6 @@
 """What the three READMEs show works as it stands there: the first page, the manual and the guide to the code."""
 
+import ast
 import os
 import pkgutil
 import re
@@ -19,6 +20,7 @@ from vae.objectives.table import ESTIMATORS
 from vae.presets import PRESETS
 from vae.runs.config import write_config
 from vae.runs.folder import CONFIG
+from vae.settings import FORMAT
 
 ROOT = Path(__file__).parent.parent
 README, MANUAL, GUIDE = (ROOT / name for name in ("README.md", "experiments/README.md", "vae/README.md"))
@@ -69,7 +71,8 @@ def test_the_python_example_runs_as_it_stands(tmp_path):
 def test_a_new_bound_with_a_number_takes_one_function_and_one_row(tmp_path):
     for folder in ("vae", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    function, row, command = blocks(README, "Add a bound")
+    function, row, command, reference = blocks(README, "Add a bound")
+    row = re.sub(r"since=\d+", f"since={FORMAT + 1}", row)
     room, rows = tmp_path / "vae" / "objectives", "BOUNDS: dict[str, Bound] = {\n"
     bounds, table = room / "bounds.py", room / "table.py"
     bounds.write_text(f"{bounds.read_text()}\n\n{function}")
@@ -88,7 +91,8 @@ def test_a_new_bound_with_a_number_takes_one_function_and_one_row(tmp_path):
         "assert (b.elbo_mc(w) < b.tvo(w, 0.3)).all() and (b.tvo(w, 0.3) < b.iwae(w)).all();"
         "from vae.runs.config import read_config; path = pathlib.Path;"
         "found = [read_config(path(name)).hyperparameters.tvo_beta for name in ('run', 'before')];"
-        "assert found == [0.3, 0.5], found"
+        "assert found == [0.3, 0.5], found; import numpy as np, scipy.special; numpy = {" + reference + "}['tvo'];"
+        "np.testing.assert_allclose(b.tvo(w, 0.3), numpy(np.asarray(w), 0.3), rtol=1e-5)"
     )
     python(tmp_path, "-c", checks)
     refused = started(tmp_path, "-m", "experiments.train", "--objective=iwae", "--tvo_beta=0.3")
@@ -98,6 +102,13 @@ def test_a_new_bound_with_a_number_takes_one_function_and_one_row(tmp_path):
     )
     assert "must be a finite float32 number above 0 and below 1" in started(tmp_path, *train, "--tvo_beta=1").stderr
     assert "tvo: the point between 0 and 1 (above 0 and below 1)" in started(tmp_path, *train, "--helpshort").stdout
+
+
+def test_an_option_that_is_shown_as_new_is_of_the_next_format_and_one_place_says_which():
+    tables = [path.read_text() for path in (ROOT / "vae").glob("*/table.py")]
+    docstrings = [ast.get_docstring(ast.parse(text)) or "" for text in tables]
+    shown = [number for text in (*TEXTS.values(), *docstrings) for number in re.findall(r"since(?:=|\s.*)(\d+)", text)]
+    assert shown == [f"{FORMAT + 1}"], f"write since={FORMAT + 1} in README.md, and no number anywhere else"
 
 
 def test_every_objective_and_every_estimator_has_its_row():

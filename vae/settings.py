@@ -128,11 +128,18 @@ def read(values: dict[str, Any], names: Sequence[str], file_format: int) -> dict
     if unknown := [name for name in values if name not in known]:
         raise SettingsError(f"it has an unknown field {unknown[0]!r}")
     if missing := [name for name in known if name not in values]:
-        raise SettingsError(f"it lacks {missing[0]!r}")
+        raise SettingsError(f"it lacks {missing[0]!r}{_whose(missing[0], file_format)}")
     for name, value in values.items():
         if reason := RULES[name].fault(value):
             raise SettingsError(f"its {name} is {str(value)[:60]!r}, but {reason}")
     return {name: _as_field(name, newer[name] if name in newer else values[name]) for name in names}
+
+
+def _whose(name: str, file_format: int) -> str:
+    """Of a field that a file lacks, what to do for who has just written its option."""
+    if name not in FIELDS or FIELDS[name].option is None:
+        return ""
+    return f", which files of format {file_format} have; if this option is new, give its row since={FORMAT + 1}"
 
 
 def _as_field(name: str, value: Any) -> Any:

@@ -170,7 +170,8 @@ def test_a_field_that_was_deleted_from_a_config_is_missed_and_not_given_its_defa
     values = config().to_dict() | {"format": FORMAT}
     values["settings" if field in values["settings"] else "hyperparameters"].pop(field)
     (tmp_path / CONFIG).write_text(json.dumps(values))
-    with pytest.raises(RunError, match=f"it lacks '{field}'"):
+    hint = f"which files of format {FORMAT} have; if this option is new, give its row since={FORMAT + 1}"
+    with pytest.raises(RunError, match=f"it lacks '{field}', {hint}"):
         read_config(tmp_path)
 
 

@@ -3,7 +3,7 @@
 To add a likelihood: a function of the settings in likelihoods.py, and a row in `LIKELIHOODS`. To add a network: its
 encoder and decoder in networks.py, and a row in `NETWORKS`. An option of its own stands in its row:
 
-    "student_t": LikelihoodRow("vae.models.likelihoods:student_t", of=DENSITY, degrees=number(5.0, "…", since=3)),
+    "student_t": LikelihoodRow("vae.models.likelihoods:student_t", of=DENSITY, degrees=number(5.0, "…", since=…)),
 
 is `settings.degrees` (`static=True`: it changes the program) and the flag --degrees, an error with other likelihoods.
 See vae/options.py for what an option says. Imports neither jax nor numpy.

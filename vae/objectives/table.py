@@ -4,11 +4,11 @@ To add a bound with a number: a function in bounds.py, and a row in `BOUNDS`.
 
     def tempered(log_w: Float[Array, "K B"], temperature: Scalar) -> Float[Array, "B"]: …
 
-    "tempered": Bound("vae.objectives.bounds:tempered", temperature=number(2.0, "of the weights", above=0, since=4)),
+    "tempered": Bound("vae.objectives.bounds:tempered", temperature=number(2.0, "of the weights", above=0, since=…)),
 
 That is the flag --temperature, with its help and its bounds; an error with every other objective; a field of
-`Hyperparameters`, which the function is given under its name and a sweep can vary; and a field of config.json since
-format 4 (one more than that of today, `vae.settings.FORMAT`), so that older runs load. A test holds each row against
+`Hyperparameters`, which the function is given under its name and a sweep can vary; and a field of config.json since a
+new format, one more than that of today (`vae.settings.FORMAT`), so that older runs load. A test holds each row against
 the signature of its function. Imports neither jax nor numpy.
 """
 
