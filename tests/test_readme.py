@@ -15,6 +15,7 @@ from experiments.flags.options import TRAINING_FLAGS
 from tests.flag_samples import define_once
 from tests.run_samples import config
 from tests.test_layers import RANK
+from vae.datasets import NAMES
 from vae.objectives import OBJECTIVES
 from vae.objectives.table import ESTIMATORS
 from vae.presets import PRESETS
@@ -122,6 +123,12 @@ def test_the_manual_and_the_table_of_objectives_name_every_flag_of_training():
     named = set(re.findall(r"`(?:--)?(\w+)", TEXTS[README] + TEXTS[MANUAL]))
     assert not [name for name in [*TRAINING_FLAGS, "preset", "workdir"] if name not in named]
     assert not [name for name in PRESETS if name not in named]
+
+
+def test_the_manual_names_every_data_set():
+    rows = [line for line in TEXTS[MANUAL].split("## Data sets", 1)[1].splitlines() if line.startswith("| `")]
+    first_cells = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert {*NAMES} <= first_cells
 
 
 def test_the_manual_names_every_script():

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vae.datasets.table import NAMES
 from vae.models.table import MODEL
 from vae.objectives.table import OBJECTIVE
 from vae.options import Field, Option, field_of, flattened, text, whole
@@ -21,8 +22,7 @@ COUNT, SIZE = (Number(integer=True, least=least, most=LARGEST) for least in (1, 
 # The options that are fields of a run's Config themselves.
 DATA: dict[str, Option] = {
     "dataset": text(
-        "mnist", "mnist, fashion_mnist, binarized_mnist, omniglot, digits, a path to an .npz file or to a folder of "
-        "pictures, or a prepared TFDS data set",
+        "mnist", f"{', '.join(NAMES)}, a path to an .npz file or to a folder of pictures, or a prepared TFDS data set"
     ),
     "validation": whole(None, "training images held out (default: the data set's own rule)", least=0),
     "image_size": whole(None, "side to which your own pictures are cropped and resized"),

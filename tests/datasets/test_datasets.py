@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.data_samples import pictures
-from vae.datasets import NAMES, DataError, default_data_dir, load
+from vae import options
+from vae.datasets import DataError, default_data_dir, load, loading
 from vae.datasets.dataset import Split
 from vae.datasets.resize import area_weights, resize
 from vae.datasets.splits import assemble
@@ -73,6 +74,35 @@ def test_at_least_one_image_is_left_to_train_on(validation):
         load("digits", validation=validation)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (np.zeros((9, 4, 4), np.uint8), None, r"training images of bars have shape \(9, 4, 4\); give \[N, H, W, C\]"),
+        (np.zeros((9, 4, 0, 1), np.uint8), None, r"training images of bars have shape \(9, 4, 0, 1\)"),
+        (np.zeros((9, 4, 4, 1), np.int64), None, "training images of bars are int64; give uint8"),
+        (np.zeros((9, 4, 4, 1)), None, "training images of bars are float64; give uint8"),
+        (np.full((9, 4, 4, 1), 255, np.float32), None, "training images of bars are floats outside"),
+        (np.full((9, 4, 4, 1), np.nan, np.float32), None, "training images of bars are floats outside"),
+        (np.eye(4, dtype=np.uint8)[None, :, :, None], None, "largest value of the images of bars is 1"),
+        (pictures(9, 4)[..., None], np.zeros(9, np.int64), r"training labels of bars are int64 of shape \(9,\)"),
+        (pictures(9, 4)[..., None], np.zeros(8, np.int32), r"training labels .* of shape \(8,\) for 9 images"),
+    ],
+)
+def test_splits_that_would_train_wrongly_are_refused(monkeypatch, images, labels, words):
+    splits = Split(images, labels), Split(images, labels)
+    monkeypatch.setattr(options, "load", lambda path: {"bars": lambda: splits}[path])
+    monkeypatch.setattr(loading, "NAMES", ("bars",))
+    monkeypatch.setattr(loading, "COMPUTED", {"bars": "bars"})
+    with pytest.raises(DataError, match=words):
+        load("bars")
+
+
+def test_test_images_of_another_size_are_refused():
+    train, test = (Split(pictures(9, size)[..., None]) for size in (4, 5))
+    with pytest.raises(DataError, match=r"the test images of own have shape \(9, 5, 5, 1\)"):
+        assemble("own", train, None, test, None)
+
+
 def test_negative_numbers_are_refused():
     with pytest.raises(DataError, match="validation=-1 is not possible"):
         load("digits", validation=-1)
@@ -98,7 +128,6 @@ def test_unknown_names_get_a_suggestion(tmp_path):
     for name in ("./nowhere", ""):
         with pytest.raises(DataError, match=r"does not exist|unknown data set ''"):
             load(name, data_dir=tmp_path)
-    assert NAMES == ("mnist", "fashion_mnist", "binarized_mnist", "omniglot", "digits")
 
 
 @pytest.mark.parametrize("source", [3, 5, 28, 105])

@@ -12,12 +12,20 @@ import pytest
 from PIL import Image
 
 from tests.data_samples import pictures, write_binarized, write_mnist, write_omniglot_zip
+from vae import options
 from vae.datasets import DataError, binarized_mnist, cache, idx, load, mnist, omniglot
 from vae.datasets.builder import tfds
 from vae.datasets.dataset import Split
 from vae.datasets.resize import resize
+from vae.datasets.table import FETCHED
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_the_builder_and_the_files_of_a_name_have_that_name(name):
+    builder = options.load(FETCHED[name])
+    assert (builder.name, sys.modules[builder.__module__].DATA.name) == (name, name)
 
 
 @pytest.fixture

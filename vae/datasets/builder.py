@@ -13,23 +13,24 @@ import numpy as np
 
 from vae.datasets.dataset import Split
 from vae.datasets.sources import fetch
+from vae.datasets.table import FETCHED
+from vae.options import load
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import tqdm_utils
 
-BUILDERS = {
-    "mnist": "MnistBuilder",
-    "fashion_mnist": "FashionMnistBuilder",
-    "binarized_mnist": "BinarizedMnistBuilder",
-    "omniglot": "OmniglotBuilder",
-}
 
-
-def info(builder: tfds.core.DatasetBuilder, description: str, labelled: bool = True) -> tfds.core.DatasetInfo:
-    """28×28 grey images, with labels or without, kept in their published order."""
-    features = {"image": tfds.features.Tensor(shape=(28, 28, 1), dtype=np.uint8)}
+def info(
+    builder: tfds.core.DatasetBuilder,
+    description: str,
+    *,
+    labelled: bool = True,
+    shape: tuple[int, int, int] = (28, 28, 1),
+) -> tfds.core.DatasetInfo:
+    """Images of `shape` [H, W, C], with labels or without, kept in their published order."""
+    features = {"image": tfds.features.Tensor(shape=shape, dtype=np.uint8)}
     if labelled:
         features["label"] = tfds.features.Tensor(shape=(), dtype=np.int32)
     return tfds.core.DatasetInfo(
@@ -48,12 +49,11 @@ def examples(split: Split) -> Iterator[tuple[int, dict]]:
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None = None, progress: bool = False) -> Path:
     """The folder of a named data set under `data_dir`; if it does not exist, fetch it and write it as array_record."""
-    module = importlib.import_module(f"vae.datasets.{name}")
     with quiet(progress):
-        builder = getattr(module, BUILDERS[name])(data_dir=data_dir, file_format="array_record")
+        builder = load(FETCHED[name])(data_dir=data_dir, file_format="array_record")
         if not builder.is_prepared():
             downloads = data_dir / "downloads" / name
-            fetch(module.DATA, downloads, manual_dir, progress)
+            fetch(importlib.import_module(builder.__module__).DATA, downloads, manual_dir, progress)
             config = tfds.download.DownloadConfig(try_download_gcs=False)
             builder.download_and_prepare(download_dir=downloads, download_config=config)
     return Path(builder.data_dir)

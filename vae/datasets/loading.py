@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vae.datasets import cache, digits, prepared
+from vae import options
+from vae.datasets import cache, prepared
 from vae.datasets.arrays import as_images, load_npz
 from vae.datasets.dataset import DataError, Dataset, Loaded, Split
 from vae.datasets.labels import as_labels, compact
 from vae.datasets.pictures import load_folder
 from vae.datasets.resize import resize
 from vae.datasets.splits import assemble, cut, hold_out_test, permute
+from vae.datasets.table import COMPUTED, NAMES
 
-NAMES: tuple[str, ...] = ("mnist", "fashion_mnist", "binarized_mnist", "omniglot", "digits")
 IN_MEMORY = "images in memory"  # the name of data that have no place on disk
 CACHE_VERSION = 1  # raise it whenever a builder's arrays change
 
@@ -92,8 +93,8 @@ def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, validation
 
 
 def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bool) -> dict[str, Split]:
-    if name == "digits":
-        train, test = digits.load()
+    if name in COMPUTED:
+        train, test = options.load(COMPUTED[name])()
         return {"train": train, "test": test}
     folder = data_dir / "prepared" / f"{name}-{CACHE_VERSION}"
     if not folder.exists():

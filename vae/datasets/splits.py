@@ -37,7 +37,11 @@ def default_validation(num_train: int) -> int:
 
 
 def assemble(name: str, train: Split, own: Split | None, test: Split, validation: int | None) -> Dataset:
-    """The three splits. `own` is the data set's own validation split; `validation` as in `load`."""
+    """The three splits. `own` is the data set's own validation split; `validation` as in `load`.
+
+    Raises DataError, also if an image or a label is not as `Split` says.
+    """
+    _check(name, {"training": train, "test": test} | ({} if own is None else {"validation": own}))
     if own is not None:
         if validation in (None, len(own.images)):
             return Dataset(name, train, own, test, is_binary(train, own, test))
@@ -57,9 +61,34 @@ def assemble(name: str, train: Split, own: Split | None, test: Split, validation
     return Dataset(name, train, held_out, test, is_binary(train, held_out, test))
 
 
+def _check(name: str, splits: dict[str, Split]) -> None:
+    """Raises DataError if the images or labels of a split are not as `Split` says."""
+    for key, (images, labels) in splits.items():
+        if images.ndim != 4 or 0 in images.shape[1:] or images.shape[1:] != splits["training"].images.shape[1:]:
+            raise DataError(f"the {key} images of {name} have shape {images.shape}; give [N, H, W, C], all of one size")
+        if images.dtype not in (np.uint8, np.float32):
+            raise DataError(f"the {key} images of {name} are {images.dtype}; give uint8 in 0..255 or float32 in [0, 1]")
+        if images.dtype == np.float32 and not all(
+            (block > -1e-6).all() and (block < 1 + 1e-6).all() for block in _blocks(images)
+        ):
+            raise DataError(f"the {key} images of {name} are floats outside [0, 1]; rescale them")
+        if labels is not None and (labels.shape != (len(images),) or labels.dtype != np.int32):
+            raise DataError(
+                f"the {key} labels of {name} are {labels.dtype} of shape {labels.shape} for {len(images)} images; give "
+                "[N] int32, or None"
+            )
+    every = [block for split in splits.values() for block in _blocks(split.images)]
+    if all(block.dtype == np.uint8 and block.max() <= 1 for block in every) and any(block.any() for block in every):
+        raise DataError(f"the largest value of the images of {name} is 1, and uint8 is in 0..255; multiply them by 255")
+
+
+def _blocks(images: np.ndarray) -> list[np.ndarray]:
+    return [images[i : i + 4096] for i in range(0, len(images), 4096)]
+
+
 def is_binary(*splits: Split) -> bool:
     """Whether every pixel of every split is 0 or 255; floats never are, as 0 and 1 lie on the 1/255 grid."""
-    blocks = (split.images[i : i + 4096] for split in splits for i in range(0, len(split.images), 4096))
+    blocks = (block for split in splits for block in _blocks(split.images))
     return all(block.dtype == np.uint8 and bool(np.all((block == 0) | (block == 255))) for block in blocks)
 
 
