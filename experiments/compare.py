@@ -289,7 +289,8 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
     figures.write(workdir / "comparison.md", report.markdown(told, list(pictures)).encode())
     colors = [figures.color_of(rank) for rank in range(len(groups))]
     figures.write(workdir / "report.html", report.page(told, pictures, colors).encode())
-    print("\n" + "\n".join(told["conclusion"]))
+    print("\n" + report.aligned(told) + "\n")
+    print("\n".join(told["conclusion"]))
     print(f"report: {workdir / 'report.html'}")
     print(workdir)
     return 0

@@ -69,6 +69,10 @@ def main(_: StopRequest) -> int:
     loaded = load_run(workdir, asked["checkpoint"])
     dataset = flags.folders.of_run(workdir, asked["dataset"])
     data, index = options.evaluated_split(workdir, dataset, asked["split"], asked["num_examples"])
+    print(
+        f"evaluating {len(data.images):,} images of the {asked['split']} split with {asked['num_samples']:,} samples "
+        "each; fewer with --num_examples or --num_samples"
+    )
     bar_of = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
     with bar_of(total=len(data.images), unit="image") as bar:
         result, summary = evaluation.judge(

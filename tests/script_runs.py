@@ -92,7 +92,6 @@ def _undrawn(name: str, flags: tuple[str, ...]) -> tuple[str, ...]:
 def _main(name: str, argv: list[str], cwd: Path, out: Path, err: Path, environment: dict[str, str]) -> None:
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
-    sys.stdout.reconfigure(line_buffering=True)
     os.chdir(cwd)
     os.environ |= environment
     sys.argv = argv

@@ -18,11 +18,13 @@ class SweepBoard(LiveLine):
 
     def update(self, progress) -> None:
         """Show what `vae.sweeps.sweep` reports."""
-        rest = f"/{progress.num_epochs} of {progress.training} runs: {progress.finished} finished"
+        rest = (
+            f"/{progress.num_epochs} of {progress.training} runs: {progress.finished} of {progress.num_runs} finished"
+        )
         if progress.diverged:
             rest += f", {progress.diverged} diverged"
         for title, (name, value) in progress.best.items():
-            rest += f", best {title} {value:.2f} ({self._labels[name]})"
+            rest += f", best {title} so far {value:.2f} ({self._labels[name]})"
         rest += pace(progress)
         self.show(
             f"epoch {progress.epoch:.2f}{rest}", f"epoch {progress.epoch:.0f}{rest}" if progress.epoch_ended else None

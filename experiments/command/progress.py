@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from typing import Any
+
+SILENCE = 30.0  # seconds without a line that stays, at most, for who sees no live line
 
 
 class LiveLine:
@@ -12,6 +15,7 @@ class LiveLine:
 
     def __init__(self):
         self._bar: Any = None
+        self._told = time.monotonic()
 
     def __enter__(self):
         return self
@@ -21,7 +25,10 @@ class LiveLine:
             self._bar.close()
 
     def show(self, line: str, stays: str | None = None, step: int = 0, **bar: Any) -> None:
-        """Show `line` in place of the line before, and print `stays` for good; `bar` are arguments of tqdm."""
+        """Show `line` in place of the line before, and print `stays` for good; `bar` are arguments of tqdm.
+
+        If there is no terminal, `line` is printed after SILENCE.
+        """
         from tqdm import tqdm
 
         from vae import hosts
@@ -33,8 +40,11 @@ class LiveLine:
         self._bar.set_description_str(line, refresh=False)
         self._bar.update(step - self._bar.n)
         self._bar.refresh()
+        if stays is None and self._bar.disable and time.monotonic() - self._told > SILENCE:
+            stays = line
         if stays is not None:
             tqdm.write(stays)
+            self._told = time.monotonic()
 
 
 class ImageBar:

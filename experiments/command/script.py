@@ -95,7 +95,7 @@ def open_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
     codecs.register_error("shown", _replaced)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="shown")
+        sys.stdout.reconfigure(errors="shown", line_buffering=True)  # a line is seen when it is written
 
 
 def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -53,10 +53,28 @@ def number(name: str, default: Any, help: str, *, integer: bool = False, **bound
     _number(name, default, help, Number(integer, most=most, **bounds))
 
 
+class _NumberParser(flags.ArgumentParser):
+    """absl's own for its kind of number; of a text that is none, the error says what the flag wants."""
+
+    def __init__(self, rule: Number):
+        self._rule = rule
+        self._parser = flags.IntegerParser() if rule.integer else flags.FloatParser()
+        self.syntactic_help = self._parser.syntactic_help
+
+    def parse(self, argument: Any) -> int | float:
+        try:
+            return self._parser.parse(argument)
+        except ValueError as error:
+            raise ValueError(self._rule.fault(argument)) from error
+
+    def flag_type(self) -> str:
+        return self._parser.flag_type()
+
+
 def _number(name: str, default: Any, help: str, rule: Number) -> None:
     bounds = rule._replace(most=None if rule.most in (LARGEST, MOST) else rule.most).bounds
-    define = flags.DEFINE_integer if rule.integer else flags.DEFINE_float
-    define(name, default, f"{help} ({bounds})" if bounds else help)
+    shown = f"{help} ({bounds})" if bounds else help
+    flags.DEFINE(_NumberParser(rule), name, default, shown, serializer=flags.ArgumentSerializer())
     flags.register_validator(name, _checker(rule))
 
 

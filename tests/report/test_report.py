@@ -212,6 +212,14 @@ def test_the_markdown_links_the_pictures_that_exist():
     assert text.startswith("# 3 objectives on mnist\n\niwae K=50 beats")
 
 
+def test_the_ranking_on_a_terminal_has_the_cells_of_the_markdown_one_below_the_other():
+    found = compared([-98.0, -99.5, -99.6])
+    lines = report.aligned(found).splitlines()
+    heads, rows = words.ranking_table(found)
+    assert [re.split(" {2,}", line) for line in lines] == [heads, *rows]
+    assert len({len(line) for line in lines}) == 1
+
+
 @pytest.mark.parametrize(
     ("objectives", "expected"),
     [

@@ -40,13 +40,17 @@ def finished(tmp_path_factory, scripts):
     [
         (
             "learning_rate",
-            ["nan", "inf", "-inf", "-1", "0", "1e300", "1e-60"],
+            ["nan", "inf", "-inf", "-1", "0", "1e300", "1e-60", "x", ""],
             "must be a finite float32 number above 0",
         ),
         ("adam_b1", ["nan", "1", "-0.1"], "must be a finite float32 number at least 0 and below 1"),
         ("ema_decay", ["nan", "1", "0.99999999999"], "must be a finite float32 number at least 0 and below 1"),
         ("max_gradient_norm", ["nan", "inf", "-1"], "must be a finite float32 number at least 0"),
-        ("epochs", ["0", "-1", "1" + "0" * 400], "must be a whole number at least 1 and at most 1000000"),
+        (
+            "epochs",
+            ["0", "-1", "1" + "0" * 400, "x", "1.5", "nan", ""],
+            "must be a whole number at least 1 and at most 1000000",
+        ),
         ("batch_size", ["0", "-5"], "must be a whole number at least 1"),
         ("num_samples", ["0"], "must be a whole number at least 1"),
         ("latent_dim", ["0"], "must be a whole number at least 1"),
@@ -60,8 +64,6 @@ def finished(tmp_path_factory, scripts):
         ("channels", ["", "0"], "must be positive whole numbers separated by commas"),
         ("stage_factors", ["nan", "inf", "0", "1,x", ""], "must be positive numbers separated by commas"),
         ("scale", ["nan", "inf", "0", "-1", "x", "1e-60"], "must be 'learned', 'optimal' or a positive number"),
-        ("epochs", ["x", "1.5", "nan", ""], "invalid literal"),
-        ("learning_rate", ["x", ""], "could not convert"),
     ],
 )
 def test_a_number_out_of_range_is_refused_with_the_range(scripts, tmp_path, flag, values, rule):
@@ -241,6 +243,7 @@ def test_evaluate_writes_what_it_prints(scripts, finished):
     code, out, err = scripts.call(finished, "evaluate", "--workdir=x y", "--num_samples=10", "--num_examples=20")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "x y/evaluation_test_20.json"
+    assert out.startswith("evaluating 20 images of the test split with 10 samples each; fewer with --num_examples or ")
     values = read_json(finished / "x y" / "evaluation_test_20.json")
     assert (values["num_examples"], values["num_samples"], values["checkpoint"]) == (20, 10, 80)
     assert f"{values['elbo']:,.2f}" in out

@@ -12,6 +12,7 @@ from experiments.flags import variants
 from tests.run_samples import config
 from tests.script_calls import everything
 from tests.script_runs import scripts
+from vae import report
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CONFIG, METRICS
@@ -32,6 +33,8 @@ def finished(tmp_path_factory, scripts):
     code, out, err = scripts.call(folder, "compare", *COMPARE, "--tune=learning_rate=1e-3,3e-3", "--workdir=c")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "c"
+    assert report.aligned(compared(folder / "c")) in out
+    assert "epoch 1/1 of 4 runs: 4 of 8 finished" in out
     return folder
 
 

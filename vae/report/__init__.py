@@ -5,6 +5,6 @@ The pictures are PNG files by name, in the order of PICTURES; one that does not 
 
 from vae.report.html import page
 from vae.report.markdown import markdown
-from vae.report.words import PICTURES
+from vae.report.words import PICTURES, aligned
 
-__all__ = ["PICTURES", "markdown", "page"]
+__all__ = ["PICTURES", "aligned", "markdown", "page"]

@@ -105,6 +105,14 @@ def ranking_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
+def aligned(comparison: Comparison) -> str:
+    """The ranking as lines of a terminal, the first column to the left and the others to the right."""
+    heads, rows = ranking_table(comparison)
+    table = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table)
+
+
 def pair_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     heads = ["higher", "lower", "difference", "interval, 95 % or more", "p", "p (Holm)", ""]
     rows = [
