@@ -32,7 +32,7 @@ from experiments.flags.parsing import UsageError, choices, number
 
 # A flag that only some of --also read.
 READ_BY = {
-    "also_examples": ("ais", "bdmc", "amortization"),
+    "also_examples": tuple(name for name in evaluation_table.ALSO if name != "aggregate"),
     "ais_temperatures": ("ais", "bdmc"),
     "ais_chains": ("ais", "bdmc"),
 }
@@ -44,8 +44,8 @@ def define_flags() -> None:
     number("num_examples", None, "evaluate a random subset of this many images", least=1, integer=True)
     number("seed", 0, "of the samples; runs compare if it is the same", least=0, most=2**31 - 1, integer=True)
     number("devices", 1, "devices that share the images; 0: all there are", least=0, most=1024, integer=True)
-    choices("also", ("aggregate", "ais", "bdmc", "amortization"), "what to compute beside the evaluation")
-    number("also_examples", 100, "ais, bdmc, amortization: images, a random subset", least=1, integer=True)
+    choices("also", tuple(evaluation_table.ALSO), "what to compute beside the evaluation")
+    number("also_examples", 100, "of all but aggregate: images, a random subset", least=1, integer=True)
     number("ais_temperatures", 1000, "ais, bdmc: from the prior to the posterior", least=1, integer=True)
     number("ais_chains", 16, "ais, bdmc: for each image", least=1, most=10_000, integer=True)
 
@@ -136,7 +136,7 @@ def compute_also(asked: dict[str, Any], loaded, images, available, bar_of) -> di
             devices=available,
             progress=progress,
         )
-    for row in evaluation_table.diagnostic_rows({"num_samples": asked["num_samples"]} | found):
+    for row in evaluation_table.diagnostic_rows(found):
         evaluation_table.print_line(*row)
     return found
 

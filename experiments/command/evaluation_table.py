@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 WRONG_INVERSE = 0.01  # nats, the last digit that is printed
@@ -80,36 +80,47 @@ def diagnostic_rows(summary: dict[str, Any]) -> Iterator[Row]:
     """The lines for what --also found (vae/evaluation/diagnostics.py)."""
     for name, reason in summary.get("unavailable", {}).items():
         yield name, None, None, reason
-    if parts := summary.get("aggregate"):
-        note = f"KL = the next three; {parts['num_samples']} samples of each of {parts['num_examples']} images"
-        yield "KL, for the aggregate", parts["kl"], parts["kl_se"], note
-        most = f"at most log {parts['num_examples']} = {parts['log_num_examples']:.2f}"
-        yield "  mutual information", parts["mutual_information"], parts["mutual_information_se"], most
-        yield "  total correlation", parts["total_correlation"], parts["total_correlation_se"], ""
-        note = "" if parts["prior_factorises"] else "no sum of KLs, and may be negative: p(z) does not factorise"
-        yield "  dimension-wise KL", parts["dimension_wise_kl"], parts["dimension_wise_kl_se"], note
-    if ais := summary.get("ais"):
-        note = f"{ais['num_temperatures']} temperatures, {ais['num_chains']} chains, {ais['num_examples']} images"
-        yield "log-likelihood, AIS", ais["log_likelihood"], ais["log_likelihood_se"], note
-        yield (
-            f"  k = {summary['num_samples']}",
-            ais["importance_sampling"],
-            ais["importance_sampling_se"],
-            "same images",
-        )
-        yield "  AIS minus that", ais["difference"], ais["difference_se"], "both are lower bounds in expectation"
-        yield "  acceptance", ais["acceptance"], None, "of HMC"
-    if bdmc := summary.get("bdmc"):
-        for count, bounds in bdmc["by_num_temperatures"].items():
-            note = f"log-likelihood of simulated data is in {bounds['lower']:.2f} … {bounds['upper']:.2f}"
-            yield f"BDMC gap, {count} temperatures", bounds["gap"], bounds["gap_se"], note
-    if gaps := summary.get("amortization"):
-        note = f"{gaps['num_examples']} images, log p(x) by {gaps['log_likelihood_by']}"
-        yield "inference gap", gaps["inference_gap"], gaps["inference_gap_se"], note
-        yield "  amortisation", gaps["amortization_gap"], gaps["amortization_gap_se"], "a q(z) for each image"
-        yield (
-            "  approximation",
-            gaps["approximation_gap"],
-            gaps["approximation_gap_se"],
-            f"log p(x) minus the best q(z) of the family {gaps['family']}",
-        )
+    for name, rows in ALSO.items():
+        if found := summary.get(name):
+            yield from rows(found)
+
+
+def _aggregate(parts: dict[str, Any]) -> Iterator[Row]:
+    note = f"KL = the next three; {parts['num_samples']} samples of each of {parts['num_examples']} images"
+    yield "KL, for the aggregate", parts["kl"], parts["kl_se"], note
+    most = f"at most log {parts['num_examples']} = {parts['log_num_examples']:.2f}"
+    yield "  mutual information", parts["mutual_information"], parts["mutual_information_se"], most
+    yield "  total correlation", parts["total_correlation"], parts["total_correlation_se"], ""
+    note = "" if parts["prior_factorises"] else "no sum of KLs, and may be negative: p(z) does not factorise"
+    yield "  dimension-wise KL", parts["dimension_wise_kl"], parts["dimension_wise_kl_se"], note
+
+
+def _ais(ais: dict[str, Any]) -> Iterator[Row]:
+    note = f"{ais['num_temperatures']} temperatures, {ais['num_chains']} chains, {ais['num_examples']} images"
+    yield "log-likelihood, AIS", ais["log_likelihood"], ais["log_likelihood_se"], note
+    yield "  importance sampling", ais["importance_sampling"], ais["importance_sampling_se"], "same images"
+    yield "  AIS minus that", ais["difference"], ais["difference_se"], "both are lower bounds in expectation"
+    yield "  acceptance", ais["acceptance"], None, "of HMC"
+
+
+def _bdmc(bdmc: dict[str, Any]) -> Iterator[Row]:
+    for count, bounds in bdmc["by_num_temperatures"].items():
+        note = f"log-likelihood of simulated data is in {bounds['lower']:.2f} … {bounds['upper']:.2f}"
+        yield f"BDMC gap, {count} temperatures", bounds["gap"], bounds["gap_se"], note
+
+
+def _amortization(gaps: dict[str, Any]) -> Iterator[Row]:
+    note = f"{gaps['num_examples']} images, log p(x) by {gaps['log_likelihood_by']}"
+    yield "inference gap", gaps["inference_gap"], gaps["inference_gap_se"], note
+    yield "  amortisation", gaps["amortization_gap"], gaps["amortization_gap_se"], "a q(z) for each image"
+    note = f"log p(x) minus the best q(z) of the family {gaps['family']}"
+    yield "  approximation", gaps["approximation_gap"], gaps["approximation_gap_se"], note
+
+
+# What --also can ask for, and the lines of each: the names of vae/evaluation/diagnostics.py, which needs jax.
+ALSO: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
+    "aggregate": _aggregate,
+    "ais": _ais,
+    "bdmc": _bdmc,
+    "amortization": _amortization,
+}

@@ -10,11 +10,13 @@ import shutil
 import numpy as np
 import pytest
 
+from experiments.command import evaluation_table
 from experiments.runs import SCORES
 from tests import script_calls
 from tests.run_samples import config, rows, state
 from tests.script_calls import everything
 from tests.script_runs import scripts
+from vae.evaluation import diagnostics
 from vae.runs.config import read_config, write_config
 from vae.runs.files import read_json
 from vae.runs.folder import CONFIG, METRICS
@@ -268,6 +270,10 @@ def test_evaluate_adds_and_prints_what_also_asks_for(scripts, finished):
     assert (finished / "x y" / "figures" / "bdmc.png").stat().st_size
     for number in (parts["total_correlation"], values["ais"]["log_likelihood"], gaps["amortization_gap"]):
         assert (f"{number:,.2f}" if abs(number) >= 1 else f"{number:.4g}") in out
+
+
+def test_what_also_can_ask_for_is_what_the_library_computes():
+    assert list(evaluation_table.ALSO) == list(diagnostics.DIAGNOSTICS)
 
 
 def test_more_examples_than_there_are_means_all(scripts, finished):

@@ -27,11 +27,38 @@ class Images(NamedTuple):
         return jax.tree.map(lambda a: a[rows], self)
 
 
+class Work(NamedTuple):
+    """What each of DIAGNOSTICS computes with."""
+
+    root: jax.Array
+    params: Any
+    every: Images
+    some: Images  # a random subset: all but `aggregate` see no more
+    model: Model
+    settings: Settings
+    num_temperatures: int
+    num_chains: int
+    devices: Sequence[Any]
+    estimates: dict[str, np.ndarray]  # of log p(x) of `some`, by name; each is a lower bound in expectation
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return {"model": self.model, "devices": self.devices}
+
+    def arguments(self, images: Images) -> tuple[Any, ...]:
+        """What the functions of a model and of `images` take by position."""
+        return self.root, self.params, images.images, images.labels, images.index
+
+
+class Unavailable(Exception):
+    """The model has no such number; the reason in words."""
+
+
 def compute(
     root: jax.Array,
     names: Sequence[str],
     params: Any,
-    all_images: Images,
+    images: Images,
     *,
     model: Model,
     settings: Settings,
@@ -46,42 +73,50 @@ def compute(
     `progress(name)` gives the function that gets the share of it that is done. All but `aggregate` see a random subset
     of `num_examples` images.
     """
-    some = all_images.subset(num_examples)
-    given: dict[str, Any] = {"model": model, "devices": devices}
-    chains: dict[str, Any] = given | {"num_chains": num_chains}
+    some = images.subset(num_examples)
+    estimates = {"importance sampling": some.log_likelihood}
+    work = Work(root, params, images, some, model, settings, num_temperatures, num_chains, devices, estimates)
     found: dict[str, Any] = {}
     unavailable = {}
-    if "aggregate" in names:
-        images, labels, index, _ = all_images
-        if reason := decomposition.unavailable(model, params, images, labels):
-            unavailable["aggregate"] = reason
-        else:
-            count = share_of(len(images), progress("aggregate"))
-            parts = decomposition.decompose(root, params, images, labels, index, **given, on_progress=count)
-            factorises = {"prior_factorises": settings.prior == "standard"}
-            found["aggregate"] = decomposition.summarize(parts) | factorises
-    images, labels, index, log_likelihood = some
-    annealed = None
-    if "ais" in names:
-        report = progress("ais")
-        annealed = annealing.ais(
-            root, params, images, labels, index, **chains, num_temperatures=num_temperatures, on_progress=report
-        )
-        found["ais"] = {"num_temperatures": num_temperatures, **annealing.summarize(annealed, log_likelihood)}
-    if "bdmc" in names:
-        found["bdmc"] = bracket(root, params, labels, len(images), num_temperatures, chains, progress("bdmc"))
-    if "amortization" in names:
-        count = share_of(len(images), progress("amortization"))
-        fitted = amortization.fit(root, params, images, labels, index, **given, on_progress=count)
-        by = {"importance sampling": log_likelihood} | ({} if annealed is None else {"ais": annealed.log_likelihood})
-        found["amortization"] = {"family": family(settings), **amortization_gaps(fitted, by)}
-    return found | dict.fromkeys(unavailable) | ({"unavailable": unavailable} if unavailable else {})
+    for name in (name for name in DIAGNOSTICS if name in names):
+        try:
+            found[name] = DIAGNOSTICS[name](work, progress(name))
+        except Unavailable as reason:
+            found[name], unavailable[name] = None, str(reason)
+    return found | ({"unavailable": unavailable} if unavailable else {})
 
 
-def amortization_gaps(fitted: amortization.Fitted, estimates: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The gaps to the highest of the estimates of log p(x): each is a lower bound in expectation."""
-    best = max(estimates, key=lambda name: estimates[name].mean())
-    return {"log_likelihood_by": best, **amortization.summarize(fitted, estimates[best])}
+def aggregate(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
+    """The parts of the KL, of all images."""
+    _, params, images, labels, _ = work.arguments(work.every)
+    if reason := decomposition.unavailable(work.model, params, images, labels):
+        raise Unavailable(reason)
+    count = share_of(len(images), report)
+    parts = decomposition.decompose(*work.arguments(work.every), **work.given, on_progress=count)
+    return decomposition.summarize(parts) | {"prior_factorises": work.settings.prior == "standard"}
+
+
+def ais(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
+    """The log-likelihood by annealed importance sampling, which is one more estimate for those that come later."""
+    annealed = annealing.ais(
+        *work.arguments(work.some),
+        **work.given,
+        num_chains=work.num_chains,
+        num_temperatures=work.num_temperatures,
+        on_progress=report,
+    )
+    work.estimates["ais"] = annealed.log_likelihood
+    return {"num_temperatures": work.num_temperatures, **annealing.summarize(annealed, work.some.log_likelihood)}
+
+
+def amortization_gaps(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
+    """The gaps to the highest of the estimates of log p(x)."""
+    fitted = amortization.fit(
+        *work.arguments(work.some), **work.given, on_progress=share_of(len(work.some.images), report)
+    )
+    best = max(work.estimates, key=lambda name: work.estimates[name].mean())
+    gaps = amortization.summarize(fitted, work.estimates[best])
+    return {"family": family(work.settings), "log_likelihood_by": best, **gaps}
 
 
 def family(settings: Settings) -> str:
@@ -93,16 +128,9 @@ def share_of(total: int, report: Callable[[float], None]) -> Callable[[int], Non
     return lambda count: report(count / total)
 
 
-def bracket(
-    root: jax.Array,
-    params: Any,
-    labels: np.ndarray | None,
-    num_examples: int,
-    most: int,
-    chains: dict[str, Any],
-    report: Callable[[float], None],
-) -> dict[str, Any]:
-    """The bracket at a hundredth, a tenth and all of `most` temperatures, which shows how it closes."""
+def bracket(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
+    """The bracket at a hundredth, a tenth and all of the temperatures, which shows how it closes."""
+    most, num_examples = work.num_temperatures, len(work.some.images)
     counts = sorted({max(1, most // 100), max(1, most // 10), most})
     summaries, before = {}, 0
     for count in counts:
@@ -111,8 +139,24 @@ def bracket(
             report((before + share * count) / sum(counts))
 
         bounds = annealing.bdmc(
-            root, params, num_examples, labels, **chains, num_temperatures=count, on_progress=on_progress
+            work.root,
+            work.params,
+            num_examples,
+            work.some.labels,
+            **work.given,
+            num_chains=work.num_chains,
+            num_temperatures=count,
+            on_progress=on_progress,
         )
         summaries[str(count)] = annealing.summarize_bracket(bounds)
         before += count
-    return {"num_examples": num_examples, "num_chains": chains["num_chains"], "by_num_temperatures": summaries}
+    return {"num_examples": num_examples, "num_chains": work.num_chains, "by_num_temperatures": summaries}
+
+
+# What `compute` can be asked for, in the order in which it is computed.
+DIAGNOSTICS: dict[str, Callable[[Work, Callable[[float], None]], dict[str, Any]]] = {
+    "aggregate": aggregate,
+    "ais": ais,
+    "bdmc": bracket,
+    "amortization": amortization_gaps,
+}
