@@ -14,7 +14,7 @@ from PIL import Image
 from tests.data_samples import pictures, write_binarized, write_mnist, write_omniglot_zip
 from vae import options
 from vae.datasets import DataError, binarized_mnist, cache, idx, load, mnist, omniglot
-from vae.datasets.builder import tfds
+from vae.datasets.builder import info, tfds
 from vae.datasets.dataset import Split
 from vae.datasets.resize import resize
 from vae.datasets.table import FETCHED
@@ -26,6 +26,23 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_builder_and_the_files_of_a_name_have_that_name(name):
     builder = options.load(FETCHED[name])
     assert (builder.name, sys.modules[builder.__module__].DATA.name) == (name, name)
+
+
+def test_the_images_of_a_builder_have_the_shape_that_it_says(tmp_path):
+    class ColourBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name, VERSION = "colour", tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return info(self, "of any size", labelled=False, shape=(4, 5, 3))
+
+        def _split_generators(self, dl_manager):
+            return {}
+
+        def _generate_examples(self):
+            return iter(())
+
+    features = ColourBuilder(data_dir=tmp_path).info.features
+    assert {name: feature.shape for name, feature in features.items()} == {"image": (4, 5, 3)}
 
 
 @pytest.fixture
