@@ -178,7 +178,8 @@ def test_a_killed_process_ends_the_others_and_the_same_command_goes_on(scripts, 
 
 def test_nothing_to_join_is_one_line_and_leaves_nothing(scripts, tmp_path):
     for name, flags in (("train", SMALL), ("sweep", (*SMALL, "--sweep=seed=0:2"))):
-        message = scripts.refusal(tmp_path, name, *flags, "--distributed")
+        code, _, message = scripts.start(tmp_path, name, *flags, "--distributed").result()
+        assert (code, list(tmp_path.iterdir()), message.count("\n")) == (1, [], 1), message
         assert "--distributed: nothing could be joined (coordinator_address should be defined.)" in message
         assert "set JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID" in message
 

@@ -15,7 +15,7 @@ class LiveLine:
 
     def __init__(self):
         self._bar: Any = None
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
 
     def __enter__(self):
         return self
@@ -40,11 +40,11 @@ class LiveLine:
         self._bar.set_description_str(line, refresh=False)
         self._bar.update(step - self._bar.n)
         self._bar.refresh()
-        if stays is None and self._bar.disable and time.monotonic() - self._told > SILENCE:
+        if stays is None and self._bar.disable and time.monotonic() - self._printed > SILENCE:
             stays = line
         if stays is not None:
             tqdm.write(stays)
-            self._told = time.monotonic()
+            self._printed = time.monotonic()
 
 
 class ImageBar:

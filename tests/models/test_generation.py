@@ -19,7 +19,7 @@ PARAMS = jax.jit(MODEL.init)(jax.random.key(0), models.Batch(jnp.asarray(IMAGES 
 def test_decoding_does_not_depend_on_how_many_are_decoded_at_once(monkeypatch):
     z = np.random.default_rng(0).normal(size=(5, 3, 2))
     whole = generation.decode(PARAMS, z, MODEL)
-    monkeypatch.setattr(generation, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(generation, "MOST_AT_ONCE", 4)
     np.testing.assert_allclose(generation.decode(PARAMS, z, MODEL), whole, atol=1e-6)
     assert whole.shape == (5, 3, 4, 3, 1)
 

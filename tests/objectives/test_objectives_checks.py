@@ -208,7 +208,7 @@ def test_what_info_and_the_dimension_wise_kl_are_not_is_said():
 
 def test_notes_are_printed_once_and_name_the_objectives_that_are_the_same(capsys):
     runs = [config(objective=name, seed=seed) for name in ("elbo_mc", "iwae", "elbo") for seed in (0, 1)]
-    notes.show(runs)
+    notes.show(runs, "dynamic")
     assert capsys.readouterr().out.splitlines() == [
         "note: iwae with num_samples=1 is the ELBO; a tighter bound takes more samples, as --num_samples=50"
     ]

@@ -188,7 +188,7 @@ def of_script(name: str) -> Iterator[list[str]]:
     if name == "gradients":
         yield ["--workdir=none"]
         yield [*begun, "--checkpoint=best"]
-        yield [*begun, "--workdir=run"]
+        yield [*begun, "--workdir=run", "--latent_dim=3"]
         yield [*begun, "--reference_draws=3"]
         yield [*begun, "--batch_size=100000"]
         yield [*begun, "--channels=3"]

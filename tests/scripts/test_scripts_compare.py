@@ -103,7 +103,7 @@ def test_started_again_it_does_nothing_twice(scripts, finished, tmp_path):
     before = {p: b for p, b in everything(tmp_path / "c" / "runs").items() if p.name not in (".lock",)}
     code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--nofigures")
     assert (code, err) == (0, "")
-    assert "epoch" not in out
+    assert "epoch 1" not in out
     assert "runs as" not in out
     assert {p: b for p, b in everything(tmp_path / "c" / "runs").items() if p.name not in (".lock",)} == before
     again, once = compared(tmp_path / "c"), compared(finished / "c")

@@ -197,8 +197,8 @@ def test_init_from_a_folder_without_a_run_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("changes", "num_devices", "message"),
     [
-        ({"batch_size": 1295}, 1, "1295 cannot be filled from 1294 training images; use --batch_size=1294 or less"),
-        ({"batch_size": 50}, 4, "50 cannot be shared by 4 devices; use a --batch_size that is a multiple of 4"),
+        ({"batch_size": 1295}, 1, "1295 cannot be filled from 1294 training images; use `batch_size=1294` or less"),
+        ({"batch_size": 50}, 4, "50 cannot be shared by 4 devices; use a `batch_size` that is a multiple of 4"),
         ({"latent_dim": 10**12}, 1, "GB of memory; use smaller `hidden_sizes`, `channels` or `latent_dim`"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_failure_leaves_the_checkpoints_before_it_intact_and_names_the_last(tm
     assert report["step"] >= STEPS_PER_EPOCH
     assert len(report["recent_bound"]) == report["step"] + 1
     assert checkpoint.steps(tmp_path / CHECKPOINTS) == [STEPS_PER_EPOCH]
-    assert f"from the last good checkpoint ({STEPS_PER_EPOCH}) with --init_from={tmp_path}" in message
+    assert f"from the last good checkpoint ({STEPS_PER_EPOCH}) with `init_from={tmp_path}" in message
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state(tmp_path).params))
     assert [row["step"] for row in rows(tmp_path)] == [STEPS_PER_EPOCH] * 2
     # Nothing is left to chance: the same run fails again at the same step.

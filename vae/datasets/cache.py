@@ -24,8 +24,8 @@ MANIFEST = "manifest.json"
 def publish(folder: Path, splits: Mapping[str, Split]) -> None:
     """Writes `splits` to `folder`, wholly or not at all. If another process made the folder first, it stays."""
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
-    durable.make_folder(temporary)
     try:
+        durable.make_folder(temporary)
         manifest = {}
         for split, arrays in splits.items():
             for role, array in zip(Split._fields, arrays, strict=True):

@@ -103,7 +103,6 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
             "sha256": {str(path.relative_to(partial)): _sha256(path) for path in _files(partial)},
         }
         manifest["sha256_of_this"] = _sha256_of_manifest(manifest)
-        _check_read_back(partial, gathered)
         durable.write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
         durable.rename(partial, final)
 
@@ -112,6 +111,7 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
             gathered = hosts.gather(tree)
             with _quiet():
                 ocp.save(str(partial.absolute() / STATE), gathered)
+            _check_read_back(partial, gathered)
             hosts.agreed(finish)
     except (OSError, ValueError) as error:  # tensorstore raises ValueError if the disk is full
         raise CheckpointError(
@@ -121,11 +121,20 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
 
 
 def _check_read_back(path: Path, tree: Any) -> None:
-    """Raises ValueError if the arrays in `path` are not bit for bit those of `tree`."""
-    found = jax.tree.leaves(_load(path, tree))
-    for one, (name, saved) in zip(found, jax.tree_util.tree_leaves_with_path(tree), strict=True):
-        if np.asarray(one).tobytes() != np.asarray(saved).tobytes():
-            raise ValueError(f"{jax.tree_util.keystr(name)} is read back with other values")
+    """Raises ValueError on all processes if one of them reads other arrays in `path` than those of `tree`, bit for bit.
+
+    All of them read: orbax counts what each has done, and they would wait for each other in the next save.
+    """
+    fault = None
+    try:
+        found = jax.tree.leaves(_load(path, tree))
+        for one, (name, saved) in zip(found, jax.tree_util.tree_leaves_with_path(tree), strict=True):
+            if np.asarray(one).tobytes() != np.asarray(saved).tobytes():
+                fault = f"{jax.tree_util.keystr(name)} is read back with other values"
+    except (OSError, ValueError) as error:
+        fault = str(error)
+    if hosts.any_of(fault is not None):
+        raise ValueError(fault or "another process cannot read it back")
 
 
 def restore(folder: Path, step: int, like: Any) -> Any:

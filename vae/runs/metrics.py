@@ -87,17 +87,17 @@ def _mend(workdir: Path, step: int, saved: Sequence[Row]) -> None:
     for line in lines:
         if (row := _row(line)) is not None and row["step"] <= step:
             kept.setdefault((row["step"], row["split"]), line)
-    lost = {key: _line(row) for row in saved if (key := (row["step"], row["split"])) not in kept}
+    lost = {place: _line(row) for row in saved if (place := (row["step"], row["split"])) not in kept}
     if damaged := [line for line in lines if _row(line) is None]:
         durable.append(workdir / DAMAGED, b"".join(line + b"\n" for line in damaged))
         _warn(path, lines, f"kept in {workdir / DAMAGED}" + (f"; {len(lost)} came back from a checkpoint" * bool(lost)))
-    elif step and not lines:
+    elif step and not lines and (lost or not path.exists()):  # in the first epoch it is there, and empty
         warnings.warn(f"{path} is gone; {len(lost)} of its rows came back from a checkpoint", RunWarning, 3)
     whole = path.exists() and path.read_bytes()[-1:] in (b"", b"\n")  # else the next row would join the last
     if not whole or path.is_symlink() or len(kept) < len(lines) or lost:
         both = kept | lost
-        ordered = sorted(both, key=lambda key: (key[0], SPLITS.index(key[1]))) if lost else both
-        durable.write(path, b"".join(both[key].removesuffix(b"\n") + b"\n" for key in ordered))
+        ordered = sorted(both, key=lambda place: (place[0], SPLITS.index(place[1]))) if lost else both
+        durable.write(path, b"".join(both[place].removesuffix(b"\n") + b"\n" for place in ordered))
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -41,7 +41,7 @@ def check(
         sizes = {name: len(getattr(dataset, name).images) for name in ("validation", "test")}
         objectives.check(settings, {name: size for name, size in sizes.items() if size})
     device = jax.local_devices()[0]
-    memory.check_training(settings, 0, len(devices), memory.of_device(device))  # shapes may be too large to name
+    check_samples(settings, device)
     state = abstract_state(config)
     check_memory(settings, state, device, len(devices))
     if config.init_from is not None and not resumed:
@@ -58,6 +58,13 @@ def check_memory(settings: Settings, state: Any, device: Any, num_devices: int) 
             "memory; use smaller `hidden_sizes`, `channels` or `latent_dim`"
         )
     memory.check_training(settings, needed, num_devices, there)
+
+
+def check_samples(settings: Settings, device: Any) -> None:
+    """Raises TooLarge if the log-weights of a batch alone exceed the memory: jax has no shapes of such sizes."""
+    samples = settings.batch_size * settings.num_samples * settings.num_groups
+    remedy = "use a smaller `num_samples`, `num_groups` or `batch_size`"
+    memory.check(4 * samples, memory.of_device(device), "the log-weights of a batch", remedy)
 
 
 def check_batch_size(batch_size: int, num_images: int, num_devices: int) -> None:
