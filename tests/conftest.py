@@ -1,5 +1,6 @@
 """Everything is tested with checked shapes, no silent broadcasting between ranks, and no key spent twice."""
 
+import gc
 import os
 import tempfile
 from importlib import metadata
@@ -25,6 +26,8 @@ from jaxtyping import install_import_hook
 
 from tests import whole_programs  # noqa: F401
 
+MOST_BYTES = 2e9  # of a worker that keeps what its tests compiled
+
 install_import_hook("vae", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -36,6 +39,16 @@ def pytest_collection_modifyitems(items):
     """Files that run scripts come first: they take longest, and at the end short ones keep every worker busy."""
     long = {item.path for item in items if "scripts" in item.fixturenames}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Between files: what jax has compiled is forgotten once it takes gigabytes; the files on the disk are not."""
+    if nextitem is None or nextitem.path != item.path:
+        with open("/proc/self/statm") as file:
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if resident > MOST_BYTES:
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture
