@@ -9,57 +9,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from vae.models.products import bfloat16_dot_general, convolution
 from vae.models.table import ACTIVATIONS
 from vae.settings import Settings
 
 _glorot = nn.initializers.glorot_uniform()
-
-
-@jax.custom_vjp
-def _bfloat16_matmul(x, w):
-    return _bfloat16_matmul_forward(x, w)[0]
-
-
-def _bfloat16_matmul_forward(x, w):
-    x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
-    return jnp.matmul(x, w, preferred_element_type=jnp.float32), (x, w)
-
-
-def _bfloat16_matmul_backward(residuals, cotangent):
-    x, w = residuals
-    cotangent = cotangent.astype(jnp.bfloat16)
-    rows, cotangent_rows = x.reshape(-1, x.shape[-1]), cotangent.reshape(-1, cotangent.shape[-1])
-    return (
-        jnp.matmul(cotangent, w.T, preferred_element_type=jnp.float32),
-        jnp.matmul(rows.T, cotangent_rows, preferred_element_type=jnp.float32),
-    )
-
-
-_bfloat16_matmul.defvjp(_bfloat16_matmul_forward, _bfloat16_matmul_backward)
-
-
-def bfloat16_dot_general(lhs, rhs, dimension_numbers, precision=None, **_):
-    """A Dense layer's product with bfloat16 operands and float32 accumulation, in both directions of autodiff."""
-    del precision
-    if dimension_numbers != (((lhs.ndim - 1,), (0,)), ((), ())):
-        raise ValueError(f"only the product of a dense layer is supported, got dimension_numbers={dimension_numbers}")
-    return _bfloat16_matmul(lhs, rhs)
-
-
-def bfloat16_conv_general_dilated(lhs, rhs, *args, **kwargs):
-    """A convolution of operands rounded to bfloat16; XLA accumulates in float32 and the result is rounded once."""
-    kwargs.pop("preferred_element_type", None)
-    product = lax.conv_general_dilated(lhs.astype(jnp.bfloat16), rhs.astype(jnp.bfloat16), *args, **kwargs)
-    return product.astype(jnp.float32)
 
 
 def _dense(settings: Settings, features: int, use_bias: bool = True) -> nn.Dense:
@@ -68,7 +31,7 @@ def _dense(settings: Settings, features: int, use_bias: bool = True) -> nn.Dense
 
 
 def _conv(settings: Settings, features: int, strides: int = 1, use_bias: bool = True) -> nn.Conv:
-    product = bfloat16_conv_general_dilated if settings.precision == "bfloat16" else None
+    product = partial(convolution, bfloat16=settings.precision == "bfloat16")
     return nn.Conv(features, (3, 3), strides, use_bias=use_bias, kernel_init=_glorot, conv_general_dilated=product)
 
 
