@@ -39,6 +39,7 @@ class ObjectiveRow(Row):
     refuses: Mapping[str, str] = {}
     needs_density: bool = False  # of q at a given z, whatever the estimator
     needs_closed_form_kl: bool = False  # for its value to mean something; what cannot be computed says so itself
+    of_batch: bool = False  # its bound of an example depends on the others in the batch: no gradient in slices
     least_batch: int = 1  # images that it compares with each other
     least_samples: int = 1
     leaves_out: int = 0  # samples that its terms leave out: it needs more than these
@@ -159,6 +160,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "capacity": Regularizer(
         "vae.objectives.regularized:capacity",
+        of_batch=True,  # with the batch's mean
         needs_closed_form_kl=True,  # |KL − C| of a KL from samples is too large by their noise
         capacity_weight=number(1000.0, "capacity: γ; Burgess et al. (2018) take 1000 on dSprites", least=0),
         max_capacity=number(
@@ -175,6 +177,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "free_bits": Regularizer(
         "vae.objectives.regularized:free_bits",
+        of_batch=True,
         of_sizes=True,
         same_as=(("elbo", {"free_nats": 0}),),
         free_nats=number(
@@ -186,6 +189,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "beta_tcvae": Regularizer(
         "vae.objectives.aggregate:beta_tcvae",
+        of_batch=True,
         of_sizes=True,
         least_batch=2,  # of one image, q(z) is q(z|x): the total correlation is 0
         same_as=(("elbo_mc", {"mi_weight": 1, "tc_weight": 1, "dimension_weight": 1}),),
@@ -202,6 +206,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "dip_i": Regularizer(
         "vae.objectives.aggregate:dip_i",
+        of_batch=True,
         of_sizes=True,
         least_batch=2,  # one image has no covariance
         same_as=(("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0}),),
@@ -209,6 +214,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "dip_ii": Regularizer(
         "vae.objectives.aggregate:dip_ii",
+        of_batch=True,
         of_sizes=True,
         least_batch=2,  # the same: what would be pulled to 1 is each posterior's own variance
         same_as=(("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0}),),
@@ -216,6 +222,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "info": Regularizer(
         "vae.objectives.aggregate:info",
+        of_batch=True,
         of_sizes=True,
         draws=True,
         least_batch=2,  # the MMD compares draws of different images
@@ -236,6 +243,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "factor": Regularizer(
         "vae.objectives.factor:factor",
+        of_batch=True,
         builder="vae.objectives.factor:with_discriminator",
         of_sizes=True,
         least_batch=2,  # one image cannot be permuted: there is nothing to tell apart

@@ -25,6 +25,7 @@ from vae.runs.config import Config
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 from vae.training import step as training
+from vae.training.slices import number_of_slices
 
 STRATEGIES = ("vmap", "map", "loop")
 ALONE = "alone"  # one run, whose batch is shared by all devices
@@ -159,7 +160,7 @@ class Program:
         self.mesh, self.num_runs, self.strategy = mesh(devices, num_runs, settings.batch_size), num_runs, strategy
         self.layout = layout_of(self.mesh, num_runs, strategy)
         self.parts = {"model": models.build(settings), "objective": objectives.build(settings), "settings": settings}
-        parts, model = self.parts, self.parts["model"]
+        parts, model, platform = self.parts, self.parts["model"], devices[0].platform
 
         def initialize(moments, inputs):
             root, numbers = jax.random.key(inputs.seed), inputs.hyperparameters
@@ -168,7 +169,10 @@ class Program:
         def train_steps(data, state, inputs, stop):
             root, numbers = jax.random.key(inputs.seed), inputs.hyperparameters
             sharding = self._sharding_of_a_batch()
-            state = training.train_steps(root, state, data, stop, numbers, **parts, sharding=sharding)
+            num_slices = number_of_slices(settings, platform) if sharding is None else 1
+            state = training.train_steps(
+                root, state, data, stop, numbers, **parts, sharding=sharding, num_slices=num_slices
+            )
             return state, without_parameters(state)
 
         def validate(data, state, inputs):

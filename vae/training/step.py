@@ -19,6 +19,7 @@ from vae.models.model import Batch, Model
 from vae.objectives import Objective
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
+from vae.training import slices
 
 END = 2**31 - 1  # a step after every schedule
 NUM_RECENT = 100  # steps whose bound, gradient norm and learning rate are kept, to explain a loss that is not finite
@@ -133,14 +134,13 @@ def train_step(
     model: Model,
     objective: Objective,
     settings: Settings,
+    num_slices: int = 1,
 ) -> TrainState:
-    """One step of gradient ascent on the mean of the bound over `batch`; spends `key`."""
-
-    def loss(params):
-        surrogate, bound, metrics = objective.apply(key, params, model.in_training, batch, hyperparameters, state.step)
-        return -surrogate, {"bound": bound, **metrics}
-
-    gradient, values = jax.grad(loss, has_aux=True)(state.params)
+    """One step of gradient ascent on the mean of the bound over `batch`, in slices of it; spends `key`."""
+    parts = {"model": model.in_training, "objective": objective}
+    samples = {"num_samples": settings.num_groups * settings.num_samples, "num_slices": num_slices}
+    gradient, values = slices.gradient(key, state.params, batch, hyperparameters, state.step, **parts, **samples)
+    gradient = jax.tree.map(jnp.negative, gradient)
     update, optimizer_state = optimizer(settings, hyperparameters).update(gradient, state.optimizer_state)
     rate = learning_rate(settings.schedule, hyperparameters, state.step)
     params = jax.tree.map(lambda p, u: p - rate.astype(p.dtype) * u, state.params, update)
@@ -178,11 +178,12 @@ def train_steps(
     objective: Objective,
     settings: Settings,
     sharding: jax.sharding.Sharding | None = None,
+    num_slices: int = 1,
 ) -> TrainState:
     """Train until step `stop`, which must lie in the epoch of `state.step`, or until a step is not finite.
 
-    An epoch is N // B steps over a fresh permutation. `sharding` is that of a batch's leading axis. How a run is cut
-    into calls changes no bit of it.
+    An epoch is N // B steps over a fresh permutation. `sharding` is that of a batch's leading axis; the gradient is
+    taken in `num_slices` of each batch. How a run is cut into calls changes no bit of it.
     """
     num_images, batch_size = len(data.images), settings.batch_size
     steps_per_epoch = num_images // batch_size
@@ -197,7 +198,8 @@ def train_steps(
         batch = Batch(x, None if data.labels is None else data.labels[index], index, num_images)
         state = state._replace(sums=jax.tree.map(lambda total: jnp.where(first == 0, 0, total), state.sums))
         key = stream(root, Stream.NOISE, state.step)
-        return train_step(key, state, batch, hyperparameters, model=model, objective=objective, settings=settings)
+        parts = {"model": model, "objective": objective, "settings": settings}
+        return train_step(key, state, batch, hyperparameters, **parts, num_slices=num_slices)
 
     return lax.while_loop(lambda state: (state.step < stop) & last_step_was_finite(state), one_step, state)
 
