@@ -64,6 +64,7 @@ class Regularizer(ObjectiveRow):
 
     builder = "vae.objectives.regularized:regularized"
     refuses = dict.fromkeys(DISTANT, NO_LOG_WEIGHTS)
+    of_batch = True  # unless the row says that its terms are functions of one example
     draws: bool = False  # it takes a `key`
 
 
@@ -143,14 +144,16 @@ DISCRIMINATOR_OPTIMIZERS = {
     "shared": Row(),
 }
 REGULARIZERS: dict[str, Regularizer] = {
-    "elbo": Regularizer("vae.objectives.regularized:elbo"),
+    "elbo": Regularizer("vae.objectives.regularized:elbo", of_batch=False),
     "beta": Regularizer(
         "vae.objectives.regularized:beta",
+        of_batch=False,
         same_as=(("elbo", {"beta": 1}),),
         beta=number(4.0, "beta: the weight of the KL; Higgins et al. (2017) take 4 on dSprites", least=0),
     ),
     "warmup": Regularizer(
         "vae.objectives.regularized:warmup",
+        of_batch=False,
         same_as=(("elbo", {"warmup_steps": 0}),),
         warmup_shape=choice("linear", WARMUP_SHAPES, "warmup: how the weight of the KL rises to 1"),
         warmup_epochs=number(
@@ -160,7 +163,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "capacity": Regularizer(
         "vae.objectives.regularized:capacity",
-        of_batch=True,  # with the batch's mean
         needs_closed_form_kl=True,  # |KL − C| of a KL from samples is too large by their noise
         capacity_weight=number(1000.0, "capacity: γ; Burgess et al. (2018) take 1000 on dSprites", least=0),
         max_capacity=number(
@@ -177,7 +179,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "free_bits": Regularizer(
         "vae.objectives.regularized:free_bits",
-        of_batch=True,
         of_sizes=True,
         same_as=(("elbo", {"free_nats": 0}),),
         free_nats=number(
@@ -189,7 +190,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "beta_tcvae": Regularizer(
         "vae.objectives.aggregate:beta_tcvae",
-        of_batch=True,
         of_sizes=True,
         least_batch=2,  # of one image, q(z) is q(z|x): the total correlation is 0
         same_as=(("elbo_mc", {"mi_weight": 1, "tc_weight": 1, "dimension_weight": 1}),),
@@ -206,7 +206,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "dip_i": Regularizer(
         "vae.objectives.aggregate:dip_i",
-        of_batch=True,
         of_sizes=True,
         least_batch=2,  # one image has no covariance
         same_as=(("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0}),),
@@ -214,7 +213,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "dip_ii": Regularizer(
         "vae.objectives.aggregate:dip_ii",
-        of_batch=True,
         of_sizes=True,
         least_batch=2,  # the same: what would be pulled to 1 is each posterior's own variance
         same_as=(("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0}),),
@@ -222,7 +220,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "info": Regularizer(
         "vae.objectives.aggregate:info",
-        of_batch=True,
         of_sizes=True,
         draws=True,
         least_batch=2,  # the MMD compares draws of different images
@@ -243,7 +240,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
     "factor": Regularizer(
         "vae.objectives.factor:factor",
-        of_batch=True,
         builder="vae.objectives.factor:with_discriminator",
         of_sizes=True,
         least_batch=2,  # one image cannot be permuted: there is nothing to tell apart
