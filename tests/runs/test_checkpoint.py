@@ -12,6 +12,8 @@ import pytest
 from tests.run_samples import assert_same_bits
 from vae import durable
 from vae.runs import checkpoint
+from vae.runs import manifest as of_manifest
+from vae.runs.manifest import MANIFEST, sha256, sha256_of_manifest
 
 
 class Moments(NamedTuple):
@@ -52,9 +54,9 @@ def files(folder):
 def write_fake(folder, step, score=None):
     """A checkpoint without arrays, for what reads manifests only."""
     manifest = {"step": step, "score": score, "arrays": {}, "sha256": {}}
-    manifest["sha256_of_this"] = checkpoint._sha256_of_manifest(manifest)
+    manifest["sha256_of_this"] = sha256_of_manifest(manifest)
     (folder / str(step)).mkdir(parents=True)
-    (folder / str(step) / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    (folder / str(step) / MANIFEST).write_text(json.dumps(manifest))
 
 
 def refusal(folder, step=7, like=None) -> str:
@@ -90,7 +92,7 @@ def test_every_file_of_a_checkpoint_is_protected_from_a_flipped_bit(folder):
 
 
 def test_a_changed_score_is_noticed_so_that_damage_cannot_choose_another_best_checkpoint(folder):
-    path = folder / "7" / checkpoint.MANIFEST
+    path = folder / "7" / MANIFEST
     path.write_text(path.read_text().replace('"score": 1.5', '"score": 9.5'))
     with pytest.raises(checkpoint.CheckpointError, match=r"manifest\.json is damaged"):
         checkpoint.best_step(folder)
@@ -98,7 +100,7 @@ def test_a_changed_score_is_noticed_so_that_damage_cannot_choose_another_best_ch
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"score": 1}', "\xff"])
 def test_a_manifest_that_is_no_manifest_is_damaged(folder, content):
-    (folder / "7" / checkpoint.MANIFEST).write_text(content, encoding="latin1")
+    (folder / "7" / MANIFEST).write_text(content, encoding="latin1")
     assert "manifest.json is damaged" in refusal(folder)
 
 
@@ -115,7 +117,7 @@ def test_every_file_of_a_checkpoint_is_missed_when_it_is_deleted_or_cut_short(fo
 
 def test_the_message_says_when_there_is_no_other_checkpoint(folder):
     shutil.rmtree(folder / "3")
-    (folder / "7" / checkpoint.MANIFEST).unlink()
+    (folder / "7" / MANIFEST).unlink()
     assert "there is no other: train the run again, which sets this one aside" in refusal(folder)
 
 
@@ -128,7 +130,7 @@ def test_an_empty_folder_with_the_name_of_a_step_is_refused(folder):
     ("owner", "function", "names"),
     [
         ("ocp", "save", "state"),
-        ("checkpoint", "_sha256", "_METADATA"),
+        ("of_manifest", "sha256", "_METADATA"),
         ("durable", "write", "manifest.json"),
         ("os", "rename", ".partial-9"),
     ],
@@ -138,7 +140,7 @@ def test_a_save_that_is_interrupted_leaves_no_checkpoint_and_can_be_repeated(
 ):
     from orbax.checkpoint import v1 as ocp
 
-    module = {"ocp": ocp, "checkpoint": checkpoint, "durable": durable, "os": checkpoint.os}[owner]
+    module = {"ocp": ocp, "of_manifest": of_manifest, "durable": durable, "os": checkpoint.os}[owner]
     original = getattr(module, function)
 
     def interrupted(path, *args, **kwargs):
@@ -243,13 +245,13 @@ def test_the_best_is_the_latest_of_equals_and_absent_without_scores(tmp_path):
 
 def sign(path, **changes):
     """Make the manifest fit what is there, as a stranger can, with other values in it."""
-    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    manifest = json.loads((path / MANIFEST).read_text())
     del manifest["sha256_of_this"]
-    there = [file for file in files(path) if file.name != checkpoint.MANIFEST]
-    manifest["sha256"] = {str(file.relative_to(path)): checkpoint._sha256(file) for file in there}
+    there = [file for file in files(path) if file.name != MANIFEST]
+    manifest["sha256"] = {str(file.relative_to(path)): sha256(file) for file in there}
     manifest |= changes
-    manifest["sha256_of_this"] = checkpoint._sha256_of_manifest(manifest)
-    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    manifest["sha256_of_this"] = sha256_of_manifest(manifest)
+    (path / MANIFEST).write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.files import RunError, RunWarning
 from vae.runs.folder import CHECKPOINTS, METRICS, check_kept, lock
+from vae.runs.manifest import MANIFEST, sha256
 from vae.runs.metrics import DAMAGED, Metrics, read_metrics
 from vae.training import start
 
@@ -151,7 +152,7 @@ def assert_same_state(workdir, undisturbed):
 
 def test_all_checkpoints_damaged_is_told_and_training_begins_again(begun, undisturbed):
     for step in (25, 50):
-        (begun / CHECKPOINTS / str(step) / checkpoint.MANIFEST).write_bytes(b"")
+        (begun / CHECKPOINTS / str(step) / MANIFEST).write_bytes(b"")
     with pytest.warns(RunWarning, match=r"manifest\.json is damaged; it is now .*\.damaged") as caught:
         train(begun, keep_last=EPOCHS)
     assert len(caught) == 2
@@ -159,7 +160,7 @@ def test_all_checkpoints_damaged_is_told_and_training_begins_again(begun, undist
 
 
 def test_a_damaged_old_manifest_does_not_stop_training_and_is_told(begun, undisturbed):
-    flip(begun / CHECKPOINTS / "25" / checkpoint.MANIFEST, 30)
+    flip(begun / CHECKPOINTS / "25" / MANIFEST, 30)
     with pytest.warns(RunWarning, match=r"25 cannot be trusted: its file manifest\.json is damaged; it is now"):
         train(begun)
     assert (begun / CHECKPOINTS / "25.damaged").is_dir()
@@ -167,7 +168,7 @@ def test_a_damaged_old_manifest_does_not_stop_training_and_is_told(begun, undist
 
 
 def test_an_evaluation_of_a_damaged_checkpoint_changes_nothing_and_says_how_to_read_another(workdir):
-    flip(newest(workdir) / checkpoint.MANIFEST, 30)
+    flip(newest(workdir) / MANIFEST, 30)
     with pytest.raises(checkpoint.DamagedError, match=r"read another with `checkpoint=50` \(there are 25, 50\)"):
         load_run(workdir)
     assert load_run(workdir, 50).step == 50
@@ -195,7 +196,7 @@ def test_what_cannot_be_read_is_not_called_damaged_and_stays(begun, monkeypatch,
 
 
 def test_a_checkpoint_that_is_pruned_while_it_is_read_is_read_again_as_the_newest(workdir, monkeypatch):
-    original, folder = checkpoint._sha256, workdir / CHECKPOINTS
+    original, folder = sha256, workdir / CHECKPOINTS
     shutil.copytree(folder / "75", folder.parent / "newest")
     shutil.rmtree(folder / "75")
 
@@ -205,7 +206,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_read_again_as_the_newes
             shutil.rmtree(folder / "50")
         return original(path)
 
-    monkeypatch.setattr(checkpoint, "_sha256", pruned)
+    monkeypatch.setattr(checkpoint, "sha256", pruned)
     assert load_run(workdir).step == 75
     with pytest.raises(RunError, match=r"has no checkpoint 50; use last, best or one of \[25, 75\]"):
         load_run(workdir, 50)

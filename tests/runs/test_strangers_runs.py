@@ -20,6 +20,7 @@ from vae.runs import checkpoint
 from vae.runs.config import read_config
 from vae.runs.files import RunError, RunWarning, read_json, write_arrays, write_json
 from vae.runs.folder import CONFIG, EVALUATION, METRICS, is_locked, lock
+from vae.runs.manifest import MANIFEST, sha256
 from vae.runs.metrics import Metrics, read_evaluation, read_metrics
 from vae.sweeps import folders, planning, results, search, storage, study
 from vae.sweeps.sweep_file import SWEEP, read_sweep
@@ -52,7 +53,7 @@ def test_what_is_no_json_object_is_one_line_wherever_it_is_read(tmp_path, conten
     for path, error, read in (
         (tmp_path / CONFIG, RunError, lambda: load_run(tmp_path)),
         (tmp_path / SWEEP, RunError, lambda: results.rows(tmp_path)),
-        (tmp_path / "7" / checkpoint.MANIFEST, checkpoint.CheckpointError, lambda: checkpoint.score(tmp_path, 7)),
+        (tmp_path / "7" / MANIFEST, checkpoint.CheckpointError, lambda: checkpoint.score(tmp_path, 7)),
         (tmp_path / "c" / cache.MANIFEST, DataError, lambda: cache.read(tmp_path / "c")),
     ):
         write(path, content)
@@ -137,8 +138,8 @@ def test_a_sweep_json_of_other_types_is_one_line(tmp_path, about):
 
 def test_a_cache_reads_no_file_outside_its_folder(tmp_path):
     np.save(tmp_path / "x_images.npy", np.zeros((2, 3, 3, 1), np.uint8))
-    sha256 = checkpoint._sha256(tmp_path / "x_images.npy")
-    write(tmp_path / "c" / cache.MANIFEST, json.dumps({"../x_images.npy": sha256}))
+    checksum = sha256(tmp_path / "x_images.npy")
+    write(tmp_path / "c" / cache.MANIFEST, json.dumps({"../x_images.npy": checksum}))
     with pytest.raises(DataError, match=r"manifest.json is damaged"):
         cache.read(tmp_path / "c")
 

@@ -11,6 +11,7 @@ from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, METRICS
+from vae.runs.manifest import MANIFEST
 
 __all__ = ["scripts"]
 FLAGS = ("--preset=digits", "--hidden_sizes=16", "--epochs=20", "--workdir=x")
@@ -43,7 +44,7 @@ def test_a_damaged_newest_checkpoint_is_one_line_and_the_run_resumes_bit_identic
     assert scripts.call(tmp_path, "train", *FLAGS, "--epochs=19").code == 0
     folder = tmp_path / "x" / CHECKPOINTS
     *_, other, newest = checkpoint.steps(folder)
-    (folder / str(newest) / checkpoint.MANIFEST).write_text("")
+    (folder / str(newest) / MANIFEST).write_text("")
     message = scripts.refusal(tmp_path, "evaluate", "--workdir=x")
     assert f"manifest.json is damaged; read another with --checkpoint={other}" in message
     assert f"one of [{', '.join(map(str, checkpoint.steps(folder)))}]" in scripts.refusal(

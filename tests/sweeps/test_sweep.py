@@ -12,6 +12,7 @@ from vae.datasets import images
 from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.files import RunError, RunWarning, read_json, write_json
+from vae.runs.manifest import MANIFEST
 from vae.runs.metrics import Metrics
 from vae.sweeps import chunks, planning, results, scoreboard, sweep
 from vae.sweeps.sweep_file import SWEEP
@@ -327,7 +328,7 @@ def test_a_damaged_checkpoint_of_a_population_is_set_aside_and_its_runs_resume_f
     )
     folder = tmp_path / "x" / chunks.POPULATION / "0-0"
     first, newest = checkpoint.steps(folder)
-    (folder / str(newest) / checkpoint.MANIFEST).write_text("{}")
+    (folder / str(newest) / MANIFEST).write_text("{}")
     with pytest.warns(RunWarning, match=rf"{newest} cannot be trusted: its file manifest\.json is damaged; it is now"):
         assert start(tmp_path / "x", save_every=0.0)
     assert first < newest

@@ -7,13 +7,10 @@ the sha256 of every file and of itself, because orbax restores damaged arrays wi
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import math
 import os
 import shutil
-import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,45 +19,36 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae import durable, hosts, untrusted
+from vae import durable, hosts
+from vae.runs import manifest
 from vae.runs.files import RunError, RunWarning
 from vae.runs.folder import CHECKPOINTS
-from vae.runs.metrics import Row, is_row
+from vae.runs.manifest import (
+    CheckpointError,
+    DamagedError,
+    GoneError,
+    instead,
+    is_file,
+    reading,
+    sha256,
+    signature,
+    steps,
+    untrustworthy,
+)
+from vae.runs.metrics import Row
 
-MANIFEST, STATE = "manifest.json", "state"
+STATE = "state"
 PARTIAL, DELETED, DAMAGED = ".partial-", ".deleted-", ".damaged"
-
-
-@hosts.shared
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or be written, or is of another shape; one line for the user."""
-
-
-@hosts.shared
-class DamagedError(CheckpointError):
-    """A checkpoint of which a file is missing or is not what was saved."""
-
-
-@hosts.shared
-class GoneError(CheckpointError):
-    """A checkpoint that was deleted while it was read, by the training that saved it."""
-
-
-def steps(folder: Path) -> list[int]:
-    """The steps that were saved in `folder`, ascending. A save that was interrupted is not among them."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def score(folder: Path, step: int) -> float | None:
     """The score that `step` was saved with: higher is better. None if there was none, or if it was not finite."""
-    return _manifest(folder / str(step))["score"]
+    return manifest.read(folder / str(step))["score"]
 
 
 def rows(folder: Path, step: int) -> list[list[Row]]:
     """The rows of metrics that `step` was saved with, of each run; empty if older code saved it."""
-    return _manifest(folder / str(step)).get("rows", [])
+    return manifest.read(folder / str(step)).get("rows", [])
 
 
 def best_step(folder: Path) -> int | None:
@@ -95,15 +83,7 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
 
     def finish() -> None:
         durable.sync_all([partial, *partial.rglob("*")])
-        manifest = {
-            "step": step,
-            "score": float(score) if score is not None and np.isfinite(score) else None,
-            "rows": rows,
-            "arrays": _signature(tree),
-            "sha256": {str(path.relative_to(partial)): _sha256(path) for path in _files(partial)},
-        }
-        manifest["sha256_of_this"] = _sha256_of_manifest(manifest)
-        durable.write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+        manifest.write(partial, step, tree, score, rows)
         durable.rename(partial, final)
 
     try:
@@ -146,7 +126,7 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     """
     path = folder / str(step)
     verify(folder, step)
-    found, wanted = _manifest(path)["arrays"], _signature(like)
+    found, wanted = manifest.read(path)["arrays"], signature(like)
     differences = [
         f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
         for name in sorted(found.keys() | wanted.keys())
@@ -154,25 +134,25 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     ]
     if differences:
         raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
-    with _reading(path):
+    with reading(path):
         try:
             return _load(path, like, from_stranger=True)
         except Exception as error:  # orbax and tensorstore each have their own
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise CheckpointError(
-                f"checkpoint {path} cannot be read, though its checksums agree: {reason}{_instead(path)}"
+                f"checkpoint {path} cannot be read, though its checksums agree: {reason}{instead(path)}"
             ) from error
 
 
 def verify(folder: Path, step: int) -> None:
     """Raises DamagedError if a file of checkpoint `step` is missing or has another checksum."""
     path = folder / str(step)
-    for name, expected in _manifest(path)["sha256"].items():
-        with _reading(path):
-            if not _is_file(path / name):
-                raise _untrusted(path, name, "missing")
-            if _sha256(path / name) != expected:
-                raise _untrusted(path, name, "damaged")
+    for name, expected in manifest.read(path)["sha256"].items():
+        with reading(path):
+            if not is_file(path / name):
+                raise untrustworthy(path, name, "missing")
+            if sha256(path / name) != expected:
+                raise untrustworthy(path, name, "damaged")
 
 
 def _load(path: Path, like: Any, *, from_stranger: bool = False) -> Any:
@@ -197,34 +177,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Tells a checkpoint that cannot be read from a damaged one, and from one that was pruned meanwhile."""
-    try:
-        yield
-    except (OSError, CheckpointError) as error:
-        try:
-            path.stat()
-        except FileNotFoundError:
-            raise GoneError(f"checkpoint {path} was deleted while it was read; start again") from error
-        except OSError:
-            pass
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read ({error.strerror}: {error.filename}); nothing was changed: give "
-            "permission or see to the disk, and start again"
-        ) from error
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is a file; OSError if that cannot be known."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def _check_heads(heads: Any, like: Any) -> None:
@@ -283,65 +235,6 @@ def clean(folder: Path) -> None:
         return
     for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"{DELETED}*")]:
         shutil.rmtree(path)
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    with _reading(path):
-        try:
-            if not _is_file(path / MANIFEST):
-                raise _untrusted(path, MANIFEST, "missing")
-            manifest = untrusted.parse_object((path / MANIFEST).read_bytes())
-            if manifest.pop("sha256_of_this") == _sha256_of_manifest(manifest) and _is_manifest(manifest):
-                return manifest
-        except (CheckpointError, OSError):
-            raise
-        except (ValueError, LookupError, AttributeError, TypeError):
-            pass
-        raise _untrusted(path, MANIFEST, "damaged")
-
-
-def _is_manifest(manifest: dict[str, Any]) -> bool:
-    """Whether all that is read of it is of its kind, and names files of this checkpoint alone."""
-    score, texts = manifest["score"], [*manifest["arrays"].values(), *manifest["sha256"].values()]
-    for name in manifest["sha256"]:
-        for part in name.split("/"):
-            untrusted.plain_name(part)
-    rows = [row for of_run in manifest.get("rows", []) for row in of_run]
-    known = all(isinstance(text, str) for text in texts) and all(map(is_row, rows))
-    return type(score) in (int, float, type(None)) and known
-
-
-def _untrusted(path: Path, name: str, what: str) -> DamagedError:
-    return DamagedError(f"checkpoint {path} cannot be trusted: its file {name} is {what}{_instead(path)}")
-
-
-def _instead(path: Path) -> str:
-    """What to do about a checkpoint that is no use."""
-    others = [str(other) for other in steps(path.parent) if other != int(path.name)]
-    if not others:
-        return "; there is no other: train the run again, which sets this one aside"
-    return (
-        f"; read another with `checkpoint={others[-1]}` (there are {', '.join(others)}), or train the run again, which "
-        "sets this one aside"
-    )
-
-
-def _sha256_of_manifest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _signature(tree: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def choose(workdir: Path, checkpoint: str | int = "last") -> int:
