@@ -1,7 +1,8 @@
-"""Whatever a parser is given, it answers with a value or with the project's own error; 500 examples each."""
+"""Whatever a parser is given, it answers with a value or with the project's own error; 100 examples each, or FUZZ_EXAMPLES of them."""
 
 import contextlib
 import json
+import os
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from tests import flag_samples, script_calls
 from vae.runs.files import RunError
 from vae.sweeps.sweep_file import PLAN, SWEEP
 
-fuzz = settings(max_examples=500, deadline=None, derandomize=True, database=None)
+examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+fuzz = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
 
 # Pieces of what a user writes, and anything.
 PIECES = st.sampled_from(

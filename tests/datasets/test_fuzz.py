@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from vae.runs import fingerprint
 from vae.runs.config import read_config, write_config
 from vae.runs.files import RunError
 
-fuzzed = settings(max_examples=500, deadline=None, derandomize=True, database=None)
+examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+fuzzed = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
 CHANGES = st.lists(
     st.one_of(
         st.tuples(st.just("set"), st.integers(0, 10**4), st.integers(0, 255)),
