@@ -1,4 +1,4 @@
-"""Whatever a parser is given, it answers with a value or with the project's own error; 100 examples each, or FUZZ_EXAMPLES of them."""
+"""A parser answers anything with a value or with the project's own error; of FUZZ_EXAMPLES examples each, or 100."""
 
 import contextlib
 import json
