@@ -36,18 +36,18 @@ class SearchBoard(LiveLine):
 
     def __init__(self, worker):
         super().__init__()
-        self._worker, self._told, self._best = worker, "", ""
+        self._worker, self._counted, self._best = worker, "", ""
 
     def update(self, progress) -> None:
         """Show what `vae.sweeps.search` reports."""
         if progress.epoch_ended:
-            self._told, self._best = self._standing()
+            self._counted, self._best = self._standing()
         rest = f"/{progress.num_epochs} of {progress.training} runs{self._best}"
         if left := pace(progress):
             rest += f"{left} of the round"
         self.show(
-            f"{self._told}epoch {progress.epoch:.2f}{rest}",
-            f"{self._told}epoch {progress.epoch:.0f}{rest}" if progress.epoch_ended else None,
+            f"{self._counted}epoch {progress.epoch:.2f}{rest}",
+            f"{self._counted}epoch {progress.epoch:.0f}{rest}" if progress.epoch_ended else None,
         )
 
     def _standing(self) -> tuple[str, str]:

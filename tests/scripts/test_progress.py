@@ -1,5 +1,6 @@
 """Who watches a script through a pipe, as in the log of a job, sees each line when it is written."""
 
+import math
 import os
 import select
 import subprocess
@@ -7,7 +8,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from experiments.command import progress
+from experiments.command.boards import SearchBoard, SweepBoard
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,3 +36,12 @@ def test_without_a_terminal_a_long_epoch_is_not_silent(monkeypatch, capsys):
         for now[0], stays in ((20.0, None), (40.0, None), (60.0, None), (65.0, "epoch 1"), (90.0, None), (96.0, None)):
             line.show(f"second {now[0]:.0f}", stays)
     assert capsys.readouterr().out == "second 40\nepoch 1\nsecond 96\n"
+
+
+@pytest.mark.parametrize("board", [SweepBoard({}), SearchBoard(SimpleNamespace(trials=list, num_trials=3))], ids=type)
+def test_without_a_terminal_a_board_within_an_epoch_is_shown_after_a_silence(monkeypatch, capsys, board):
+    monkeypatch.setattr(progress, "SILENCE", -1.0)
+    numbers = {"epoch": 0.5, "num_epochs": 2, "training": 1, "finished": 0, "num_runs": 1, "diverged": 0, "best": {}}
+    with board:
+        board.update(SimpleNamespace(**numbers, epoch_ended=False, seconds_left=math.nan))
+    assert capsys.readouterr().out.startswith("epoch 0.50/2 of 1 runs")
