@@ -1,0 +1,103 @@
+"""How often a kind of interruption was tried, and what went wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.soaking.processes import Command, Ended, Process, Processes, TooLong
+from experiments.soaking.results import NotRight, Outcome, differences, outcome_of, unfinished
+
+TINY = ("--dataset=digits", "--hidden_sizes=16", "--nofigures", "--workdir=x")
+TRAIN = Command("train", (*TINY, "--latent_dim=2", "--epochs=12"))
+AIMED = 0.4  # the share of moments that wait for a write
+
+
+@dataclasses.dataclass
+class Trial:
+    """A folder, how many interruptions were tried in it, and how many of them left something unfinished."""
+
+    folder: Path
+    tried: int = 0
+    within: int = 0
+
+    def count(self) -> None:
+        """One more interruption, which has just happened."""
+        self.tried += 1
+        self.within += bool(unfinished(self.folder))
+
+
+@dataclasses.dataclass
+class Trials:
+    """The trials of one kind, each in a folder of its own, which is kept if something went wrong in it.
+
+    After `seconds` no other trial is begun. `random` decides all moments and places.
+    """
+
+    name: str
+    folder: Path
+    processes: Processes
+    random: random.Random
+    seconds: float
+    tried: int = 0  # interruptions
+    within: int = 0  # of them, those that left something unfinished
+    right: int = 0  # of them, those after which all was right
+    wrong: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def each(self, attempt: Callable[[Trial], None]) -> None:
+        """Call `attempt` while there is time, at least once. It raises NotRight or TooLong for what went wrong."""
+        began, number = time.monotonic(), 0
+        while number == 0 or time.monotonic() - began < self.seconds:
+            number += 1
+            trial = Trial(self.folder / str(number))
+            trial.folder.mkdir(parents=True)
+            fault = None
+            try:
+                attempt(trial)
+            except (NotRight, TooLong) as error:
+                fault = f"{trial.folder}: {error}"
+                self.wrong.append(fault)
+                print(f"{self.name}: not right: {fault}")
+            self.tried += max(trial.tried, fault is not None)
+            self.within += trial.within
+            if fault is None:
+                self.right += trial.tried
+                shutil.rmtree(trial.folder)
+
+    def undisturbed(self, command: Command) -> tuple[Outcome, float]:
+        """What `command` leaves in x, and the seconds that it takes once its programs are compiled.
+
+        Raises NotRight if it leaves something else a second time.
+        """
+        found = []
+        for name in ("undisturbed", "again"):
+            (self.folder / name).mkdir(parents=True)
+            began = time.monotonic()
+            must_be_done(self.processes.run(self.folder / name, command))
+            seconds = time.monotonic() - began
+            found.append(outcome_of(self.folder / name / "x"))
+        must_equal(found[1], found[0])
+        return found[0], seconds
+
+    def wait(self, process: Process, seconds: float, folder: Path) -> None:
+        """Until a moment, uniform over `seconds`; in some cases until something is written below `folder` then."""
+        process.wait(self.random.uniform(0, seconds))
+        if self.random.random() < AIMED:
+            process.wait(seconds, until=lambda: bool(unfinished(folder)))
+
+
+def must_be_done(ended: Ended) -> None:
+    """Raises NotRight if a script did not end with exit code 0."""
+    if ended.code or "Traceback" in ended.err:
+        raise NotRight(f"exit code {ended.code}: {ended.err.strip()[-1500:]!r}")
+
+
+def must_equal(found: Outcome, expected: Outcome) -> None:
+    """Raises NotRight with the first differences."""
+    if lines := differences(found, expected):
+        raise NotRight(f"{len(lines)} values differ: {'; '.join(lines[:3])}")
