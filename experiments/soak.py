@@ -94,8 +94,8 @@ def main(_: StopRequest) -> int:
     from vae.runs.files import write_json
 
     workdir = script.given_workdir(asked["workdir"]) or script.new_workdir("soak")
-    if (workdir / "trials").exists():
-        raise UsageError(f"{workdir} holds what went wrong before; choose another --workdir")
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UsageError(f"{workdir} is not empty; choose another --workdir")
     began = datetime.datetime.now()
     durable.make_folder(home := workdir.absolute() / "trials")
     command = " ".join(["python -m experiments.soak", *map(shlex.quote, sys.argv[1:])])
@@ -109,8 +109,7 @@ def main(_: StopRequest) -> int:
             seconds = 60 * asked["minutes"] * asked["processes"] * KINDS[name].share / whole
             chosen = random.Random(f"{asked['seed']} {name}")
             every.append(Trials(name, home / name, processes, chosen, seconds))
-        for trials in pool.map(tried, every):
-            print(f"{trials.name}: {trials.right} of {trials.tried} right")
+        list(pool.map(tried, every))
     about["minutes"] = (datetime.datetime.now() - began).total_seconds() / 60
     write_json(workdir / "soak.json", about | {"kinds": [result(one) for one in every]})
     print(
@@ -123,7 +122,7 @@ def main(_: StopRequest) -> int:
     return script.DONE
 
 
-def tried(trials: Trials) -> Trials:
+def tried(trials: Trials) -> None:
     """Try a kind; what goes wrong before its first interruption is counted too."""
     try:
         KINDS[trials.name].try_it(trials)
@@ -132,7 +131,7 @@ def tried(trials: Trials) -> Trials:
         trials.wrong.append(f"undisturbed: {error}")
     except Exception:  # the other kinds go on
         trials.wrong.append(f"the soak itself failed: {traceback.format_exc()}")
-    return trials
+    print(f"{trials.name}: {trials.right} of {trials.tried} right")
 
 
 def table(every: Iterable[Trials]) -> list[str]:

@@ -1,29 +1,16 @@
 """Scripts, called in this process or as processes of their own, forked from one that has imported jax already."""
 
-import atexit
 import contextlib
 import multiprocessing
 import os
-import runpy
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from experiments.soaking.processes import HEAVY, as_process
 from tests import script_calls
 from tests.script_calls import Result
-
-HEAVY = [
-    "tests.whole_programs",
-    "experiments.flags.options",
-    "vae.training.fit",
-    "vae.evaluation.importance",
-    "vae.sweeps.search",
-    "vae.figures",
-    "orbax.checkpoint.v1",
-    "tensorboardX",
-]
 
 
 class Script:
@@ -62,7 +49,7 @@ class Scripts:
         self._home, self._count = home, 0
         self._environment = {"VAE_DATA_DIR": str(home / "data")}
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(HEAVY)
+        self._context.set_forkserver_preload(["tests.whole_programs", *HEAVY])
 
     def start(self, cwd: Path, name: str, *flags: str, **environment: str) -> Script:
         """As a process of its own."""
@@ -71,7 +58,9 @@ class Scripts:
         out.touch()
         err.touch()
         argv = [f"experiments/{name}.py", *_undrawn(name, flags)]
-        process = self._context.Process(target=_main, args=(name, argv, cwd, out, err, self._environment | environment))
+        process = self._context.Process(
+            target=as_process, args=(name, argv, cwd, out, err, self._environment | environment)
+        )
         process.start()
         return Script(process, out, err)
 
@@ -87,18 +76,6 @@ class Scripts:
 def _undrawn(name: str, flags: tuple[str, ...]) -> tuple[str, ...]:
     """Figures take longer than the runs of these tests; one test asks for them."""
     return ("--nofigures", *flags) if name == "train" and "--figures" not in flags else flags
-
-
-def _main(name: str, argv: list[str], cwd: Path, out: Path, err: Path, environment: dict[str, str]) -> None:
-    for path, descriptor in ((out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
-    os.chdir(cwd)
-    os.environ |= environment
-    sys.argv = argv
-    try:
-        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
-    finally:
-        atexit._run_exitfuncs()  # as at the end of any process but those of multiprocessing: they leave a cluster
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_the_library_has_no_flags_and_does_not_print(path):
 
 
 # Of experiments/, from what scripts share to the scripts: as ROOMS. A script is a file of its own there.
-SHARED = ("flags", "pictures", "command", "scripts")
+SHARED = ("flags", "pictures", "command", "soaking", "scripts")
 
 
 def part_of(name: str) -> str:

@@ -14,11 +14,15 @@ from experiments.soaking.trials import TRAIN, Trial, Trials
 
 EPOCHS, WARM = 2000, 200  # memory may grow in the first ones
 LONG = TRAIN._replace(flags=(*TRAIN.flags, f"--epochs={EPOCHS}"))
+LEAST_SECONDS = 90
 GROWTH = 0.05  # of the memory, at most
 
 
 def flat_memory(trials: Trials) -> None:
     """Measure a run of EPOCHS, or of as many as there is time for."""
+    if trials.seconds < LEAST_SECONDS:
+        trials.notes.append(f"skipped: there are {trials.seconds:.0f} seconds for it, and it takes {LEAST_SECONDS}")
+        return
 
     def attempt(trial: Trial) -> None:
         process, began, samples = trials.processes.start(trial.folder, LONG), time.monotonic(), []

@@ -10,11 +10,12 @@ import re
 import threading
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 ORDER = "rows"  # the name of which rows there are
-CLOCK = ("seconds", "seconds_per_step")
+NO_RESULTS = ("seconds", "seconds_per_step", "git")  # what the clock says; code may be committed meanwhile
 _ONE_AT_A_TIME = threading.Lock()  # orbax
 
 Outcome = dict[str, Any]
@@ -67,7 +68,7 @@ def outcome_of(folder: Path) -> Outcome:
 
 def comparison_of(folder: Path) -> Outcome:
     """What experiments.compare concluded."""
-    return {path.name: _without_clock(json.loads(path.read_bytes())) for path in folder.glob("comparison.json")}
+    return {path.name: _results(json.loads(path.read_bytes())) for path in folder.glob("comparison.json")}
 
 
 def of_run(folder: Path) -> Outcome:
@@ -84,16 +85,15 @@ def of_run(folder: Path) -> Outcome:
     try:
         with _ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damage: the script has told it
-            rows = [_without_clock(row) for row in read_metrics(folder)]
+            rows = [_results(row) for row in read_metrics(folder)]
             state = None if (folder / "failure.json").exists() else saved_state(folder)[1]
-            evaluations = evaluations_of(folder)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         raise NotRight(f"what is left cannot be read: {error}") from error
     found: Outcome = {ORDER: [f"{row['step']} {row['split']}" for row in rows]}
     found |= {f"row {name}": row for name, row in zip(found[ORDER], rows, strict=True)}
     leaves = jax.tree_util.tree_leaves_with_path(state)
     found |= {f"state{jax.tree_util.keystr(path)}": _digest(np.asarray(leaf)) for path, leaf in leaves}
-    return found | evaluations
+    return found | evaluations_of(folder)
 
 
 def evaluations_of(folder: Path) -> Outcome:
@@ -102,11 +102,14 @@ def evaluations_of(folder: Path) -> Outcome:
 
     found: Outcome = {}
     for path in sorted([*folder.glob("evaluation*"), *folder.glob("failure.json")]):
-        if path.suffix == ".json":
-            found[path.name] = _without_clock(json.loads(path.read_bytes()))
-        else:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                found |= {f"{path.name}: {name}": _digest(arrays[name]) for name in arrays}
+        try:
+            if path.suffix == ".json":
+                found[path.name] = _results(json.loads(path.read_bytes()))
+            else:
+                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                    found |= {f"{path.name}: {name}": _digest(arrays[name]) for name in arrays}
+        except (ValueError, OSError, LookupError, zipfile.BadZipFile, zlib.error) as error:
+            found[path.name] = f"cannot be read: {error}"
     return found
 
 
@@ -132,7 +135,7 @@ def _digest(array: Any) -> str:
     return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
 
 
-def _without_clock(value: Any) -> Any:
+def _results(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_clock(item) for name, item in value.items() if name not in CLOCK}
-    return [_without_clock(item) for item in value] if isinstance(value, list) else value
+        return {name: _results(item) for name, item in value.items() if name not in NO_RESULTS}
+    return [_results(item) for item in value] if isinstance(value, list) else value

@@ -14,6 +14,7 @@ from experiments.soaking.results import NotRight, Outcome, differences, outcome_
 
 TINY = ("--dataset=digits", "--hidden_sizes=16", "--nofigures", "--workdir=x")
 TRAIN = Command("train", (*TINY, "--latent_dim=2", "--epochs=12"))
+MOST_BEFORE_ONE = 10
 AIMED = 0.4  # the share of moments that wait for a write
 
 
@@ -50,9 +51,12 @@ class Trials:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def each(self, attempt: Callable[[Trial], None]) -> None:
-        """Call `attempt` while there is time, at least once. It raises NotRight or TooLong for what went wrong."""
+        """Call `attempt` while there is time, and until something was tried: a run may end before it is interrupted.
+
+        It raises NotRight or TooLong for what went wrong.
+        """
         began, number = time.monotonic(), 0
-        while number == 0 or time.monotonic() - began < self.seconds:
+        while (self.tried == 0 and number < MOST_BEFORE_ONE) or time.monotonic() - began < self.seconds:
             number += 1
             trial = Trial(self.folder / str(number))
             trial.folder.mkdir(parents=True)

@@ -112,11 +112,11 @@ def test_a_folder_that_a_file_system_cannot_sync_is_no_error_and_a_file_is(tmp_p
 
 
 def test_no_other_code_writes_files():
-    """Except locks, and data sets, which are verified when they are read."""
+    """Except locks, data sets, which are verified when they are read, and experiments.soak, which breaks files."""
     root = Path(__file__).parents[2]
     found = set()
     for path in (*root.glob("vae/**/*.py"), *root.glob("experiments/**/*.py")):
-        if path.parent.name == "datasets":
+        if path.parent.name in ("datasets", "soaking"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):

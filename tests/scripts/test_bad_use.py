@@ -32,6 +32,7 @@ BEGUN = {
     "benchmark": [],
     "comparison_validity": [],
     "runs": [],
+    "soak": [],
 }
 
 
@@ -99,7 +100,7 @@ def of_script(name: str) -> Iterator[list[str]]:
         yield [*begun, "--manual_dir=none"]
         yield [*begun, "--image_size=100000"]
         yield [*begun, f"--num_samples={HUGE}"]
-    if name in ("train", "sweep", "compare", "comparison_validity", "gradients"):
+    if name in ("train", "sweep", "compare", "comparison_validity", "gradients", "soak"):
         yield [*begun, "--workdir=file"]
         yield [*begun, "--workdir=file/below"]
     if name in ("evaluate", "generate"):
@@ -183,6 +184,9 @@ def of_script(name: str) -> Iterator[list[str]]:
     if name == "generate":
         yield from ([*begun, f"--indices={text}"] for text in ("-1", "x", "0,", "360", HUGE, "1.5"))
         yield from ([*begun, f"--morph={text}"] for text in ("1", "1,2,3", "1,360", "x,y"))
+    if name == "soak":
+        yield ["--kinds=train,trian"]
+        yield ["--workdir=run"]
     if name == "runs":
         yield from ([f"--folder={path}"] for path in ("none", "file"))
     if name == "gradients":
