@@ -18,7 +18,7 @@ from experiments.soaking.trials import TRAIN, Trial, Trials, must_be_done
 CUT = 0.25  # the share of trials that cut off the end of a file instead of flipping a bit
 NO_RESULT = {".lock", "tensorboard", "figures"}  # what holds none
 LONGER = TRAIN._replace(flags=(*TRAIN.flags, "--epochs=15"))
-EVALUATE = Command("evaluate", ("--workdir=x", "--num_samples=20", "--num_examples=60"))
+EVALUATE = Command("evaluate", ("--workdir=x", "--num_samples=20"))
 LIST = Command("runs", ("--folder=x", "--json"))
 
 
