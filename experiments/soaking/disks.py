@@ -92,7 +92,7 @@ def power_cut(trials: Trials) -> None:
         with mounted(trial.folder / "before", "-o", "loop", str(disk)) as before:
             process = trials.processes.start(before, TRAIN)
             try:
-                trials.wait(process, seconds, before)
+                trials.wait(process, seconds, trial)
                 stop(process)
                 copy = trial.folder / "copy.img"
                 copy.write_bytes(stable(disk))

@@ -44,7 +44,7 @@ def killed(command: Command) -> Callable[[Trials], None]:
         def attempt(trial: Trial) -> None:
             for _ in range(KILLS):
                 process = trials.processes.start(trial.folder, command)
-                trials.wait(process, seconds, trial.folder)
+                trials.wait(process, seconds, trial)
                 if not process.kill():
                     break
                 trial.count()
@@ -67,7 +67,7 @@ def one_of_two_workers(trials: Trials) -> None:
             return trials.processes.start(trial.folder, Command("sweep", flags))
 
         other, doomed = start("a"), start("b")
-        trials.wait(doomed, seconds, trial.folder / "b")
+        trials.wait(doomed, seconds, trial)
         if doomed.kill():
             trial.count()
             doomed = start("b")
@@ -120,7 +120,7 @@ def one_of_two_joined(trials: Trials) -> None:
     def attempt(trial: Trial) -> None:
         both = start(trial.folder)
         doomed = trials.random.choice(both)
-        trials.wait(doomed, seconds, trial.folder)
+        trials.wait(doomed, seconds, trial)
         if doomed.kill():
             trial.count()
         for process in both:

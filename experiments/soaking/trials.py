@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import shutil
@@ -25,11 +26,24 @@ class Trial:
     folder: Path
     tried: int = 0
     within: int = 0
+    _left: set[tuple[Path, int]] = dataclasses.field(default_factory=set)  # by interruptions before, with its inode
 
     def count(self) -> None:
         """One more interruption, which has just happened."""
         self.tried += 1
-        self.within += bool(unfinished(self.folder))
+        self.within += self.writes()
+        self._left |= self._unfinished()
+
+    def writes(self) -> bool:
+        """Whether something is unfinished that no interruption before has left."""
+        return not self._unfinished() <= self._left
+
+    def _unfinished(self) -> set[tuple[Path, int]]:
+        found = set()
+        for path in unfinished(self.folder):
+            with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+                found.add((path, path.stat().st_ino))
+        return found
 
 
 @dataclasses.dataclass
@@ -88,11 +102,11 @@ class Trials:
         must_equal(found[1], found[0])
         return found[0], seconds
 
-    def wait(self, process: Process, seconds: float, folder: Path) -> None:
-        """Until a moment, uniform over `seconds`; in some cases until something is written below `folder` then."""
+    def wait(self, process: Process, seconds: float, trial: Trial) -> None:
+        """Until a moment, uniform over `seconds`; in some cases until something is written then."""
         process.wait(self.random.uniform(0, seconds))
         if self.random.random() < AIMED:
-            process.wait(seconds, until=lambda: bool(unfinished(folder)))
+            process.wait(seconds, until=trial.writes)
 
 
 def must_be_done(ended: Ended) -> None:
