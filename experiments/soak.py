@@ -54,7 +54,7 @@ class Kind(NamedTuple):
 
 RUN_READERS = (damage.LONGER, damage.EVALUATE, damage.LIST)
 KINDS = {
-    "long": Kind("2,000 epochs in one process: flat memory, no files left open", 12, long_run.flat_memory),
+    "long": Kind("up to 2,000 epochs in one process: flat memory, no files left open", 12, long_run.flat_memory),
     "train": Kind("kill -9 of experiments.train", 11, killed(TRAIN)),
     "sweep": Kind("kill -9 of experiments.sweep", 8, killed(SWEEP)),
     "search": Kind("kill -9 of experiments.sweep --search", 8, killed(SEARCH)),
