@@ -17,6 +17,7 @@ from vae.settings import Settings
 # and of models with large outputs that much.
 FORWARD, WITH_GRADIENT = 3, 4
 
+COPIES_OF_MAP = 9  # shifted, side by side: how a CPU convolves (products.py)
 AT_ONCE = 2**30  # bytes of the samples that are decoded at once outside training
 # The settings that a step's memory follows from, each with the value that asks for least.
 LEAST = {
@@ -42,7 +43,7 @@ def values_of_a_sample(settings: Settings) -> int:
     values = math.prod(settings.image_shape) * outputs + sum(settings.hidden_sizes) + settings.num_classes
     maps = settings.channels if "channels" in NETWORKS[settings.network].fields else ()
     for depth, channels in enumerate(maps, 1):
-        values += -(-height // 2**depth) * -(-width // 2**depth) * channels
+        values += -(-height // 2**depth) * -(-width // 2**depth) * channels * (1 + COPIES_OF_MAP)
     components = settings.prior_components if "prior_components" in PRIORS[settings.prior].fields else 1
     return values + settings.latent_dim * (2 + components) + settings.upper_latent_dim * 2
 
