@@ -91,6 +91,11 @@ def test_a_factor_vae_of_format_1_resumes_by_its_flags_with_the_one_adam_it_bega
     ) * 2
 
 
+def without_doubt(err):
+    """Without the lines that say, under a newer jax than the fixtures', that bits may differ."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.endswith(": bits may differ\n"))
+
+
 @pytest.mark.parametrize(("number", "name"), [(n, name) for n, name, _ in RUNS if (n, name) != (2, "factor")])
 def test_a_run_of_an_old_format_evaluates_to_the_same_numbers(of_format, number, name):
     workdir = of_format[number] / "runs" / name
@@ -113,11 +118,11 @@ def test_a_run_from_before_fingerprints_says_so_in_one_line_and_keeps_its_labels
     shutil.copytree(written_before / "runs" / "factor", tmp_path / "factor")
     note = "note: this run is from before runs knew their data: whether digits has the images"
     code, out, err = scripts.call(tmp_path, "evaluate", "--workdir=factor", "--num_samples=2", "--num_examples=5")
-    assert (code, err, out.count(note)) == (0, "", 1)
+    assert (code, without_doubt(err), out.count(note)) == (0, "", 1)
     code, out, err = scripts.call(tmp_path, "train", "--workdir=factor", "--epochs=2")
-    assert (code, err, out.count(note)) == (0, "", 1)
+    assert (code, without_doubt(err), out.count(note)) == (0, "", 1)
     code, out, err = scripts.call(tmp_path, "evaluate", "--workdir=factor", "--num_samples=2", "--num_examples=5")
-    assert (code, err, out.count(note)) == (0, "", 0)
+    assert (code, without_doubt(err), out.count(note)) == (0, "", 0)
     kept = read_json(tmp_path / "factor" / CONFIG)["data"]
     assert (kept["classes"], kept["images"]["train"]["count"]) == (None, 1237)
 
@@ -153,14 +158,14 @@ def test_a_comparison_of_format_1_finds_its_runs_under_their_old_names_and_train
     names = {f"{one}-seed-{seed}" for one in ("elbo", "renyi-K-4-alpha-2") for seed in (0, 1)}
     once = {one["label"].split()[0]: one for one in read_json(workdir / "comparison.json")["objectives"]}
     code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--nofigures")
-    assert (code, err) == (0, "")
+    assert (code, without_doubt(err)) == (0, "")
     assert " runs as " not in out
     assert trained(workdir) == before
     assert {path.name for path in (workdir / "runs").iterdir()} == names
     for one in read_json(workdir / "comparison.json")["objectives"]:
         assert one["log_likelihood_by_seed"] == once[one["label"].split()[0]]["log_likelihood_by_seed"]
     code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--seeds=3", "--nofigures")
-    assert (code, err) == (0, "")
+    assert (code, without_doubt(err)) == (0, "")
     assert "2 runs as 2 programs" in out
     after = trained(workdir)
     assert {path: content for path, content in after.items() if path in before} == before
@@ -187,7 +192,7 @@ def test_a_sweep_of_format_2_is_finished_under_its_flags(format_2, tmp_path, scr
     shutil.copytree(format_2 / "sweeps" / "posteriors", tmp_path / "s")
     before = trained(tmp_path / "s")
     code, out, err = scripts.call(tmp_path, "sweep", "--workdir=s", "--nofigures")
-    assert (code, err) == (0, "")
+    assert (code, without_doubt(err)) == (0, "")
     assert "best validation elbo" in out
     assert trained(tmp_path / "s") == before
 
@@ -197,7 +202,7 @@ def test_a_search_of_format_2_asks_for_the_next_trial_that_its_code_asked_for(fo
     workdir = shutil.copytree(format_2 / "searches" / "tpe", tmp_path / "s")
     before = trained(workdir)
     code, out, err = scripts.call(tmp_path, "sweep", "--workdir=s", "--trials=4", "--nofigures")
-    assert (code, err) == (0, "")
+    assert (code, without_doubt(err)) == (0, "")
     assert "trials: 4 finished, 0 pruned, 0 diverged" in out
     after = trained(workdir)
     assert {path: content for path, content in after.items() if path in before} == before
@@ -218,7 +223,7 @@ def test_a_comparison_of_format_2_is_extended_by_a_seed(format_2, tmp_path, scri
     before = trained(workdir)
     once = {one["label"]: one["log_likelihood_by_seed"] for one in read_json(workdir / "comparison.json")["objectives"]}
     code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--seeds=3", "--nofigures")
-    assert (code, err) == (0, "")
+    assert (code, without_doubt(err)) == (0, "")
     assert "2 runs as 2 programs" in out
     after = trained(workdir)
     assert {path: content for path, content in after.items() if path in before} == before
