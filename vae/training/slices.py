@@ -67,22 +67,22 @@ def gradient(
     num_samples: int,
     num_slices: int = 1,
 ) -> tuple[Any, dict[str, Float[Array, "B"]]]:
-    """The gradient of the mean surrogate, and the bound (`bound`) and metrics of each example; spends `key`.
+    """The gradient of minus the mean surrogate, and the bound (`bound`) and metrics of each example; spends `key`.
 
     More than one slice is for an objective that draws `num_samples` samples of q with `key` itself and is a function of
     one example; the gradient is then that of one slice up to the order of sums.
     """
 
-    def surrogate(params, model, batch):
-        value, bound, metrics = objective.apply(key, params, model, batch, hyperparameters, step)
-        return value, {"bound": bound, **metrics}
+    def loss(params, model, batch):
+        surrogate, bound, metrics = objective.apply(key, params, model, batch, hyperparameters, step)
+        return -surrogate, {"bound": bound, **metrics}
 
     if num_slices == 1:
-        return jax.grad(surrogate, has_aux=True)(params, model, batch)
+        return jax.grad(loss, has_aux=True)(params, model, batch)
 
     def draw(params):
         q = model.posterior(params, batch)
-        # The key that `surrogate` spends: it finds these samples drawn.
+        # The key that `loss` spends: it finds these samples drawn.
         return DrawnPosterior(q, *q.sample_and_log_prob(jax.random.clone(key), num_samples))
 
     drawn, pull = jax.vjp(draw, params)
@@ -97,7 +97,7 @@ def gradient(
         shared, own = iter(shared), iter(own)
         posterior = structure.unflatten([next(shared if axis == WHOLE else own) for axis in axes])
         drawn_already = model._replace(posterior=lambda *_: posterior)
-        value, values = surrogate(params, drawn_already, examples._replace(dataset_size=batch.dataset_size))
+        value, values = loss(params, drawn_already, examples._replace(dataset_size=batch.dataset_size))
         return value / num_slices, values
 
     def add_slice(total, slice_):

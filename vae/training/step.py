@@ -140,7 +140,6 @@ def train_step(
     parts = {"model": model.in_training, "objective": objective}
     samples = {"num_samples": settings.num_groups * settings.num_samples, "num_slices": num_slices}
     gradient, values = slices.gradient(key, state.params, batch, hyperparameters, state.step, **parts, **samples)
-    gradient = jax.tree.map(jnp.negative, gradient)
     update, optimizer_state = optimizer(settings, hyperparameters).update(gradient, state.optimizer_state)
     rate = learning_rate(settings.schedule, hyperparameters, state.step)
     params = jax.tree.map(lambda p, u: p - rate.astype(p.dtype) * u, state.params, update)
