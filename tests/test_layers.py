@@ -124,7 +124,7 @@ def test_only_networks_imports_flax():
 
 
 # Their errors still speak of --flags.
-DASHED_ROOMS = {"datasets", "runs"}
+DASHED_ROOMS = {"runs"}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) not in DASHED_ROOMS])
