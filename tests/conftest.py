@@ -6,10 +6,11 @@ import tempfile
 from importlib import metadata
 
 # Most of a test's time is XLA's compiler at work on a program that runs once. Read before jax starts.
-# The second flag saves about a third of that in jax 0.10; jax 0.12 aborts on it.
+# The last flag saves about a third of that in jax 0.10; jax 0.12 aborts on it.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0"
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_parallel_codegen_split_count=1"
     + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib").startswith("0.10.") else ""),
 )
 # What one process of this run compiled, every other one loads: pytest's workers, and the scripts that they start.
@@ -33,6 +34,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 # Eight devices on any machine; what is not about devices runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
+# A tenth of the time of tracing was the garbage collector's, which looked through jax again and again.
+gc.collect()
+gc.freeze()
+gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_collection_modifyitems(items):

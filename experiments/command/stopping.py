@@ -22,6 +22,7 @@ SIGNALS = signal.SIGINT, signal.SIGTERM
 SECONDS = 8.0  # until work that does not come to its end is left as it is
 SAME = 0.2  # seconds in which a second signal is the first one, once more: timeout(1) sends it twice
 SECONDS_OF_ENDING = 3.0  # until a process ends, after its last line
+SECONDS_OF_DELETING = 1.0  # in which a folder that another process deletes loses its last file
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,7 +65,7 @@ class StopRequest:
             if self.asked:
                 raise Stopped
         except Exception:
-            self._check_folder()  # the reason for any other error
+            self._check_folder(SECONDS_OF_DELETING)  # the reason for any other error
             raise
         finally:
             self._polled = False
@@ -80,11 +81,11 @@ class StopRequest:
         with_folder = f" with --workdir={shlex.quote(str(self.file.parent))}" if self.file else ""
         return f"the same command{with_folder} {'resumes it' if self.file else 'starts again'}"
 
-    def _check_folder(self) -> None:
+    def _check_folder(self, patience: float = 0.0) -> None:
         from vae import hosts
         from vae.training.record import TrainingFailed
 
-        if self.file is not None and hosts.is_first() and _is_gone(self.file):
+        if self.file is not None and hosts.is_first() and _is_gone(self.file, patience):
             raise TrainingFailed(
                 f"{self.file} is gone: its folder was deleted or moved during training, and nothing more is saved; "
                 "put the folder back and resume it, or start again"
@@ -126,14 +127,19 @@ class StopRequest:
         os._exit(STOPPED)
 
 
-def _is_gone(path: Path) -> bool:
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:  # a file system that does not answer now
-        return False
-    return False
+def _is_gone(path: Path, patience: float) -> bool:
+    """Whether there is no such file, now or within `patience` seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # a file system that does not answer now
+            return False
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.02)
 
 
 def end_within(seconds: float, code: int) -> None:
