@@ -26,6 +26,7 @@ RUNS = "runs"  # the folder of a sweep's run folders
 
 MEASURED = ("map", "vmap")  # loop is left to those who want the bits of a run alone
 TRIAL_SECONDS = 1.0
+WORTH_A_TRIAL = 5.0  # times what one strategy's trial took must be left to train, for the next one's to pay
 DEVICE_SHARE = 0.85  # of an accelerator's memory
 HOST_SHARE = 0.5  # of a CPU's, which also holds copies for the checkpoints
 
@@ -110,7 +111,7 @@ class PlannedProgram(NamedTuple):
 def choose(group: Group, data: Split, devices: Sequence[Any], strategy: str) -> PlannedProgram:
     """The plan for a group that trains on `data`. Raises RunError if no strategy works.
 
-    "auto" measures: `map` first, then `vmap` if training takes longer than it took to find that out.
+    "auto" measures: `map` first, then `vmap` if training takes much longer than it took to find that out.
     """
     configs, moments = list(group.configs.values()), images.moments(group.dataset.train.images)
     num_steps = group.config.epochs * (len(data.images) // group.config.settings.batch_size)
@@ -119,7 +120,7 @@ def choose(group: Group, data: Split, devices: Sequence[Any], strategy: str) -> 
     found: list[PlannedProgram] = []
     refused, spent = [], 0.0
     for name in wanted:
-        if found and found[0].plan.seconds * len(configs) * num_steps < spent:
+        if found and found[0].plan.seconds * len(configs) * num_steps < WORTH_A_TRIAL * spent:
             break
         started = time.perf_counter()
         try:

@@ -110,14 +110,15 @@ def initialize(
     )
 
 
+_initialize = jax.jit(initialize, static_argnames=("model", "objective", "settings"))  # so that it is traced once
+
+
 def abstract_state(model: Model, objective: Objective, settings: Settings, hyperparameters: Hyperparameters):
     """The shapes and dtypes of a TrainState, without computing one."""
-
-    def first_state():
-        moments = Moments(jnp.zeros(settings.image_shape), jnp.zeros(()))
-        return initialize(jax.random.key(0), model, objective, settings, hyperparameters, moments)
-
-    return jax.eval_shape(first_state)
+    key, moments = jax.eval_shape(lambda: (jax.random.key(0), Moments(jnp.zeros(settings.image_shape), jnp.zeros(()))))
+    return _initialize.eval_shape(
+        key, model=model, objective=objective, settings=settings, hyperparameters=hyperparameters, moments=moments
+    )
 
 
 def epoch_order(root: Key[Array, ""], epoch: Int[Array, ""], num_images: int) -> Int[Array, "N"]:
