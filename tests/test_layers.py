@@ -123,11 +123,7 @@ def test_only_networks_imports_flax():
     assert [path.name for path in FILES if any(name.startswith("flax") for name in imported(path))] == ["networks.py"]
 
 
-# Their errors still speak of --flags.
-DASHED_ROOMS = {"runs"}
-
-
-@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) not in DASHED_ROOMS])
+@pytest.mark.parametrize("name", MODULES)
 def test_errors_speak_of_names_and_scripts_add_the_dashes(name):
     raised = (node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Raise))
     texts = (part for node in raised for part in ast.walk(node) if isinstance(part, ast.Constant))

@@ -23,7 +23,7 @@ HEAVY = [
     "vae.evaluation.importance",
     "vae.sweeps.search",
     "vae.figures",
-    "orbax.checkpoint.v1",
+    "orbax.checkpoint",
     "tensorboardX",
 ]
 LONGEST = 180.0  # seconds that a script of a soak may take

@@ -212,7 +212,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
 def test_a_file_cannot_be_a_run_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RunError, match=f"{path} cannot be a run folder: .*; choose another --workdir"):
+        with pytest.raises(RunError, match=f"{path} cannot be a run folder: .*; choose another `workdir`"):
             lock(path).__enter__()
 
 

@@ -42,7 +42,7 @@ def _lock_of_one(workdir: Path) -> Iterator[None]:
     if "[" in (path := str(workdir.absolute())) or "\\" in path:
         raise RunError(
             f"{workdir} cannot be a run folder: checkpoints cannot be kept below a path with [ or \\ in it, as in "
-            f"{path}; choose another --workdir"
+            f"{path}; choose another `workdir`"
         )
     try:
         durable.make_folder(workdir)
@@ -50,14 +50,14 @@ def _lock_of_one(workdir: Path) -> Iterator[None]:
         created = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         opened = os.fdopen(created, "a+")
     except OSError as error:
-        raise RunError(f"{workdir} cannot be a run folder: {error.strerror}; choose another --workdir") from error
+        raise RunError(f"{workdir} cannot be a run folder: {error.strerror}; choose another `workdir`") from error
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise RunError(f"{workdir} is in use by {owner}; wait for it, or choose another --workdir") from error
+            raise RunError(f"{workdir} is in use by {owner}; wait for it, or choose another `workdir`") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
