@@ -171,7 +171,7 @@ def _num_classes(dataset: Dataset) -> int:
 
 
 def _binarization(values: Mapping[str, Any], dataset: Dataset) -> str:
-    """Raises ConfigurationError where there is nothing to binarise."""
+    """Raises ConfigurationError if there is nothing to binarise."""
     if values["binarization"] is None:
         return "none" if dataset.binary or values["likelihood"] != "bernoulli" else "dynamic"
     if dataset.binary and values["binarization"] != "none":

@@ -212,7 +212,7 @@ def exit_code(error: Exception) -> int | None:
 
 
 def told_to_stop(stop: StopRequest) -> int:
-    """Print how to go on after a stop; the exit code."""
+    """Print how to resume after a stop; the exit code."""
     print(f"stopped{' and saved' if stop.file else ''}; {stop.how_to_resume()}")
     if stop.file:
         print(stop.file.parent)

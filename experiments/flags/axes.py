@@ -2,7 +2,7 @@
 
 seed=0:8                      whole numbers from 0 to 7; 0:100:10 in steps of 10
 learning_rate=log:1e-4:1e-2:5 five numbers from 1e-4 to 1e-2 at equal ratios, linear: at equal distances (six digits)
-objective=elbo,iwae           a list; where a value is itself a list, as in hidden_sizes=200,200/400, values part at /
+objective=elbo,iwae           a list; if a value is itself a list, as in hidden_sizes=200,200/400, values part at /
 
 With --search an axis may also be a range, from which values are drawn:
 

@@ -58,7 +58,7 @@ def killed(command: Command) -> Callable[[Trials], None]:
 
 
 def one_of_two_workers(trials: Trials) -> None:
-    """Two workers share a search. One of them is killed and started again, while the other goes on."""
+    """Two workers share a search. One of them is killed and started again, while the other continues."""
     expected, seconds = trials.undisturbed(Command("sweep", OF_RATES))
 
     def attempt(trial: Trial) -> None:

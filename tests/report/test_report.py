@@ -43,11 +43,11 @@ def compared(effects, num_seeds=3, tuning=()):
         }
         for name, mean, error, units in zip(NAMES, found.mean, found.standard_error, (22.333, 25.0, None), strict=True)
     ]
-    yardstick = {"dataset": "mnist", "split": "test", "num_examples": 10000, "num_samples": 5000, "seed": 0}
+    evaluation = {"dataset": "mnist", "split": "test", "num_examples": 10000, "num_samples": 5000, "seed": 0}
     return {
         "title": "3 objectives on mnist",
         "conclusion": comparison.conclusion(NAMES, pairs, num_seeds),
-        "yardstick": yardstick | {"binarization": "fixed", "likelihood": "bernoulli"},
+        "evaluation": evaluation | {"binarization": "fixed", "likelihood": "bernoulli"},
         "level": 0.05,
         "seeds": list(range(num_seeds)),
         "objectives": objectives,

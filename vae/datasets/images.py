@@ -81,7 +81,7 @@ class Moments(NamedTuple):
 
 
 def moments(images: np.ndarray) -> Moments:
-    """Of [N, H, W, C] stored images, float32; of values in [0, 1] where they are stored as bytes."""
+    """Of [N, H, W, C] stored images, float32; of values in [0, 1] if they are stored as bytes."""
     mean = images.mean(0, dtype=np.float64)
     # Image by image: all in float64 at once may not fit into memory.
     variance = np.mean([np.square(image - mean).mean() for image in images])

@@ -33,7 +33,7 @@ def as_labels(labels: np.ndarray, num_images: int, where: str) -> np.ndarray:
 def compact(splits: Mapping[str, Split], where: str) -> tuple[dict[str, Split], tuple[int | str, ...] | None]:
     """`splits` with the positions of their labels, int32, among all classes; the classes, in natural order.
 
-    The classes are None where no split has labels. Raises DataError where some are numbers and others are names.
+    The classes are None if no split has labels. Raises DataError if some are numbers and others are names.
     """
     values = [split.labels for split in splits.values() if split.labels is not None]
     if not values:

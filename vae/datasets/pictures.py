@@ -89,7 +89,7 @@ def _load_folder(folder: Path, image_size: int | None, progress: bool) -> Loaded
 
 
 def _splits(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], int]:
-    """The pictures of each split, and how many folders above them say which; DataError where that is not clear."""
+    """The pictures of each split, and how many folders above them say which; DataError if that is not clear."""
     tops = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
     named = {top: SPLITS[top.lower()] for top in tops if top.lower() in SPLITS}
     listed = ", ".join(tops[:20]) + (" …" if len(tops) > 20 else "")
@@ -252,7 +252,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def open_picture(file: Path | BytesIO):
     """A Pillow image of one of `FORMATS`, of any size that Pillow takes: who decodes it has checked the memory.
 
-    Raises ValueError where a file claims more than Pillow decodes, or a PNG more than its bytes can hold: Pillow fills
+    Raises ValueError if a file claims more than Pillow decodes, or a PNG more than its bytes can hold: Pillow fills
     up what is not there.
     """
     from PIL import Image

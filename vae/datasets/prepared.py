@@ -172,7 +172,7 @@ def _decoder(every: Any, num_examples: int, where: str, image_size: int | None) 
 
 
 def _claimed_shape(content: bytes) -> tuple[int, int, int]:
-    """Height, width and channels in the head of a picture; ValueError where it is neither PNG nor JPEG."""
+    """Height, width and channels in the head of a picture; ValueError if it is neither PNG nor JPEG."""
     if not bytes(content[: len(HEADS[0])]).startswith(HEADS):
         raise ValueError("a picture in it is neither PNG nor JPEG")
     with open_picture(io.BytesIO(content)) as picture:
@@ -180,7 +180,7 @@ def _claimed_shape(content: bytes) -> tuple[int, int, int]:
 
 
 def _check_memory(num_pictures: int, shape: tuple[int, int, int], where: str, image_size: int | None) -> None:
-    """Raises DataError where so many pictures are too large to decode or to keep."""
+    """Raises DataError if so many pictures are too large to decode or to keep."""
     height, width, channels = shape
     kept = (image_size or height) * (image_size or width) * channels
     # As a list and as one array; one of them is decoded, and averaged as float64.
@@ -194,7 +194,7 @@ def _check_memory(num_pictures: int, shape: tuple[int, int, int], where: str, im
 
 
 def _stack(blocks: Iterator[list[dict]], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, H, W, C], and labels [N], or [0] where there are none."""
+    """Images [N, H, W, C], and labels [N], or [0] if there are none."""
     images, labels = [], []
     for block in blocks:
         for example in block:

@@ -54,7 +54,7 @@ def fit(
 
     From the encoder's q(z|x), by `num_steps` of Adam with `num_samples` each; both ELBOs are then taken from
     `num_evaluated` fresh samples. Noise is a function of (root, position of the example). `on_progress` gets the number
-    of finished images. Raises LikelihoodError where p(x|z) cannot score them.
+    of finished images. Raises LikelihoodError if p(x|z) cannot score them.
     """
     model.check_images(images)
     devices = list(devices or jax.devices()[:1])

@@ -44,7 +44,7 @@ class Comparison(NamedTuple):
 
     `difference` of the pair (a, b) is a − b. `p` is of the pair alone; `p_holm` controls the chance of any false
     "a differs from b" among all pairs. `low` to `high` holds the true difference with probability 1 − LEVEL or more,
-    and leaves out 0 exactly where the difference is significant.
+    and leaves out 0 exactly if the difference is significant.
     """
 
     mean: np.ndarray  # [..., O] over seeds and images

@@ -50,7 +50,7 @@ def decompose(
 ) -> Decomposition:
     """Score S = `num_samples` samples of each q(z|x_n) under q(z), a mixture of all N (Hoffman & Johnson 2016).
 
-    Raises ValueError where `unavailable` says why, LikelihoodError where p(x|z) cannot score the images. Noise is a
+    Raises ValueError if `unavailable` says why, LikelihoodError if p(x|z) cannot score the images. Noise is a
     function of (root, position of the example). It takes N² S D exponentials; `on_progress` gets the number of finished
     images.
     """

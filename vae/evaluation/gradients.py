@@ -99,7 +99,7 @@ def measure(
 
     The noise is a function of `root`, `num_samples`, `reference` and the draw: estimators see the same samples, a
     reference sees others. `on_progress` gets the number of draws of each finished block. Raises ValueError for fewer
-    than 2J draws, LikelihoodError where p(x|z) cannot score `batch`, FloatingPointError where a gradient is not finite.
+    than 2J draws, LikelihoodError if p(x|z) cannot score `batch`, FloatingPointError if a gradient is not finite.
     """
     model.check_images(np.asarray(batch.x))
     if num_draws < LEAST_DRAWS:

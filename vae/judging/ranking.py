@@ -65,7 +65,7 @@ def assemble(
         "title": f"{counted([group.config.settings.objective for group in groups])} on "
         f"{Path(groups[0].config.dataset).stem}",
         "conclusion": comparison.conclusion(labels, pairs, len(seeds)),
-        "yardstick": evaluation | {"images_sha256": of_groups[0][0].summary["images_sha256"]},
+        "evaluation": evaluation | {"images_sha256": of_groups[0][0].summary["images_sha256"]},
         "level": comparison.LEVEL,
         "seeds": list(seeds),
         "objectives": finite_or_null(entries),

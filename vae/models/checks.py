@@ -15,7 +15,7 @@ class LikelihoodError(ValueError):
 
 
 def check_data(likelihood: str, dataset: Dataset, binarization: str) -> None:
-    """Raises LikelihoodError where `likelihood` does not fit the images of `dataset` as `binarization` shows them."""
+    """Raises LikelihoodError if `likelihood` does not fit the images of `dataset` as `binarization` shows them."""
     images = [split.images for split in (dataset.train, dataset.validation, dataset.test) if len(split.images)]
     row = LIKELIHOODS[likelihood]
     densities = [name for name, other in LIKELIHOODS.items() if other.of == DENSITY]
@@ -41,7 +41,7 @@ def check_data(likelihood: str, dataset: Dataset, binarization: str) -> None:
 
 
 def check_images(settings: Settings, images: np.ndarray) -> None:
-    """Raises LikelihoodError where p(x|z) of `settings` cannot score stored `images` [N, H, W, C].
+    """Raises LikelihoodError if p(x|z) of `settings` cannot score stored `images` [N, H, W, C].
 
     A Bernoulli likelihood without binarisation takes any values in [0, 1], as their cross-entropy.
     """

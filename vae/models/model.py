@@ -61,7 +61,7 @@ class ModelError(ValueError):
 
 
 def check(settings: Settings) -> None:
-    """Raises ModelError where the parts of the model do not go together."""
+    """Raises ModelError if the parts of the model do not go together."""
     posterior, prior = settings.posterior, settings.prior
     if settings.upper_latent_dim and posterior != "diagonal":
         raise ModelError(
@@ -102,7 +102,7 @@ def has_closed_form_kl(settings: Settings) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def build(settings: Settings) -> Model:
-    """The model that `settings` describe; raises ModelError where they make no sense.
+    """The model that `settings` describe; raises ModelError if they make no sense.
 
     Equal settings have the same model, so that what jax compiled of one is compiled.
     """
@@ -175,7 +175,7 @@ def _refit(of_output: Any, posterior: Callable, likelihood: Callable, likelihood
 
 
 def one_hot(y: Int[Array, "B"] | None, settings: Settings, size: int) -> Float[Array, "B classes"] | None:
-    """Labels as the networks see them; None where they see none, and zeros where `y` is not known."""
+    """Labels as the networks see them; None if they see none, and zeros if `y` is not known."""
     if settings.num_classes == 0:
         return None
     return jnp.zeros((size, settings.num_classes)) if y is None else jax.nn.one_hot(y, settings.num_classes)

@@ -42,7 +42,7 @@ class DiagonalNormal(NamedTuple):
         return self.log_prob_per_dimension(z).sum(-1)
 
     def kl_per_dimension(self, prior) -> Float[Array, "B D"] | None:
-        """KL(q ‖ prior) of each dimension in nats; None where there is no closed form."""
+        """KL(q ‖ prior) of each dimension in nats; None if there is no closed form."""
         if not isinstance(prior, DiagonalNormal):
             return None
         return normal_kl_divergence(Normal(*self), Normal(*prior))

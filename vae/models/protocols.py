@@ -18,7 +18,7 @@ Params = dict[str, Any]  # with the subtrees encoder, decoder and prior; objecti
 
 
 class Batch(NamedTuple):
-    """Images in [0, 1], and, where there are any, their labels and their positions in a data set of `dataset_size`."""
+    """Images in [0, 1], and, if there are any, their labels and their positions in a data set of `dataset_size`."""
 
     x: Float[Array, "B H W C"]
     y: Int[Array, "B"] | None = None

@@ -108,7 +108,7 @@ LIKELIHOODS = {
     "categorical": LikelihoodRow("vae.models.likelihoods:categorical", of=MASSES),
 }  # fmt: skip
 
-# Two stochastic layers are not a posterior of their own: they replace both q and p where there is an upper layer.
+# Two stochastic layers are not a posterior of their own: they replace both q and p if there is an upper layer.
 TWO_LAYERS = Opened(
     otherwise="one stochastic layer", example=50,
     upper_hidden_sizes=sizes(

@@ -22,7 +22,7 @@ def beta_tcvae(
     MI = log q(z|x)/q(z), TC = log q(z)/Π_j q(z_j), the last one log Π_j q(z_j)/p(z): they add up to log q(z|x)/p(z)
     whatever the estimate of q(z), so with unit weights this is the ELBO. Needs K·B² densities.
 
-    The last one, `dimension_wise_kl`, has the mean Σ_j KL(q(z_j) ‖ p(z_j)) where p(z) = Π_j p(z_j), as N(0, I) does.
+    The last one, `dimension_wise_kl`, has the mean Σ_j KL(q(z_j) ‖ p(z_j)) if p(z) = Π_j p(z_j), as N(0, I) does.
     Under another prior (mixture, vamp, flow) it is E_q(z) log Π_j q(z_j)/p(z), no sum of KLs, and can be negative.
     """
     z = one_layer(latents.z)
@@ -38,7 +38,7 @@ def beta_tcvae(
 
 
 def pairwise_log_q(q, z: Float[Array, "B D"]) -> Float[Array, "B B D"]:
-    """log q(z_i|x_j) of each dimension, at [i, j]; raises ObjectiveError where q has no density of a dimension."""
+    """log q(z_i|x_j) of each dimension, at [i, j]; raises ObjectiveError if q has no density of a dimension."""
     log_q = q.log_prob_per_dimension(z[:, None])
     if log_q is None:
         raise ObjectiveError("beta_tcvae needs the density of each dimension of q(z|x); use `posterior=diagonal`")
@@ -74,7 +74,7 @@ def dip_ii(latents: Latents, dip_off_diagonal: Scalar, dip_diagonal: Scalar) -> 
 
 
 def means(latents: Latents) -> Float[Array, "B D"]:
-    """E[z|x]; raises ObjectiveError where the posterior has no mean in closed form."""
+    """E[z|x]; raises ObjectiveError if the posterior has no mean in closed form."""
     one_layer(latents.z)
     if latents.q.mean is None:
         raise ObjectiveError("DIP-VAE needs the mean of q(z|x), which this posterior has not; use `posterior=diagonal`")

@@ -1,4 +1,4 @@
-"""What a new run may be trained on. A run that has begun is built, goes on and is evaluated without these checks."""
+"""What a new run may be trained on. A run that has begun is built, resumed and evaluated without these checks."""
 
 from __future__ import annotations
 

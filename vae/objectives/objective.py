@@ -71,7 +71,7 @@ class Latents(NamedTuple):
 
     @property
     def kl_per_dimension(self) -> Any:
-        """The closed form of KL(q ‖ p), [B, D] for each stochastic layer; raises ObjectiveError where there is none."""
+        """The closed form of KL(q ‖ p), [B, D] for each stochastic layer; raises ObjectiveError if there is none."""
         kl = self.q.kl_per_dimension(self.prior)
         if kl is None:
             raise ObjectiveError(
@@ -82,7 +82,7 @@ class Latents(NamedTuple):
 
     @property
     def kl(self) -> Float[Array, "B"]:
-        """KL(q ‖ p): the closed form where there is one, otherwise the mean of log q(z|x) − log p(z) over samples."""
+        """KL(q ‖ p): the closed form if there is one, otherwise the mean of log q(z|x) − log p(z) over samples."""
         if self.q.kl_per_dimension(self.prior) is None:
             return (self.log_q_z_given_x - self.log_p_z).mean(0)
         return sum_layers(jax.tree.map(lambda kl: kl.sum(-1), self.kl_per_dimension))

@@ -52,7 +52,7 @@ def warmup_weight(shape: str, step, steps: Scalar, cycles: Scalar) -> Float[Arra
 
 
 def progress(step, steps: Scalar) -> Float[Array, ""]:
-    """step / steps, how far a schedule is; over (1 or more) from step 0 on where it lasts no steps."""
+    """step / steps, how far a schedule is; over (1 or more) from step 0 on if it lasts no steps."""
     steps = jnp.asarray(steps, jnp.float32)
     return jnp.where(steps > 0, step / jnp.maximum(steps, 1.0), 1.0)
 
@@ -77,7 +77,7 @@ def free_bits(latents: Latents, free_nats: Scalar, free_bits_group_size: int) ->
     """E log p(x|z) − Σ_j max(λ, mean_b KL_jb), over groups j of dimensions (Kingma et al. 2016, eq. 15).
 
     Groups are `free_bits_group_size` adjacent dimensions, 1: each of them, 0: a whole stochastic layer. The mean is
-    over the batch, so the term is spread evenly over it. Raises ObjectiveError where groups do not fill the dimensions.
+    over the batch, so the term is spread evenly over it. Raises ObjectiveError if groups do not fill the dimensions.
     """
 
     def of_layer(kl):

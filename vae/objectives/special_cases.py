@@ -44,7 +44,7 @@ def simplest(settings: Settings, numbers: Hyperparameters) -> Settings:
 
 
 def remarks(settings: Settings, numbers: Hyperparameters) -> list[str]:
-    """One line each: what a run with these settings and numbers is, where its name says otherwise."""
+    """One line each: what a run with these settings and numbers is, if its name says otherwise."""
     found, name = [], settings.objective
     if same := same_as(settings, numbers):
         remedy = "; a tighter bound takes more samples, as `num_samples=50`" if same.because == "num_samples=1" else ""

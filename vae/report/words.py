@@ -57,7 +57,7 @@ PICTURES: dict[str, tuple[str, str, bool]] = {
 
 
 def how_it_was_judged(comparison: Comparison) -> str:
-    y = comparison["yardstick"]
+    y = comparison["evaluation"]
     seeds = len(comparison["seeds"])
     return (
         f"Log-likelihood of {y['num_examples']:,} {y['split']} images by importance sampling, "
@@ -141,7 +141,7 @@ def pairs_note(comparison: Comparison) -> str:
     return (
         f"{error} Significant: below {level:g} by the pair alone (p) and after Holm's correction for {pairs}, so that "
         f"the chance of any false “beats” on this page is at most {100 * level:g} %. An interval holds the true "
-        f"difference with probability {100 - 100 * level:g} % or more, and leaves out 0 exactly where the difference "
+        f"difference with probability {100 - 100 * level:g} % or more, and leaves out 0 exactly if the difference "
         "is significant."
     )
 
@@ -177,7 +177,7 @@ def tuning_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def method(comparison: Comparison) -> list[tuple[str, str]]:
     """What is needed to repeat the comparison."""
-    y = comparison["yardstick"]
+    y = comparison["evaluation"]
     entries = [
         ("data", f"{y['dataset']}, {y['num_examples']} {y['split']} images, binarization {y['binarization']}"),
         ("evaluation", f"{y['likelihood']} likelihood, k = {y['num_samples']}, evaluation seed {y['seed']}"),

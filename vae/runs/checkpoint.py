@@ -180,7 +180,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_heads(heads: Any, like: Any) -> None:
-    """Raises ValueError where the heads of arrays claim others than those of `like`, or parts larger than the whole."""
+    """Raises ValueError if the heads of arrays claim others than those of `like`, or parts larger than the whole."""
     # orbax gives tuples with names as dictionaries.
     found, wanted = (
         {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -18,7 +18,7 @@ class RunError(ValueError):
 
 
 class RunWarning(UserWarning):
-    """Something of a run was lost, damaged or is in doubt, and the work goes on; one line for the user."""
+    """Something of a run was lost, damaged or is in doubt, and the work continues; one line for the user."""
 
 
 def write_json(path: Path, values: Any) -> None:

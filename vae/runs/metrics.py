@@ -143,13 +143,13 @@ def is_row(row: Any) -> bool:
 
 
 def _elbo(row: dict[str, Any]) -> float | None:
-    """The ELBO of a row of metrics; None where it has none."""
+    """The ELBO of a row of metrics; None if it has none."""
     reconstruction, kl = row.get("reconstruction"), row.get("kl")
     return None if reconstruction is None or kl is None else reconstruction - kl
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """evaluation.json, or one like it; RunError as read_json, and where a number in it is none."""
+    """evaluation.json, or one like it; RunError as read_json, and if a number in it is none."""
     values = read_json(path)
     whole = all(is_count(values.get(name)) for name in ("num_examples", "num_samples", "seed", "checkpoint"))
     means = ("log_likelihood", "log_likelihood_se", "elbo", "reconstruction", "kl", "active_units")

@@ -67,7 +67,7 @@ def check_listed(workdir: Path, listed: Mapping[str, object]) -> None:
 
 
 def _check_links(workdir: Path) -> None:
-    """Raises RunError where a run below `workdir` is a link: a stranger's may lead to any run, which is written to."""
+    """Raises RunError if a run below `workdir` is a link: a stranger's may lead to any run, which is written to."""
     for _, path in _folders(workdir):
         if path.is_symlink():
             raise RunError(f"{path} is a link, and training would write where it leads; put the folder itself there")

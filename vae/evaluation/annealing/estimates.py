@@ -70,7 +70,7 @@ def ais(
     log w = Σ_t (β_t − β_{t−1}) log p(x|z_{t−1}) with z_0 ~ p(z) and z_t from one transition of HMC on p(z) p(x|z)^β_t.
     T = 1 is importance sampling from the prior. The step sizes come from a pilot run with noise of its own and then
     stay fixed: adapted on the same chains, they would bias the weights. All noise is a function of (root, position of
-    the example). `on_progress` gets the share of the work that is done. Raises LikelihoodError where p(x|z) cannot
+    the example). `on_progress` gets the share of the work that is done. Raises LikelihoodError if p(x|z) cannot
     score them.
     """
     model.check_images(images)
