@@ -1,128 +1,124 @@
-"""The time of evaluation and of training, compared with the time of their matrix products alone.
+"""How fast is it? This project beside other libraries, and beside what no code on this machine can do without.
 
-    python -m experiments.benchmark
-    python -m experiments.benchmark --hidden_sizes=400 --latent_dim=20 --batch_size=128
+    python -m experiments.benchmark                                     # without other libraries
+    python -m experiments.benchmark --works=mlp400,iwae50 --peers=torch,torch_compile,flax_loop
+    python -m experiments.benchmark --peers=torch,torch_compile,torch_bf16,keras,flax_loop,pythae \\
+        --peers_python=peers/bin/python --rounds=7 --workdir=runs/speed
 
-Both are measured in turn, A B A B …. Prints the medians, and the median of the ratios of neighbours: an absolute time
-says more about the machine than about the code. The products are those of the decoder (evaluation) and of a whole step
-(training), of the same shapes, without activations, likelihood, noise or optimiser.
+A peer is a script of experiments/peers/, written as its library's users write it, with its own best settings; what the
+scripts need is in experiments/peers/requirements.txt. A peer whose packages are not installed is left out.
+
+Everybody is a process that has compiled before, and does one unit (an epoch, steps, images) when it is told to: one
+after the other, A B C A B C …, the others stopped. `ours` are whole epochs as experiments.train does them, with
+held-out bounds, metrics and checkpoints; `ours_steps` and the peers take the steps alone. `limit` is the matrix
+products of the work, and the bytes of Adam. A sweep and a start are whole commands: cold, without a compiled program on
+the disk, and warm. Held-out bounds show that the work is the same; after few steps they also differ by where a library
+starts.
+
+Prints a table for each work, and writes benchmark.json and benchmark.png. On a machine that does nothing else.
 """
 
 from __future__ import annotations
 
-import itertools
-import statistics
+import os
+import platform
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from absl import flags
+
+from experiments.benchmarking.works import PEERS, WORKS
 from experiments.command import script
 from experiments.command.stopping import StopRequest
 from experiments.flags import options
-from experiments.flags.parsing import number, numbers
-
-IMAGE_SHAPE = (28, 28, 1)
-NUM_IMAGES = 10_000
+from experiments.flags.parsing import UsageError, choices, number
 
 
 def define_flags() -> None:
-    numbers("hidden_sizes", ["200", "200"], "the encoder's dense layers", integer=True)
-    number("latent_dim", 50, "dimensions of z", least=1, integer=True)
-    number("batch_size", 100, "images in a training step", least=1, most=NUM_IMAGES, integer=True)
-    number("num_samples", 5000, "k of the log-likelihood", least=1, integer=True)
-    number("num_examples", 50, "images evaluated in a round", least=1, integer=True)
-    number("rounds", 7, "rounds that are timed", least=1, integer=True)
+    choices("works", tuple(WORKS), "what is timed; all by default")
+    choices("peers", tuple(PEERS), "who is timed beside this project")
+    flags.DEFINE_string("peers_python", sys.executable, "the Python that has the packages of the peers")
+    number("rounds", 5, "of which medians are taken", least=1, most=1000, integer=True)
+    flags.DEFINE_string("dataset", "mnist", "the images of all works but conv and sweep; a data set with a test split")
+    flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
+    flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
+    flags.DEFINE_string("workdir", None, "where benchmark.json and the picture are written (default: new, in runs/)")
 
 
 def main(_: StopRequest) -> int:
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
+    asked = options.read()
+    works, peers = asked.values["works"] or list(WORKS), asked.values["peers"]
+    check(asked, works, peers)
+    from experiments.benchmarking import measuring, tables
     from experiments.command import devices
-    from vae import objectives
-    from vae.datasets.images import moments
-    from vae.models import model as models
-    from vae.settings import Hyperparameters, Settings
-    from vae.training import step as training
+    from vae import durable, figures
+    from vae.runs.files import write_json
 
-    asked = options.read().values
-    device = devices.start(1, data_dir=None)[0]
-    sizes, latent_dim = tuple(map(int, asked["hidden_sizes"])), asked["latent_dim"]
-    settings = Settings(IMAGE_SHAPE, hidden_sizes=sizes, latent_dim=latent_dim, batch_size=asked["batch_size"])
-    parts = {"model": models.build(settings), "objective": objectives.build(settings), "settings": settings}
-    images = (np.random.default_rng(0).uniform(size=(NUM_IMAGES, *IMAGE_SHAPE)) < 0.2).astype(np.uint8) * 255
-    hyperparameters = jax.tree.map(jnp.asarray, Hyperparameters())
-    state = training.initialize(jax.random.key(0), **parts, hyperparameters=hyperparameters, moments=moments(images))
-    decoder = list(itertools.pairwise([latent_dim, *sizes[::-1], images[0].size]))
-    encoder = [(o, i) for i, o in decoder[::-1]]
-    encoder[-1] = (encoder[-1][0], 2 * latent_dim)
-    print(f"784-{'-'.join(map(str, sizes))}-{latent_dim} on {device}")
-    show(
-        f"evaluation, k = {asked['num_samples']}, per 10,000 images",
-        *of_evaluation(parts["model"], state.params, images[: asked["num_examples"]], asked["num_samples"], decoder),
-        10_000 / asked["num_examples"],
-        asked["rounds"],
-    )
-    show(
-        "training, dynamic binarisation, per epoch of 60,000 images",
-        *of_training(parts, state, images, hyperparameters, encoder + decoder),
-        60_000 / NUM_IMAGES,
-        asked["rounds"],
-    )
+    workdir = script.given_workdir(asked.values["workdir"])
+    if workdir is not None and workdir.exists() and any(workdir.iterdir()):
+        raise UsageError(f"{workdir} is not empty; choose another --workdir")
+    devices.start(1, asked.values["data_dir"])
+    dataset, digits = (asked.folders.load(name, validation, None) for name, validation in data_sets(asked))
+    workdir = workdir or script.new_workdir("benchmark")
+    durable.make_folder(workdir)
+    about = described()
+    print(f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}")
+    with tempfile.TemporaryDirectory() as folder:
+        measuring.write_data(Path(folder), dataset, digits)
+        given = tuple(f"--{name}={asked.values[name]}" for name in ("dataset", "data_dir", "manual_dir")
+                      if asked.values[name])  # fmt: skip
+        data = measuring.GivenData(given, Path(folder), lambda batch_size: len(dataset.train.images) // batch_size)
+        benchmark = measuring.Benchmark(data, peers, asked.values["peers_python"], asked.values["rounds"])
+        found, drawn = {}, {}
+        for work in works:
+            told = len(benchmark.left_out)
+            for title, times in benchmark.time(work).items():
+                print("\n".join(["", *tables.table(title, WORKS[work], times)]))
+                found[title] = tables.as_json(WORKS[work], times) | {"work": work}
+                drawn[title] = WORKS[work].quantity, tables.bars(WORKS[work], times)
+            for name, reason in list(benchmark.left_out.items())[told:]:
+                print(f"left out: {name}: {reason}; see experiments/peers/requirements.txt and --peers_python")
+            write_json(workdir / "benchmark.json", about | {"works": found, "left_out": benchmark.left_out})
+    figures.save(figures.times_of_works(drawn), workdir / "benchmark.png")
+    print(f"picture: {workdir / 'benchmark.png'}")
+    print(workdir)
     return 0
 
 
-def of_evaluation(model, params, images, num_samples: int, layers):
-    """Two functions: the evaluation of the images, and its products with the decoder's `layers` alone."""
-    from functools import partial
+def check(asked: options.Flags, works: list[str], peers: list[str]) -> None:
+    """Raises UsageError for a peer that does none of the works, for a Python that is none, or without a terminal."""
+    from experiments.benchmarking.measuring import unused
 
-    import jax
-    import numpy as np
-
-    from vae.evaluation import importance
-    from vae.training import timing
-
-    rows = min(num_samples, importance.SAMPLES_PER_TILE)
-    num_tiles = len(images) * -(-num_samples // rows)
-    evaluate = jax.jit(partial(importance.weigh_examples, model=model, num_samples=num_samples))
-    root, index = jax.random.key(0), np.arange(len(images))
-    alone = timing.products(layers, rows, num_tiles, backward=False)
-    return lambda: evaluate(root, params, images, None, index), alone
+    for name in unused(peers, works):
+        raise UsageError(
+            f"--peers={name} does none of --works={','.join(works)}; it does {','.join(PEERS[name].works)}"
+        )
+    python = asked.values["peers_python"]
+    if "peers_python" in asked.given and not any(not PEERS[name].ours for name in peers):
+        raise UsageError("--peers_python has no effect without --peers of other libraries; leave it out")
+    if shutil.which(python) is None:
+        raise UsageError(f"--peers_python={python} is no program; give a Python that has the packages of the peers")
 
 
-def of_training(parts, state, images, hyperparameters, layers):
-    """Two functions: an epoch of training, and its products with the `layers` of both networks alone."""
-    from functools import partial
-
-    import jax
-    import jax.numpy as jnp
-
-    from vae.datasets import Split
-    from vae.training import step as training
-    from vae.training import timing
-
-    batch_size = parts["settings"].batch_size
-    num_steps = len(images) // batch_size
-    train_steps = jax.jit(partial(training.train_steps, **parts))
-    data, root, stop = jax.device_put(Split(images)), jax.random.key(0), jnp.int32(num_steps)
-    alone = timing.products(layers, batch_size, num_steps, backward=True)
-    return lambda: train_steps(root, state, data, stop, hyperparameters), alone
+def data_sets(asked: options.Flags) -> tuple[tuple[str, int | None], ...]:
+    """Name and validation images: of the works, which train on all, and of the sweep."""
+    return (asked.values["dataset"], 0), ("digits", None)
 
 
-def show(name: str, whole, alone, scale: float, rounds: int) -> None:
-    """Time both in turn and print the medians in seconds, times `scale`, and the median ratio."""
-    from vae.training import timing
+def described() -> dict[str, Any]:
+    """The command and the machine."""
+    from vae.runs.config import provenance
 
-    pairs = timing.in_turn((whole, alone), rounds)
-    a, b = (scale * statistics.median(column) for column in zip(*pairs, strict=True))
-    ratios = sorted(x / y for x, y in pairs)
-    print(
-        f"{name}: {a:.2f} s, its matrix products alone {b:.2f} s, "
-        f"ratio {statistics.median(ratios):.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f} in {rounds} rounds)"
-    )
+    with open("/proc/cpuinfo") as file:
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    about = {"argv": sys.argv, "processor": models[0] if models else platform.machine(), "cores": os.cpu_count()}
+    return about | {"system": platform.platform(), "python": platform.python_version(), **provenance()}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vae"
 EXPERIMENTS = PACKAGE.parent / "experiments"
+PEERS = EXPERIMENTS / "peers"  # scripts of other libraries
 
 # A room may import from itself and from the rows above its own. A table.py of any room says what can be chosen in it,
 # and imports what says what an option is; `settings` are made of the tables.
@@ -90,7 +91,7 @@ def test_the_library_has_no_flags_and_does_not_print(path):
 
 
 # Of experiments/, from what scripts share to the scripts: as ROOMS. A script is a file of its own there.
-SHARED = ("flags", "pictures", "command", "soaking", "scripts")
+SHARED = ("flags", "pictures", "command", "soaking", "benchmarking", "scripts")
 
 
 def part_of(name: str) -> str:
@@ -109,10 +110,16 @@ def test_no_script_is_imported_and_what_scripts_share_imports_one_way(path):
     assert all(SHARED.index(other) <= SHARED.index(own) for other in used if own), used
 
 
+def test_peers_import_nothing_of_this_project():
+    used = {name.split(".")[0] for path in PEERS.glob("*.py") for name in imported(path)}
+    assert "torch" in used
+    assert not used & {"vae", "experiments", "tests"}
+
+
 def test_no_two_classes_have_one_name():
     names = [
         node.name
-        for path in (*FILES, *EXPERIMENTS.rglob("*.py"))
+        for path in (*FILES, *(path for path in EXPERIMENTS.rglob("*.py") if PEERS not in path.parents))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef)
     ]

@@ -100,7 +100,7 @@ def of_script(name: str) -> Iterator[list[str]]:
         yield [*begun, "--manual_dir=none"]
         yield [*begun, "--image_size=100000"]
         yield [*begun, f"--num_samples={HUGE}"]
-    if name in ("train", "sweep", "compare", "comparison_validity", "gradients", "soak"):
+    if name in ("train", "sweep", "compare", "comparison_validity", "gradients", "soak", "benchmark"):
         yield [*begun, "--workdir=file"]
         yield [*begun, "--workdir=file/below"]
     if name in ("evaluate", "generate"):
@@ -184,6 +184,14 @@ def of_script(name: str) -> Iterator[list[str]]:
     if name == "generate":
         yield from ([*begun, f"--indices={text}"] for text in ("-1", "x", "0,", "360", HUGE, "1.5"))
         yield from ([*begun, f"--morph={text}"] for text in ("1", "1,2,3", "1,360", "x,y"))
+    if name == "benchmark":
+        yield ["--works=sweep", "--peers=keras"]
+        yield ["--works=tutorial,tutoria"]
+        yield ["--peers=torch", "--peers_python=none"]
+        yield ["--peers=flax_loop", "--peers_python=python3"]
+        yield ["--dataset=./none.npz"]
+        yield ["--manual_dir=none"]
+        yield ["--workdir=run"]
     if name == "soak":
         yield ["--kinds=train,trian"]
         yield ["--workdir=run"]

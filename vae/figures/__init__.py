@@ -4,6 +4,7 @@ Images are [N, H, W, C] in [0, 1], with C = 1 (grey) or 3 (colour). Latent dimen
 arguments and from 1 in labels, as in the papers: `z[:, 0]` is drawn as z₁. Arrays that do not fit raise ValueError.
 """
 
+from vae.figures.benchmarks import Bar, Growth, growth, times_of_works
 from vae.figures.canvas import png, save, write
 from vae.figures.charts import kl_per_dimension, latent_scatter, learning_curves
 from vae.figures.comparisons import (

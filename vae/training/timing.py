@@ -1,10 +1,10 @@
-"""How long training takes: seconds of a step of a run, alone on this machine, and of functions timed in turn."""
+"""How long training takes: seconds of a step of a run, alone on this machine, and of its matrix products alone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,64 +34,96 @@ def _program(config: Config) -> Any:
     return config.settings, config.dataset, config.validation, config.image_size
 
 
+class StepsOfRun:
+    """The steps of a run alone on `device`, which are taken when they are asked for; nothing is written."""
+
+    def __init__(self, config: Config, dataset: Dataset, device: Any):
+        self.program = cached_program(config.settings, (device,), 1, ALONE)
+        share = self.program.layout.share
+        self._inputs = self.program.layout.put(run_inputs([config]))
+        self._dataset, self._binarization = dataset, config.settings.binarization
+        self._data = share(images.stored(dataset, "train", self._binarization, training=True))
+        self.states = self.program.initialize(self._inputs, share(images.moments(dataset.train.images)))
+        self.step, self.steps_per_epoch = 0, len(dataset.train.images) // config.settings.batch_size
+
+    def take(self, num_steps: int) -> None:
+        """Take steps, in a call of the compiled program for each epoch that they lie in."""
+        stop = self.step + num_steps
+        while self.step < stop:
+            self.step = min(stop, (self.step // self.steps_per_epoch + 1) * self.steps_per_epoch)
+            self.states, _ = self.program.train_steps(self._inputs, self.states, self._data, np.full(1, self.step))
+
+    def held_out_bound(self, split: str) -> float:
+        """The bound that is trained, on a held-out split, as training reports it."""
+        data = self.program.layout.share(images.stored(self._dataset, split, self._binarization, training=False))
+        return float(self.program.validate(self._inputs, self.states, data)["bound"][0])
+
+
 def seconds_per_step(config: Config, dataset: Dataset) -> Iterator[float]:
     """Seconds of a training step in one round after another; the first holds compilation."""
-    program = cached_program(config.settings, (jax.devices()[0],), 1, ALONE)
-    share, inputs = program.layout.share, program.layout.put(run_inputs([config]))
-    data = share(images.stored(dataset, "train", config.settings.binarization, training=True))
-    states = program.initialize(inputs, share(images.moments(dataset.train.images)))
-    steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
-    step = num_steps = 1
-    states, _ = program.train_steps(inputs, states, data, np.full(1, step))
+    steps, num_steps = StepsOfRun(config, dataset, jax.devices()[0]), 1
+    steps.take(1)
     while True:
-        started, first, elapsed = time.perf_counter(), step, 0.0
+        started, first, elapsed = time.perf_counter(), steps.step, 0.0
         while elapsed < SECONDS_OF_ROUND:
-            step = min(step + num_steps, (step // steps_per_epoch + 1) * steps_per_epoch)
-            states, _ = program.train_steps(inputs, states, data, np.full(1, step))
+            left = steps.steps_per_epoch - steps.step % steps.steps_per_epoch
+            steps.take(min(num_steps, left))
             elapsed = time.perf_counter() - started
-        yield elapsed / (step - first)
-        num_steps = max(1, int(SECONDS_OF_ROUND * (step - first) / elapsed))
+        yield elapsed / (steps.step - first)
+        num_steps = max(1, int(SECONDS_OF_ROUND * (steps.step - first) / elapsed))
 
 
-def in_turn(functions: Sequence[Callable[[], Any]], rounds: int) -> list[tuple[float, ...]]:
-    """Seconds of each function in each round; they are compiled before, and called in turn."""
-
-    def seconds(function):
-        started = time.perf_counter()
-        jax.block_until_ready(function())
-        return time.perf_counter() - started
-
-    for function in functions:
-        seconds(function)
-    return [tuple(map(seconds, functions)) for _ in range(rounds)]
+def seconds(function: Callable[[], Any]) -> float:
+    """How long a function takes whose arrays are computed when it is done."""
+    started = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - started
 
 
-def products(layers: Sequence[tuple[int, int]], rows: int, repetitions: int, *, backward: bool) -> Callable[[], Any]:
-    """A function that runs the matrix products of dense layers (inputs, outputs) over `rows` rows, many times."""
-    key_x, key_w, key_g = jax.random.split(jax.random.key(0), 3)
-    arrays = [
-        (
-            jax.random.normal(jax.random.fold_in(key_x, layer), (rows, i)),
-            jax.random.normal(jax.random.fold_in(key_w, layer), (i, o)),
-            jax.random.normal(jax.random.fold_in(key_g, layer), (rows, o)),
-        )
-        for layer, (i, o) in enumerate(layers)
-    ]
+class Product(NamedTuple):
+    """The products of a layer: its rows times its kernel [inputs, outputs], and those of its gradient."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    of_kernel: bool = True  # whether the gradient of the kernel is wanted
+    of_rows: bool = True  # and that of the rows; of images nobody wants it
+
+
+def products(layers: Sequence[Product], repetitions: int, precision: str = "float32") -> Callable[[], Any]:
+    """A function that computes the matrix products of dense layers alone, many times; results are float32."""
+    arrays = []
+    for number, layer in enumerate(layers):
+        key_x, key_w, key_g = jax.random.split(jax.random.key(number), 3)
+        x = jax.random.normal(key_x, (layer.rows, layer.inputs), precision)
+        w = jax.random.normal(key_w, (layer.inputs, layer.outputs), precision)
+        arrays.append((x, w, jax.random.normal(key_g, (layer.rows, layer.outputs), precision)))
 
     @jax.jit
     def run(arrays):
         def once(_, carry):
             # Each repetition depends on the one before it, so that none is optimised away or hoisted.
-            total = jnp.zeros(())
-            for position, (x, w, g) in enumerate(arrays):
-                x, g = x + carry, g + carry
-                outputs = [x @ w]
-                if backward:
-                    # Nobody asks for the gradient of the images.
-                    outputs += [x.T @ g, g @ w.T] if position else [x.T @ g]
-                total += sum(jax.lax.optimization_barrier(output)[0, 0] for output in outputs)
-            return total * 1e-30
+            arrays, total = carry
+            arrays, total_now = jax.tree.map(lambda a: a.at[0, 0].add(total.astype(a.dtype)), arrays), jnp.zeros(())
+            for layer, (x, w, g) in zip(layers, arrays, strict=True):
+                pairs = [(x, w)] + [(x.T, g)] * layer.of_kernel + [(g, w.T)] * layer.of_rows
+                for left, right in pairs:
+                    out = jnp.dot(left, right, preferred_element_type=jnp.float32)
+                    total_now += jax.lax.optimization_barrier(out)[0, 0]
+            return arrays, total_now * 1e-30
 
-        return jax.lax.fori_loop(0, repetitions, once, jnp.zeros(()))
+        return jax.lax.fori_loop(0, repetitions, once, (arrays, jnp.zeros(())))[1]
 
     return lambda: run(arrays)
+
+
+def passes(num_bytes: int, repetitions: int) -> Callable[[], Any]:
+    """A function that reads and writes a float32 array of `num_bytes`, many times, and does next to nothing with it."""
+    array = jnp.ones(max(1, num_bytes // 4))
+
+    @jax.jit
+    def run(array):
+        once = lambda _, a: jax.lax.optimization_barrier(a * 0.999)  # noqa: E731
+        return jax.lax.fori_loop(0, repetitions, once, array)
+
+    return lambda: run(array)
