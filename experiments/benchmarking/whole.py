@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ def start_of_ours(flags: Sequence[str], compiled: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "experiments.train", f"--workdir={folder}/run", *flags]
         screen, terminal = pty.openpty()
+        termios.tcsetwinsize(terminal, (24, 120))  # on one without columns nothing is shown
         began = time.perf_counter()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal, cwd=ROOT,

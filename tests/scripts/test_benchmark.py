@@ -175,6 +175,7 @@ def test_a_peer_does_the_work(peer, work, data, tmp_path):
 def test_a_start_is_timed_until_the_first_step(data, tmp_path):
     given = of_peer("flax_loop", "start", data.of_peer("start"), 1, sys.executable)
     assert 0 < whole.start_of_peer(given, str(tmp_path)) < 60
+    assert 0 < whole.start_of_ours(["--preset=digits"], str(tmp_path)) < 60
     with pytest.raises(NoAnswer, match=r"no such data set|unknown data set"):
         whole.start_of_ours(["--dataset=none"], str(tmp_path))
 
