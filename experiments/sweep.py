@@ -39,7 +39,7 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import notes, script, searching
+from experiments.command import notes, profiling, script, searching
 from experiments.command.boards import SweepBoard
 from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import axes, configuration, options
@@ -63,6 +63,7 @@ def define_flags() -> None:
     choice("strategy", "auto", STRATEGIES, "runs of one program at once, in turn, or one call for each; auto measures")
     flags.DEFINE_string("workdir", None, "the sweep's folder; a sweep in it is resumed (default: a new one in sweeps/)")
     options.define_distributed()
+    options.define_profile()
     number("devices", 0, "devices that share out the runs; 0: all there are, on a CPU one for each core",
            least=0, most=1024, integer=True)  # fmt: skip
     number("save_every", 30, "seconds between checkpoints, at least", least=0)
@@ -80,6 +81,7 @@ def define_flags() -> None:
 
 def main(stop: StopRequest) -> int:
     flags = options.read()
+    profiling.check(flags)
     workdir = script.given_workdir(flags.values["workdir"])
     stored = stored_sweep(workdir)
     if flags.values["search"] or stored.get("search"):
@@ -115,14 +117,15 @@ def main(stop: StopRequest) -> int:
         hosts.agreed(lambda: begin(workdir, stored | asked, base, runs, available, load))
         notes.describe(len(runs), len(grouped), available)
         notes.show((one.config for one in runs.values()), base.values["binarization"])
-        with SweepBoard({name: label(one.values) for name, one in runs.items()}) as board, stop.polled():
+        labels = {name: label(one.values) for name, one in runs.items()}
+        with profiling.Profile(flags, workdir) as profile, SweepBoard(labels) as board, stop.polled():
             finished = sweep.sweep(
                 workdir,
                 grouped,
                 devices=available,
                 strategy=asked["strategy"],
                 save_every=flags.values["save_every"],
-                report=board.update,
+                report=profile.watching(board.update),
                 should_stop=stop.requested,
             )
         if not finished:

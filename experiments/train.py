@@ -19,7 +19,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import notes, script
+from experiments.command import notes, profiling, script
 from experiments.command.progress import LiveLine, pace
 from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import configuration, options
@@ -34,6 +34,7 @@ def main(stop: StopRequest) -> int:
     workdir = script.given_workdir(flags.values["workdir"])
     run = configuration.resolve(flags, workdir)
     asked = run.values
+    profiling.check(flags)
     from experiments.command import devices
     from vae import hosts
     from vae.runs import checkpoint, fingerprint
@@ -47,6 +48,8 @@ def main(stop: StopRequest) -> int:
         dataset = options.checked(workdir, dataset)
     config = run.config(dataset)
     start.check(workdir, config, dataset, available)
+    num_steps = config.epochs * (len(dataset.train.images) // config.settings.batch_size)
+    profiling.check_steps_left(flags, workdir, num_steps)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
     with lock(workdir):
@@ -64,7 +67,7 @@ def main(stop: StopRequest) -> int:
             print(f"resumes {workdir} at epoch {epoch:.2f} of {config.epochs}")
         describe(config, dataset, available)
         notes.show([config], asked["binarization"])
-        with ProgressLine() as progress, stop.polled():
+        with profiling.Profile(flags, workdir) as profile, ProgressLine() as progress, stop.polled():
             outcome = fit.fit(
                 workdir,
                 config,
@@ -72,7 +75,7 @@ def main(stop: StopRequest) -> int:
                 devices=available,
                 keep_last=asked["keep_last"],
                 keep_best=asked["keep_best"],
-                report=progress.update,
+                report=profile.watching(progress.update),
                 should_stop=stop.requested,
             )
         if not outcome.finished:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.command import notes, script
+from experiments.command import notes, profiling, script
 from experiments.command.boards import SearchBoard
 from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import axes, configuration
@@ -96,7 +96,7 @@ def main(stop: StopRequest, flags: Flags, workdir: Path | None, stored: dict[str
             begin(workdir, stored, wanted, identity.id)
             worker = study.StudyWorker(opened, asked["study"], identity, agreed, asked["trials"])
             print(f"search for the highest validation {wanted.metric} by {asked['search']}: {asked['trials']} trials")
-            with SearchBoard(worker) as board, stop.polled():
+            with profiling.Profile(flags, workdir) as profile, SearchBoard(worker) as board, stop.polled():
                 finished = search.search(
                     workdir,
                     worker,
@@ -106,7 +106,7 @@ def main(stop: StopRequest, flags: Flags, workdir: Path | None, stored: dict[str
                     devices=wanted.devices,
                     strategy=asked["strategy"],
                     save_every=flags.values["save_every"],
-                    report=board.update,
+                    report=profile.watching(board.update),
                     should_stop=stop.requested,
                 )
             if not finished:

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
 # What a run that resumes may be given: without any other flag, and without a folder, a name is mistyped.
 OF_A_RESUME = frozenset(
-    ("workdir", "epochs", "devices", "distributed", "figures", "keep_last", "keep_best", "data_dir", "manual_dir")
+    (
+        "workdir",
+        "epochs",
+        "devices",
+        "distributed",
+        "figures",
+        "keep_last",
+        "keep_best",
+        "profile",
+        "data_dir",
+        "manual_dir",
+    )
 )
 
 

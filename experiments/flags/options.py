@@ -139,6 +139,10 @@ def define_distributed() -> None:
     flags.DEFINE_bool("distributed", False, "join the processes of a cluster; --devices is then of each of them")
 
 
+def define_profile() -> None:
+    flags.DEFINE_bool("profile", False, "trace a few training steps after compilation, into profile/ of the workdir")
+
+
 def define_run() -> None:
     flags.DEFINE_string("workdir", None, "the run folder; a run in it is resumed (default: a new folder in runs/)")
     number("devices", 1, "devices that share each batch; 0: all there are", least=0, most=1024, integer=True)
@@ -173,4 +177,6 @@ def define_all() -> None:
     before = set(FLAGS)
     define_run()
     TRAINING_FLAGS.extend(sorted(set(FLAGS) - before - {"workdir"}))
-    define_distributed()  # how a run is started, not what it is
+    # How a run is started, not what it is.
+    define_distributed()
+    define_profile()

@@ -1,0 +1,44 @@
+"""--profile: a trace of steps that Perfetto and TensorBoard open, of a run alone and of a population."""
+
+import gzip
+import json
+import re
+
+import pytest
+
+from tests.script_runs import scripts
+
+__all__ = ["scripts"]
+
+SMALL = ("--preset=digits", "--hidden_sizes=8", "--epochs=1", "--profile", "--workdir=x")
+SWEEP = (*SMALL, "--nofigures", "--sweep=seed=0:2", "--strategy=map")
+SEARCH = (*SMALL, "--nofigures", "--search=random", "--trials=2", "--sweep=learning_rate=log:1e-4:1e-2")
+
+
+@pytest.mark.parametrize(("name", "given"), [("train", SMALL), ("sweep", SWEEP), ("sweep", SEARCH)])
+def test_a_trace_of_a_few_steps_is_in_the_folder_and_its_place_is_told(name, given, scripts, tmp_path):
+    code, out, err = scripts.call(tmp_path, name, *given)
+    assert (code, err) == (0, "")
+    (path,) = re.findall(r"^profile: (\S+)  \(for https://ui.perfetto.dev; or tensorboard --logdir=x/profile\)$", out,
+                         re.MULTILINE)  # fmt: skip
+    with gzip.open(tmp_path / path, "rt") as file:
+        names = {event.get("name") for event in json.load(file)["traceEvents"]}
+    assert any(one and one.startswith("while") for one in names), "no step of the compiled loop was traced"
+    assert [one.suffix for one in (tmp_path / path).parent.iterdir() if one.suffix == ".pb"] == [".pb"]
+
+
+def test_a_run_without_steps_to_trace_is_refused_or_says_so(scripts, tmp_path):
+    assert scripts.call(tmp_path, "train", *SMALL[:-2], "--workdir=x").code == 0
+    line = scripts.refusal(tmp_path, "train", "--workdir=x", "--profile")
+    assert line == "error: --profile traces steps, and the run in x is finished; raise --epochs"
+    sweep = [flag for flag in SWEEP if flag not in ("--profile", "--workdir=x")]
+    assert scripts.call(tmp_path, "sweep", *sweep, "--workdir=y").code == 0
+    code, out, _ = scripts.call(tmp_path, "sweep", "--workdir=y", "--profile")
+    assert code == 0
+    assert "no profile: no step was left to take" in out
+
+
+@pytest.mark.parametrize(("name", "given"), [("train", SMALL), ("sweep", SWEEP)])
+def test_processes_that_train_together_are_not_profiled(name, given, scripts, tmp_path):
+    line = scripts.refusal(tmp_path, name, *given, "--distributed")
+    assert line == "error: --profile traces a single process; leave out --profile or --distributed"
