@@ -73,7 +73,7 @@ def take_steps(config, dataset, device, unit: int) -> None:
     """Training steps alone."""
     from vae.training import timing
 
-    steps = timing.StepsOfRun(config, dataset, device)
+    steps = timing.StepsOfRuns([config], dataset, [device])
     answer(config, lambda: steps.take(unit), lambda: steps.held_out_bound("test"))
 
 
@@ -86,7 +86,7 @@ def evaluate(config, dataset, device, unit: int) -> None:
     from vae.evaluation import importance
     from vae.training import timing
 
-    steps = timing.StepsOfRun(config, dataset, device)
+    steps = timing.StepsOfRuns([config], dataset, [device])
     steps.take(steps.steps_per_epoch)
     params, model = steps.states[0].evaluated_params, steps.program.parts["model"]
     x = images.stored(dataset, "test", config.settings.binarization, training=False).images[:unit]

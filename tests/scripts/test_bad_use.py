@@ -30,6 +30,7 @@ BEGUN = {
     "generate": ["--workdir=run"],
     "gradients": ["--dataset=digits"],
     "benchmark": [],
+    "growth": [],
     "comparison_validity": [],
     "runs": [],
     "soak": [],
@@ -100,7 +101,7 @@ def of_script(name: str) -> Iterator[list[str]]:
         yield [*begun, "--manual_dir=none"]
         yield [*begun, "--image_size=100000"]
         yield [*begun, f"--num_samples={HUGE}"]
-    if name in ("train", "sweep", "compare", "comparison_validity", "gradients", "soak", "benchmark"):
+    if name in ("train", "sweep", "compare", "comparison_validity", "gradients", "soak", "benchmark", "growth"):
         yield [*begun, "--workdir=file"]
         yield [*begun, "--workdir=file/below"]
     if name in ("evaluate", "generate"):
@@ -184,6 +185,10 @@ def of_script(name: str) -> Iterator[list[str]]:
     if name == "generate":
         yield from ([*begun, f"--indices={text}"] for text in ("-1", "x", "0,", "360", HUGE, "1.5"))
         yield from ([*begun, f"--morph={text}"] for text in ("1", "1,2,3", "1,360", "x,y"))
+    if name == "growth":
+        yield ["--workdir=run"]
+        yield ["--batch_sizes=100,20000"]
+        yield ["--runs=2.5"]
     if name == "benchmark":
         yield ["--works=sweep", "--peers=keras"]
         yield ["--works=tutorial,tutoria"]

@@ -1,12 +1,12 @@
 """Charts of speed: who does a work in what time, and how time and memory grow."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from vae.figures.canvas import (
     INK,
@@ -84,15 +84,19 @@ class Growth(NamedTuple):
 
 @in_own_style
 def growth(axes_of_growth: Mapping[str, Growth], title: str) -> Figure:
-    """Milliseconds of a step above, and megabytes below, against each axis, name → Growth; both scales logarithmic."""
+    """Milliseconds of a step above, megabytes below, against each axis, name → Growth; scales are logarithmic."""
     require(len(axes_of_growth) > 0, "axes_of_growth is empty; expected at least one")
     side, gap, between = 460, 130, 150
     figure = new_figure(len(axes_of_growth) * (side + gap), 2 * side + between)
-    for column, (name, one) in enumerate(axes_of_growth.items()):
-        for row, (lines, scale, label) in enumerate(((one.seconds, 1e3, "ms a step"), (one.bytes, 1e-6, "MB"))):
+    rows = [(1e3, "ms a step", [one.seconds for one in axes_of_growth.values()]),
+            (1e-6, "MB", [one.bytes for one in axes_of_growth.values()])]  # fmt: skip
+    for row, (scale, label, columns) in enumerate(rows):
+        every = scale * np.concatenate([check_finite(label, line, "V") for lines in columns for line in lines.values()])
+        for column, ((name, one), lines) in enumerate(zip(axes_of_growth.items(), columns, strict=True)):
             axes = new_axes(figure, column * (side + gap), row * (side + between), side, side)
             style_chart(axes, title if row == column == 0 else "", name, "" if column else label)
             _draw_lines(axes, one.values, lines, scale)
+            _scale(axes, every)
             if row == column == 0:
                 axes.legend(frameon=False, fontsize=TEXT_SIZE, loc="upper left")
     return figure
@@ -102,15 +106,23 @@ def _draw_lines(axes: Axes, values: Vector, lines: Mapping[str, Vector], scale: 
     x = check_finite("values", values, "V")
     for place, (name, line) in enumerate(lines.items()):
         check_length(name, line, len(x), "values")
-        y = scale * check_finite(name, line, "V")
-        if name.startswith("limit"):
+        y = scale * np.asarray(line, np.float64)
+        if name == "limit":
             axes.plot(x, y, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), label=name)
         else:
             axes.plot(x, y, "o-", color=PALETTE[place], markersize=3.5, linewidth=1.3, label=name)
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.minorticks_off()
     axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.yaxis.set_major_locator(LogLocator(numticks=6))
-    axes.yaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(NullFormatter())
+
+
+def _scale(axes: Axes, every: np.ndarray) -> None:
+    """A logarithmic y axis with room for `every` value of its row, and a few numbers on it."""
+    low, high = every.min() / 1.3, every.max() * 1.3
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.set_ylim(low, high)
+    steps = (1, 2, 5) if high < 100 * low else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -34,43 +34,54 @@ def _program(config: Config) -> Any:
     return config.settings, config.dataset, config.validation, config.image_size
 
 
-class StepsOfRun:
-    """The steps of a run alone on `device`, which are taken when they are asked for; nothing is written."""
+class StepsOfRuns:
+    """The steps of runs of one program, which are taken when they are asked for; nothing is written."""
 
-    def __init__(self, config: Config, dataset: Dataset, device: Any):
-        self.program = cached_program(config.settings, (device,), 1, ALONE)
+    def __init__(self, configs: Sequence[Config], dataset: Dataset, devices: Sequence[Any], strategy: str = ALONE):
+        settings = configs[0].settings
+        self.program = cached_program(settings, tuple(devices), len(configs), strategy)
         share = self.program.layout.share
-        self._inputs = self.program.layout.put(run_inputs([config]))
-        self._dataset, self._binarization = dataset, config.settings.binarization
+        self._inputs = self.program.layout.put(run_inputs(configs))
+        self._dataset, self._binarization = dataset, settings.binarization
         self._data = share(images.stored(dataset, "train", self._binarization, training=True))
-        self.states = self.program.initialize(self._inputs, share(images.moments(dataset.train.images)))
-        self.step, self.steps_per_epoch = 0, len(dataset.train.images) // config.settings.batch_size
+        self._moments = share(images.moments(dataset.train.images))
+        self.states = self.program.initialize(self._inputs, self._moments)
+        self.step, self.steps_per_epoch = 0, len(dataset.train.images) // settings.batch_size
 
     def take(self, num_steps: int) -> None:
-        """Take steps, in a call of the compiled program for each epoch that they lie in."""
+        """Take steps of each run, in a call of the compiled program for each epoch that they lie in."""
         stop = self.step + num_steps
         while self.step < stop:
             self.step = min(stop, (self.step // self.steps_per_epoch + 1) * self.steps_per_epoch)
-            self.states, _ = self.program.train_steps(self._inputs, self.states, self._data, np.full(1, self.step))
+            stops = np.full(self.program.num_runs, self.step)
+            self.states, _ = self.program.train_steps(self._inputs, self.states, self._data, stops)
 
     def held_out_bound(self, split: str) -> float:
-        """The bound that is trained, on a held-out split, as training reports it."""
+        """The bound that the first run is trained on, on a held-out split, as training reports it."""
         data = self.program.layout.share(images.stored(self._dataset, split, self._binarization, training=False))
         return float(self.program.validate(self._inputs, self.states, data)["bound"][0])
 
+    def bytes_on_a_device(self) -> int:
+        """What training needs on each device at once, as Program.bytes_on_a_device."""
+        return self.program.bytes_on_a_device(self._inputs, self._moments, self._data)
+
+    def seconds_per_step(self) -> Iterator[float]:
+        """Seconds of a step of all runs in one round after another; the first holds compilation."""
+        num_steps = 1
+        self.take(1)
+        while True:
+            started, first, elapsed = time.perf_counter(), self.step, 0.0
+            while elapsed < SECONDS_OF_ROUND:
+                left = self.steps_per_epoch - self.step % self.steps_per_epoch
+                self.take(min(num_steps, left))
+                elapsed = time.perf_counter() - started
+            yield elapsed / (self.step - first)
+            num_steps = max(1, int(SECONDS_OF_ROUND * (self.step - first) / elapsed))
+
 
 def seconds_per_step(config: Config, dataset: Dataset) -> Iterator[float]:
-    """Seconds of a training step in one round after another; the first holds compilation."""
-    steps, num_steps = StepsOfRun(config, dataset, jax.devices()[0]), 1
-    steps.take(1)
-    while True:
-        started, first, elapsed = time.perf_counter(), steps.step, 0.0
-        while elapsed < SECONDS_OF_ROUND:
-            left = steps.steps_per_epoch - steps.step % steps.steps_per_epoch
-            steps.take(min(num_steps, left))
-            elapsed = time.perf_counter() - started
-        yield elapsed / (steps.step - first)
-        num_steps = max(1, int(SECONDS_OF_ROUND * (steps.step - first) / elapsed))
+    """Of a run alone on this machine, as StepsOfRuns."""
+    return StepsOfRuns([config], dataset, jax.devices()[:1]).seconds_per_step()
 
 
 def seconds(function: Callable[[], Any]) -> float:
