@@ -13,9 +13,10 @@ import numpy as np
 from vae.datasets import images
 from vae.datasets.dataset import Dataset
 from vae.runs.config import Config
+from vae.training.loop import Pace
 from vae.training.program import ALONE, cached_program, run_inputs
 
-NUM_ROUNDS, SECONDS_OF_ROUND = 3, 0.2  # in which a step is timed
+NUM_ROUNDS, SECONDS_OF_ROUND = 3, 0.2  # in which a step is timed; of each run
 
 
 def paces(configs: Sequence[Config], load: Callable[[Config], Dataset]) -> list[float]:
@@ -67,16 +68,20 @@ class StepsOfRuns:
 
     def seconds_per_step(self) -> Iterator[float]:
         """Seconds of a step of all runs in one round after another; the first holds compilation."""
-        num_steps = 1
         self.take(1)
+        # A call has a cost of its own, once for each run: as long a call for each of them.
+        lasting = SECONDS_OF_ROUND * self.program.num_runs
+        pace = Pace(lasting)
+        pace.saw(1, 0.0)  # which compiled
         while True:
             started, first, elapsed = time.perf_counter(), self.step, 0.0
-            while elapsed < SECONDS_OF_ROUND:
+            while elapsed < lasting:
                 left = self.steps_per_epoch - self.step % self.steps_per_epoch
-                self.take(min(num_steps, left))
+                before, num_steps = elapsed, min(pace.steps_per_call, left)
+                self.take(num_steps)
                 elapsed = time.perf_counter() - started
+                pace.saw(num_steps, elapsed - before)
             yield elapsed / (self.step - first)
-            num_steps = max(1, int(SECONDS_OF_ROUND * (self.step - first) / elapsed))
 
 
 def seconds_per_step(config: Config, dataset: Dataset) -> Iterator[float]:
