@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -140,22 +141,22 @@ class Benchmark:
         }
 
     def _of_ours(self, work: str) -> Callable[[str], tuple[float, dict[str, Any]]]:
-        flags = self._data.of_ours(work)
+        flags, about = self._data.of_ours(work), {"versions": {"jax": importlib.metadata.version("jax")}}
         if work == "sweep":
             of_data = [flag for flag in flags if not flag.startswith("--dataset=")]
 
             def sweep(compiled):
                 seconds, held_out = whole.sweep_of_ours(of_data, compiled)
-                return seconds, {"held_out": held_out}
+                return seconds, about | {"held_out": held_out}
 
             return sweep
-        return lambda compiled: (whole.start_of_ours([*WORKS[work].flags, *flags, "--nofigures"], compiled), {})
+        return lambda compiled: (whole.start_of_ours([*WORKS[work].flags, *flags, "--nofigures"], compiled), about)
 
     def _of_peer(self, name: str, work: str) -> Callable[[str], tuple[float, dict[str, Any]]]:
         command = self._command(name, work)
         if work == "sweep":
             return lambda compiled: whole.sweep_of_peer(command, compiled)
-        return lambda compiled: (whole.start_of_peer(command, compiled), {})
+        return lambda compiled: whole.start_of_peer(command, compiled)
 
     @contextlib.contextmanager
     def _leaving_out(self, name: str, whose: str) -> Iterator[None]:

@@ -69,13 +69,13 @@ def _seen(screen: int, text: bytes) -> float:
     return time.perf_counter()
 
 
-def start_of_peer(command: Sequence[str], compiled: str) -> float:
-    """Seconds until a peer's script says that its first step is done."""
+def start_of_peer(command: Sequence[str], compiled: str) -> tuple[float, dict[str, Any]]:
+    """Seconds until a peer's script says that its first step is done, and what it says of itself."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         with Live(command, Path(folder) / "errors", environment(compiled)) as process:
-            process.told("first_step")
-            return time.perf_counter() - began
+            answer = process.told("first_step")
+            return time.perf_counter() - began, answer
 
 
 def sweep_of_ours(flags: Sequence[str], compiled: str) -> tuple[float, float]:

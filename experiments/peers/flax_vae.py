@@ -97,13 +97,14 @@ def main():
             state, key = train_step(state, next(source), key)
         jax.block_until_ready(state)
 
+    versions = {"jax": jax.__version__, "flax": flax.__version__}
+    about = {"versions": versions, "threads": len(os.sched_getaffinity(0)), "precision": "float32"}
     steps(1)
-    tell(first_step=True)
+    tell(first_step=True, **about)
     if work == "start":
         return
     steps(unit)
-    versions = {"jax": jax.__version__, "flax": flax.__version__}
-    tell(ready=True, versions=versions, threads=len(os.sched_getaffinity(0)), precision="float32")
+    tell(ready=True, **about)
     for _ in sys.stdin:
         began = time.perf_counter()
         steps(unit)

@@ -21,6 +21,11 @@ from keras import layers, ops
 
 #         hidden size, latents, batch
 WORKS = {"tutorial": (256, 2, 32), "mlp400": (400, 20, 128), "start": (400, 20, 128)}
+ABOUT = {
+    "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+    "threads": len(os.sched_getaffinity(0)),
+    "precision": "float32",
+}
 
 
 class VAE(keras.Model):
@@ -69,7 +74,7 @@ class Told(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
         if self.steps == 1:
-            tell(first_step=True)
+            tell(first_step=True, **ABOUT)
             if self.only_first_step:
                 sys.stdout.flush()
                 os._exit(0)
@@ -80,8 +85,7 @@ class Told(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.began
         if epoch == 0:
-            versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
-            tell(ready=True, versions=versions, threads=len(os.sched_getaffinity(0)), precision="float32")
+            tell(ready=True, **ABOUT)
         else:
             tell(seconds=seconds)
         self.model.stop_training = not sys.stdin.readline()

@@ -130,8 +130,10 @@ def main():
                 found.append(torch.cat([log_weights(x, mean, log_scale, 1000) for _ in range(5)]))
         return torch.logsumexp(torch.cat(found, 1), 0) - math.log(5000)
 
+    precision = "bfloat16" if "bf16" in mode else "float32"
+    about = {"versions": {"torch": torch.__version__}, "threads": torch.get_num_threads(), "precision": precision}
     steps(1)
-    tell(first_step=True)
+    tell(first_step=True, **about)
     if work == "start":
         return
     if work == "iwae5000":
@@ -140,8 +142,7 @@ def main():
     else:
         run = lambda: steps(unit)  # noqa: E731
     run()
-    precision = "bfloat16" if "bf16" in mode else "float32"
-    tell(ready=True, versions={"torch": torch.__version__}, threads=torch.get_num_threads(), precision=precision)
+    tell(ready=True, **about)
     for _ in sys.stdin:
         began = time.perf_counter()
         run()

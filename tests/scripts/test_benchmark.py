@@ -174,7 +174,9 @@ def test_a_peer_does_the_work(peer, work, data, tmp_path):
 
 def test_a_start_is_timed_until_the_first_step(data, tmp_path):
     given = of_peer("flax_loop", "start", data.of_peer("start"), 1, sys.executable)
-    assert 0 < whole.start_of_peer(given, str(tmp_path)) < 60
+    seconds, about = whole.start_of_peer(given, str(tmp_path))
+    assert 0 < seconds < 60
+    assert about["versions"].keys() == {"jax", "flax"}
     assert 0 < whole.start_of_ours(["--preset=digits"], str(tmp_path)) < 60
     with pytest.raises(NoAnswer, match=r"no such data set|unknown data set"):
         whole.start_of_ours(["--dataset=none"], str(tmp_path))
