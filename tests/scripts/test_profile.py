@@ -4,8 +4,11 @@ import gzip
 import json
 import re
 
+import jax
 import pytest
 
+from experiments.command import profiling
+from experiments.flags.options import Flags
 from tests.script_runs import scripts
 
 __all__ = ["scripts"]
@@ -25,6 +28,21 @@ def test_a_trace_of_a_few_steps_is_in_the_folder_and_its_place_is_told(name, giv
         names = {event.get("name") for event in json.load(file)["traceEvents"]}
     assert any(one and one.startswith("while") for one in names), "no step of the compiled loop was traced"
     assert [one.suffix for one in (tmp_path / path).parent.iterdir() if one.suffix == ".pb"] == [".pb"]
+
+
+def test_the_calls_after_the_first_one_are_traced_and_no_more(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, **_: seen.append("start"))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: seen.append("stop"))
+    (tmp_path / profiling.FOLDER).mkdir()
+    (tmp_path / profiling.FOLDER / "perfetto_trace.json.gz").touch()
+    with profiling.Profile(Flags({"profile": True}, frozenset()), tmp_path) as profile:
+        report = profile.watching(seen.append)
+        for call in range(5):
+            report(call)
+    assert seen == [0, "start", 1, 2, "stop", 3, 4]
+    with profiling.Profile(Flags({"profile": False}, frozenset()), tmp_path) as profile:
+        assert profile.watching(print) is print
 
 
 def test_a_run_without_steps_to_trace_is_refused_or_says_so(scripts, tmp_path):
