@@ -92,7 +92,7 @@ def main(_: StopRequest) -> int:
 
 
 def check(asked: options.Flags, works: list[str], peers: list[str]) -> None:
-    """Raises UsageError for a peer that does none of the works, for a Python that is none, or without a terminal."""
+    """Raises UsageError for a peer that does none of the works, or for a Python that is none."""
     from experiments.benchmarking.measuring import unused
 
     for name in unused(peers, works):
