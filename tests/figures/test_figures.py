@@ -1,6 +1,7 @@
 import ast
 import importlib
 import io
+import math
 import re
 from pathlib import Path
 
@@ -223,6 +224,15 @@ def test_morph_gif_goes_there_and_back(tmp_path):
         scale = frame.shape[0] // 20
         np.testing.assert_array_equal(frame, np.kron(np.rint(step[..., 0] * 255), np.ones((scale, scale))))
     assert min(frames[0].shape) >= 200
+
+
+@pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (1, 3001)])
+def test_a_gif_of_long_images_is_no_longer_than_a_page_or_the_images_themselves(tmp_path, size):
+    """A GIF of more than 65535 pixels a side cannot be written."""
+    figures.morph_gif(np.linspace(0, 1, 2 * math.prod(size)).reshape(2, *size, 1), tmp_path / "morph.gif")
+    with Image.open(tmp_path / "morph.gif") as gif:
+        assert max(gif.size) == max(3000, *size)
+        assert min(gif.size) == 3000 // max(size) or max(size) > 3000
 
 
 def test_a_still_region_of_a_colour_gif_does_not_flicker(tmp_path):

@@ -156,7 +156,6 @@ def png(figure: Figure) -> bytes:
     """The figure as a PNG file, cropped to its content with a margin; ? for a letter that its font lacks."""
     for text in figure.findobj(Text):
         text.set_text(drawable(text.get_text()))
-    figure.draw_without_rendering()
     content = figure.get_tightbbox().padded(0.12)
     # Whole pixels, so that image tiles are written as they are and not resampled.
     corners = np.concatenate([np.floor(content.min * DPI), np.ceil(content.max * DPI)]) / DPI

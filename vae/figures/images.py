@@ -130,9 +130,11 @@ def morph(
 
 def morph_gif(images: np.ndarray, path: str | os.PathLike) -> None:
     """Writes the steps of a morph, [T, H, W, C], as a GIF that runs there and back for ever: 2T − 2 frames, 60 ms
-    each with a rest at both ends, its sides at least 200 pixels. Whole or not at all; makes the folder."""
+    each with a rest at both ends. Small images are enlarged, to a shorter side of 200 pixels or a longer one of
+    `LONGEST`. Whole or not at all; makes the folder."""
     images = _check_steps(images)
-    pixels, scale = _bytes(images), math.ceil(200 / min(images.shape[1:3]))
+    short, long = sorted(images.shape[1:3])
+    pixels, scale = _bytes(images), max(min(math.ceil(200 / short), LONGEST // long), 1)
     if images.shape[-1] == 1:
         steps = [Image.fromarray(step[..., 0]) for step in pixels]  # 256 greys are exact
     else:
