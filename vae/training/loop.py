@@ -120,7 +120,8 @@ class PopulationRun:
         self._states, seen = self._program.train_steps(self._inputs, self._states, self._data["train"], stops)
         self.pace.saw(stop - self.step, time.perf_counter() - called)
         self.step, self.seen = stop, seen
-        self._fail("the bound or its gradient", np.asarray(jax.vmap(training.last_step_was_finite)(seen)))
+        finite = [training.last_step_was_finite(of_run(seen, r)) for r in range(self._program.num_runs)]
+        self._fail("the bound or its gradient", np.array(finite))
 
     def _end_epoch(self, ending: Callable[[int, dict[str, Values]], set[str]]) -> None:
         seconds = self._seconds()
