@@ -12,7 +12,17 @@ from vae.datasets import images
 from vae.datasets.images import seen_in_training
 from vae.streams import Stream, stream
 from vae.training import step as training
-from vae.training.program import ALONE, STRATEGIES, Program, layout_of, mesh, of_run, run_inputs, without_parameters
+from vae.training.program import (
+    ALONE,
+    STRATEGIES,
+    Program,
+    cached_program,
+    layout_of,
+    mesh,
+    of_run,
+    run_inputs,
+    without_parameters,
+)
 
 STEPS = 12
 SEEDS = (0, 1, 2)
@@ -26,7 +36,7 @@ def configs(rates=RATES, seeds=SEEDS):
 
 def alone(configuration):
     """The state of the run that fit.py would train, after an epoch, and its mean bound over the validation images."""
-    program = Program(configuration.settings, jax.devices()[:1], 1, ALONE)
+    program = cached_program(configuration.settings, tuple(jax.devices()[:1]), 1, ALONE)
     put, share = program.layout.put, program.layout.share
     inputs = put(run_inputs([configuration]))
     states = program.initialize(inputs, share(images.moments(DATA.images)))
