@@ -114,12 +114,12 @@ def test_started_again_it_does_nothing_twice(scripts, finished, tmp_path):
 def test_of_more_seeds_only_the_new_ones_are_trained(scripts, finished, tmp_path):
     shutil.copytree(finished / "c", tmp_path / "c")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "c" / "runs").glob("*/metrics.jsonl")}
-    code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--seeds=3")
+    code, out, err = scripts.call(tmp_path, "compare", "--workdir=c", "--seeds=4")  # as many runs of a program
     assert (code, err) == (0, "")
-    assert "4 runs as 2 programs" in out
+    assert "8 runs as 2 programs" in out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     found = compared(tmp_path / "c")
-    assert found["seeds"] == [0, 1, 2]
+    assert found["seeds"] == [0, 1, 2, 3]
     (pair,) = found["pairs"]
     assert pair["p"] == pytest.approx(pair["p_holm"])  # of one pair
     assert 0 < pair["p"] <= 1
@@ -170,13 +170,13 @@ def test_runs_that_exist_are_grouped_by_what_differs_and_judged_alike(scripts, f
 
 
 def test_a_run_that_diverges_is_left_out_and_said_so(scripts, tmp_path):
-    objectives = "--objectives=elbo iwae:num_samples=3 elbo:learning_rate=1e30"
+    objectives = "--objectives=elbo elbo:learning_rate=2e-3 elbo:learning_rate=3e-3 elbo:learning_rate=1e30"
     flags = ("--seeds=1", "--epochs=1", "--evaluation_samples=20", "--num_examples=60", "--nofigures", "--workdir=c")
     code, out, err = scripts.call(tmp_path, "compare", *SMALL, objectives, *flags)
     assert (code, err) == (0, "")
-    assert "left out: elbo K=1 lr=1e+30 diverged (seed 0)" in out
+    assert "left out: elbo lr=1e+30 diverged (seed 0)" in out
     found = compared(tmp_path / "c")
-    assert len(found["objectives"]) == 2
+    assert len(found["objectives"]) == 3
     assert any("diverged (seed 0)" in text for text in found["left_out"])
     assert "nothing tells a difference from chance" in out
 

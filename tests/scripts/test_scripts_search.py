@@ -15,7 +15,7 @@ from vae.sweeps.sweep_file import SWEEP
 
 __all__ = ["scripts"]
 
-SMALL = ("--preset=digits", "--hidden_sizes=16", "--batch_size=200")
+SMALL = ("--preset=digits", "--hidden_sizes=8", "--batch_size=200")
 SEARCH = (*SMALL, "--strategy=map", "--nofigures", "--workdir=x")
 RATES = "--sweep=learning_rate=log:1e-4:1e-1"
 
@@ -38,7 +38,7 @@ def states(workdir):
 def finished(tmp_path_factory, scripts):
     """A folder with the finished search x of 12 trials in rounds of 6."""
     folder = tmp_path_factory.mktemp("finished")
-    axes = (RATES, "--sweep=hidden_sizes=8/16,8")
+    axes = (RATES, "--sweep=hidden_sizes=8/8,4")
     flags = ("--preset=digits", "--batch_size=200", "--search=tpe", "--trials=12", "--population=6", "--epochs=3")
     code, out, err = scripts.call(folder, "sweep", *flags, *axes, "--strategy=map", "--workdir=x")
     assert (code, err) == (0, "")
@@ -85,7 +85,7 @@ def test_a_finished_search_trains_nothing_again_and_goes_on_for_more_trials(scri
 
 
 def test_a_pruned_run_is_gone_on_with_like_any_that_was_stopped(scripts, tmp_path):
-    flags = (*SEARCH, "--search=random", "--trials=12", "--population=6", "--epochs=4", RATES)
+    flags = (*SEARCH, "--search=random", "--trials=12", "--population=4", "--epochs=4", RATES)
     assert scripts.call(tmp_path, "sweep", *flags).code == 0
     row = next(row for row in table(tmp_path / "x") if row["status"] == "pruned")
     folder = tmp_path / "x/runs" / row["run"]
@@ -96,7 +96,7 @@ def test_a_pruned_run_is_gone_on_with_like_any_that_was_stopped(scripts, tmp_pat
     assert int(state(folder).step) == 4 * 6
 
 
-LONG = (*SEARCH, "--search=tpe", "--trials=6", "--population=3", "--save_every=0", "--epochs=9", "--pruner=none",
+LONG = (*SEARCH, "--search=tpe", "--trials=8", "--population=4", "--save_every=0", "--epochs=9", "--pruner=none",
         "--sweep=learning_rate=log:1e-4:1e30")  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_another_worker_on_the_same_journal_makes_up_for_one_that_was_killed(scr
     assert (code, err) == (0, "")
     found = states(tmp_path / "x")
     assert [i for i, state in enumerate(found) if state == "FAIL"] == left
-    assert len(found) == 6 + len(left)
+    assert len(found) == 8 + len(left)
     assert "RUNNING" not in found
 
 
@@ -220,7 +220,7 @@ def test_a_folder_with_another_search_or_a_sweep_is_refused_with_the_differences
     message = scripts.refusal(finished, "sweep", "--workdir=x", "--nofigures", "--latent_dim=3")
     assert "the study digits-elbo is for something else: --latent_dim is 2, not 3; ask for the same" in message
     assert "x holds a sweep, which experiments.sweep trains" in scripts.refusal(finished, "train", "--workdir=x")
-    assert scripts.call(tmp_path, "sweep", *SEARCH, "--sweep=seed=0:2", "--epochs=1").code == 0
+    assert scripts.call(tmp_path, "sweep", *SEARCH, "--sweep=seed=0:4", "--epochs=1").code == 0
     message = scripts.refusal(tmp_path, "sweep", "--workdir=x", "--search=tpe", RATES)
     assert "x holds a sweep without --search; choose another --workdir" in message
 

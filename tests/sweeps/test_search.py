@@ -20,6 +20,7 @@ from tests.workers import join_at_once
 from vae.runs import checkpoint, tensorboard
 from vae.runs.config import read_config
 from vae.runs.files import RunError, write_json
+from vae.runs.folder import CHECKPOINTS
 from vae.sweeps import planning, results, search, storage, study
 from vae.sweeps.sweep_file import SWEEP
 from vae.training import step as training
@@ -167,7 +168,7 @@ def test_pruned_trials_are_frozen_worse_than_the_others_and_can_be_gone_on_with(
         assert trial.last_step < EPOCHS
         assert rows(folder)[-1]["epoch"] == trial.last_step
         assert trial.value == trial.intermediate_values[trial.last_step]
-        assert int(state(folder).step) == trial.last_step * 3
+        assert checkpoint.steps(folder / CHECKPOINTS)[-1] == trial.last_step * 3
     for trial in pruned if pruner == "median" else ():
         epoch = trial.last_step
         before = [other.intermediate_values[epoch] for other in finished if other.number < trial.number // 6 * 6]
@@ -175,6 +176,7 @@ def test_pruned_trials_are_frozen_worse_than_the_others_and_can_be_gone_on_with(
     statuses = {row["run"]: row["status"] for row in results.rows(tmp_path / "x")}
     assert statuses == {f"{t.number:03}": "pruned" if t in pruned else "finished" for t in trials}
     folder = tmp_path / "x" / planning.RUNS / f"{pruned[0].number:03}"
+    assert int(state(folder).step) == pruned[0].last_step * 3
     before = rows(folder)
     train(folder, read_config(folder))
     assert rows(folder)[: len(before)] == before
@@ -246,10 +248,21 @@ class Killed(BaseException):
     """As if the process had ended here."""
 
 
+PRUNED = SPEC._replace(sampler="random", pruner="median", population=5)
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    """The folder of the search for PRUNED that nobody killed."""
+    workdir = tmp_path_factory.mktemp("never_killed") / "x"
+    start(workdir, PRUNED, num_trials=10)
+    return workdir
+
+
 @pytest.mark.parametrize("moment", ["asked", "pruned", "told"])
-def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_goes_on(tmp_path, monkeypatch, moment):
-    spec = SPEC._replace(sampler="random", pruner="median", population=5)
-    whole = start(tmp_path / "whole", spec, num_trials=10)
+def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_goes_on(
+    tmp_path, monkeypatch, never_killed, moment
+):
     original = {"asked": search.Rounds._store, "pruned": PopulationRun._leave, "told": search.TrialReporter.ended}[
         moment
     ]
@@ -269,17 +282,18 @@ def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_g
     with monkeypatch.context() as patch:
         patch.setattr(owner, original.__name__, interrupted)
         with pytest.raises(Killed):
-            start(tmp_path / "x", spec, num_trials=10, save_every=0.0)
-    trials = start(tmp_path / "x", spec, num_trials=10)
+            start(tmp_path / "x", PRUNED, num_trials=10, save_every=0.0)
+    trials = start(tmp_path / "x", PRUNED, num_trials=10)
     kept = [trial for trial in trials if trial.state != TrialState.FAIL]
     assert not any(trial.state == TrialState.RUNNING for trial in trials)
     assert len(kept) == 10
     if moment == "asked":
         assert states(trials)[:5] == ["FAIL"] * 5
     else:
+        whole = trials_of(never_killed)
         assert [(t.params, t.value, t.state) for t in trials] == [(t.params, t.value, t.state) for t in whole]
-        assert results.write(tmp_path / "x").read_bytes() == results.write(tmp_path / "whole").read_bytes()
-        for folder in (tmp_path / "whole" / planning.RUNS).iterdir():
+        assert results.write(tmp_path / "x").read_bytes() == results.write(never_killed).read_bytes()
+        for folder in (never_killed / planning.RUNS).iterdir():
             assert rows(tmp_path / "x" / planning.RUNS / folder.name) == rows(folder)
 
 
