@@ -230,8 +230,8 @@ def folder(tmp_path_factory):
     with tarfile.open(Path(__file__).parents[1] / "fixtures" / "format_2.tar.gz") as stored:
         stored.extractall(folder, filter="data")
     (folder / "comparisons" / "renyi" / "runs" / "elbo+seed=0").rename(folder / "run")
-    for name in ("comparisons", "resumed", "runs"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("comparisons", "resumed", "runs", "searches", "sweeps"):
+        shutil.rmtree(folder / name)
     for name, file, text in (("damaged", CONFIG, "{"), ("sweep", SWEEP, '{"sweep": []}'), ("plan", PLAN, "{}")):
         (folder / name).mkdir()
         (folder / name / file).write_text(text)

@@ -158,7 +158,7 @@ def test_timeout_of_the_shell_saves(scripts, tmp_path):
     path = str(ROOT / "experiments" / "train.py")
     environment = os.environ | {"VAE_DATA_DIR": str(tmp_path / "data")}
     ended = subprocess.run(
-        ["timeout", "--preserve-status", "6", sys.executable, path, *LONG],
+        ["timeout", "--preserve-status", "3", sys.executable, path, *LONG],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ended.returncode == 75, ended.stderr

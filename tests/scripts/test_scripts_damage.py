@@ -14,7 +14,7 @@ from vae.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, METRICS
 from vae.runs.manifest import MANIFEST
 
 __all__ = ["scripts"]
-FLAGS = ("--preset=digits", "--hidden_sizes=16", "--epochs=20", "--workdir=x")
+FLAGS = ("--preset=digits", "--hidden_sizes=16", "--epochs=10", "--workdir=x")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_a_disk_that_fails_ends_the_run_with_a_line_and_the_run_resumes_bit_iden
 
 
 def test_a_damaged_newest_checkpoint_is_one_line_and_the_run_resumes_bit_identical(scripts, undisturbed, tmp_path):
-    assert scripts.call(tmp_path, "train", *FLAGS, "--epochs=19").code == 0
+    assert scripts.call(tmp_path, "train", *FLAGS, "--epochs=9").code == 0
     folder = tmp_path / "x" / CHECKPOINTS
     *_, other, newest = checkpoint.steps(folder)
     (folder / str(newest) / MANIFEST).write_text("")
@@ -54,15 +54,15 @@ def test_a_damaged_newest_checkpoint_is_one_line_and_the_run_resumes_bit_identic
         tmp_path, "evaluate", "--workdir=x", f"--checkpoint={other}", "--num_samples=5", "--num_examples=20"
     )
     assert (code, err) == (0, ""), out
-    code, _, err = scripts.call(tmp_path, "train", "--workdir=x", "--epochs=20")
+    code, _, err = scripts.call(tmp_path, "train", "--workdir=x", "--epochs=10")
     assert code == 0
     assert err.startswith(
         f"warning: checkpoint x/checkpoints/{newest} cannot be trusted: its file manifest.json is dam"
     )
     assert err.count("\n") == 1
     path = tmp_path / "x" / METRICS
-    lines = [line for line in path.read_bytes().splitlines(keepends=True) if b'"test"' not in line or b": 20.0" in line]
-    path.write_bytes(b"".join(lines))  # without the test row of 19 epochs
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if b'"test"' not in line or b": 10.0" in line]
+    path.write_bytes(b"".join(lines))  # without the test row of 9 epochs
     assert_same_result(tmp_path / "x", undisturbed)
 
 
