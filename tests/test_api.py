@@ -93,8 +93,12 @@ def test_the_log_likelihood_is_the_log_mean_of_the_weights(run):
     images = (run.dataset.validation.images[:5] > 127).astype(np.uint8) * 255
     found = vae.evaluate(run, images, num_samples=2000)
     batch = Batch(jax.numpy.asarray(images, np.float32) / 255)
-    q = run.model.posterior(run.params, batch)
-    log_w = np.asarray(weigh(jax.random.key(7), run.params, run.model, q, batch, 2000).log_w)
+
+    @jax.jit
+    def weights(key):
+        return weigh(key, run.params, run.model, run.model.posterior(run.params, batch), batch, 2000).log_w
+
+    log_w = np.asarray(weights(jax.random.key(7)))
     np.testing.assert_allclose(found.by_image["log_likelihood"], logsumexp(log_w, axis=0) - np.log(2000), atol=0.5)
 
 
