@@ -71,7 +71,15 @@ def test_bits_per_dimension_are_not_given_for_a_cross_entropy(scripts, folder):
     assert "bits_per_dimension" not in read_json(folder / "bernoulli" / "evaluation_test_10.json")
 
 
-@pytest.mark.parametrize("name", ["continuous_bernoulli", "optimal", "logistic_mixture", "categorical"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "continuous_bernoulli",
+        "logistic_mixture",
+        # A density and masses, as the two above.
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("optimal", "categorical")),
+    ],
+)
 def test_pictures_are_drawn_of_each_likelihood(scripts, folder, name):
     if not (folder / name).exists():
         scripts.call(folder, "train", *SMALL, *FLAGS[name], f"--workdir={name}")

@@ -83,8 +83,8 @@ def test_a_finished_sweep_trains_nothing_again_and_takes_the_stored_flags(script
     ("flags", "wanted"),
     [
         (
-            ("--sweep=seed=3:9:3", "--sweep=hidden_sizes=8/8,4"),
-            [("3", "8"), ("3", "8,4"), ("6", "8"), ("6", "8,4")],
+            ("--sweep=seed=3:15:3", "--sweep=hidden_sizes=16/8,4"),
+            [(seed, sizes) for seed in ("3", "6", "9", "12") for sizes in ("16", "8,4")],
         ),
         (
             ("--zip", "--sweep=learning_rate=log:1e-4:1e-1:4", "--sweep=seed=linear:2:5:4"),

@@ -163,6 +163,26 @@ def test_a_step_whose_bound_is_not_finite_is_the_last():
     assert training.last_step_was_finite(first_state(SETTINGS))
 
 
+@pytest.mark.parametrize(
+    ("bound", "gradient_norm", "finite"),
+    [
+        (-3, 2, True),
+        (-np.inf, 2, False),
+        (np.inf, 2, False),
+        (np.nan, 2, False),
+        (-3, np.inf, False),
+        (-3, np.nan, False),
+    ],
+)
+def test_a_step_was_finite_if_its_bound_and_its_gradient_were_on_the_host_and_in_a_program(
+    bound, gradient_norm, finite
+):
+    state = jax.tree.map(np.array, train(SETTINGS, [3]))
+    state.recent.bound[2], state.recent.gradient_norm[2] = bound, gradient_norm
+    assert training.last_step_was_finite(state) == finite
+    assert jax.jit(training.last_step_was_finite)(state) == finite
+
+
 def norm(tree):
     return np.sqrt(sum(np.square(leaf, dtype=np.float64).sum() for leaf in jax.tree.leaves(tree)))
 
