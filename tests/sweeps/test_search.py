@@ -129,7 +129,7 @@ def test_the_same_search_asks_for_the_same_trials(tmp_path, undisturbed):
     assert not {t.params["learning_rate"] for t in other} & {t.params["learning_rate"] for t in again}
 
 
-@pytest.mark.parametrize(("num_trials", "size", "rounds"), [(7, 4, [4, 3]), (4, 16, [4])])
+@pytest.mark.parametrize(("num_trials", "size", "rounds"), [(9, 4, [4, 4, 1]), (4, 16, [4])])
 @pytest.mark.usefixtures("values_alone")
 def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces, num_trials, size, rounds):
     sizes = []
