@@ -86,20 +86,21 @@ def test_every_part_of_a_model_offers_what_its_protocol_says_with_its_shapes(nam
         return ()
 
 
+# A bound sees log-weights alone, whatever the model: test_objectives.py has all of them.
+@pytest.mark.parametrize("bound", ["iwae", pytest.param("elbo_mc", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_estimator_reports_the_same_finite_bound_and_has_a_finite_gradient_even_at_extreme_parameters(name):
+def test_every_estimator_reports_the_same_finite_bound_and_has_a_finite_gradient_even_at_extreme_parameters(
+    name, bound
+):
     model, params = initialized(name)
     refused = () if models.can_score(MODELS[name]) else ("stl", "dreg", "score")
-    pairs = [
-        (bound, estimator) for bound in ("elbo_mc", "iwae") for estimator in ESTIMATORS if estimator not in refused
-    ]
     traces = []
 
     @jax.jit
     def values_and_gradients(params):
         traces.append(1)
         found = {}
-        for bound, estimator in pairs:
+        for estimator in ESTIMATORS.keys() - refused:
             settings = Settings((2, 2, 1), objective=bound, estimator=estimator, num_samples=3)
             objective = objectives.build(settings)
 
@@ -107,19 +108,19 @@ def test_every_estimator_reports_the_same_finite_bound_and_has_a_finite_gradient
                 value, *rest = objective.apply(jax.random.key(2), params, model, BATCH, Hyperparameters(), 0)
                 return value, rest
 
-            found[bound, estimator] = jax.grad(surrogate, has_aux=True)(params)
+            found[estimator] = jax.grad(surrogate, has_aux=True)(params)
         return found
 
     for scale in (1.0, 1e3):
         found = values_and_gradients(jax.tree.map(lambda leaf, s=scale: s * leaf, params))
-        for (bound, estimator), (gradient, (value, metrics)) in found.items():
+        for estimator, (gradient, (value, metrics)) in found.items():
             assert value.shape == metrics["kl"].shape == metrics["reconstruction"].shape == (3,)
-            assert jnp.isfinite(value).all(), (bound, estimator)
+            assert jnp.isfinite(value).all(), estimator
             if scale == 1:
-                np.testing.assert_allclose(value, found[bound, "reparameterized"][1][0], rtol=1e-4)
+                np.testing.assert_allclose(value, found["reparameterized"][1][0], rtol=1e-4)
             for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-                assert jnp.isfinite(leaf).all(), (bound, estimator, path)
-                assert scale > 1 or (leaf != 0).any(), (bound, estimator, path)
+                assert jnp.isfinite(leaf).all(), (estimator, path)
+                assert scale > 1 or (leaf != 0).any(), (estimator, path)
     assert len(traces) == 1
 
 

@@ -123,32 +123,41 @@ def test_leaving_samples_out_never_raises_the_bound():
 
 
 def test_the_ends_of_each_family_are_the_bounds_it_joins():
-    log_w, groups = jnp.asarray(LOG_W), jnp.asarray(GROUPS)
-    np.testing.assert_allclose(ciwae(log_w, 0.0), iwae(log_w), rtol=1e-12)
-    np.testing.assert_allclose(ciwae(log_w, 1.0), elbo_mc(log_w), rtol=1e-12)
-    np.testing.assert_allclose(renyi(log_w, 0.0), iwae(log_w), rtol=1e-12)
-    np.testing.assert_allclose(renyi(log_w, 1.0), elbo_mc(log_w), rtol=1e-12)
-    np.testing.assert_allclose(renyi(log_w, -1e4), vr_max(log_w), rtol=1e-4)
-    np.testing.assert_allclose(miwae(groups[:1]), iwae(groups[0]), rtol=1e-12)
-    np.testing.assert_allclose(piwae(groups), iwae(groups.reshape(12, 5)), rtol=1e-12)
+    @jax.jit
+    def pairs(log_w, groups):
+        return [
+            (ciwae(log_w, 0.0), iwae(log_w)),
+            (ciwae(log_w, 1.0), elbo_mc(log_w)),
+            (renyi(log_w, 0.0), iwae(log_w)),
+            (renyi(log_w, 1.0), elbo_mc(log_w)),
+            (miwae(groups[:1]), iwae(groups[0])),
+            (piwae(groups), iwae(groups.reshape(12, 5))),
+        ], (renyi(log_w, -1e4), vr_max(log_w))
+
+    equal, nearly = pairs(LOG_W, GROUPS)
+    for end, bound in equal:
+        np.testing.assert_allclose(end, bound, rtol=1e-12)
+    np.testing.assert_allclose(*nearly, rtol=1e-4)
 
 
 def test_fault_m_and_k_are_swapped_in_the_multiply_importance_weighted_bound():
-    assert not np.allclose(miwae(jnp.asarray(GROUPS)), miwae(jnp.asarray(GROUPS.swapaxes(0, 1))))
-    np.testing.assert_allclose(miwae(jnp.asarray(GROUPS)), NUMPY["miwae"](GROUPS), rtol=1e-12)
+    bound, _ = compiled("miwae")
+    assert not np.allclose(bound(GROUPS), bound(GROUPS.swapaxes(0, 1)))
+    np.testing.assert_allclose(bound(GROUPS), NUMPY["miwae"](GROUPS), rtol=1e-12)
 
 
 def test_fault_the_worst_sample_gets_the_most_weight():
-    gradient = jax.grad(lambda w: iwae(w).sum())(jnp.asarray(LOG_W))
+    _, gradient = compiled("iwae")[1](LOG_W)
     np.testing.assert_array_equal(gradient.argmax(0), LOG_W.argmax(0))
     np.testing.assert_allclose(gradient, scipy.special.softmax(LOG_W, axis=0), rtol=1e-10)
 
 
 def test_fault_the_reported_bound_is_a_weighted_sum_of_log_weights():
     weights = scipy.special.softmax(LOG_W, axis=0)
-    assert (iwae(jnp.asarray(LOG_W)) < (weights * LOG_W).sum(0)).all()
+    assert (compiled("iwae")[0](LOG_W) < (weights * LOG_W).sum(0)).all()
 
 
+jitted_renyi = jax.jit(renyi)
 renyi_and_slope = jax.jit(jax.value_and_grad(lambda w, alpha: renyi(w, alpha).sum()))
 
 
@@ -197,7 +206,11 @@ def test_the_jackknife_of_sums_is_that_of_every_subset(order):
     np.testing.assert_allclose(value, numpy_jackknife(LOG_W, order), rtol=1e-13)
 
 
-@pytest.mark.parametrize(("order", "num_samples"), [(1, 1000), (2, 200), (2, 1000)])
+@pytest.mark.parametrize(
+    ("order", "num_samples"),
+    # Rounding grows with K.
+    [(1, 1000), pytest.param(2, 200, marks=pytest.mark.soak), (2, 1000)],
+)
 def test_the_jackknife_and_its_gradient_keep_their_digits_in_float32_for_any_number_of_samples(order, num_samples):
     """log w ~ N(−90, 1) and N(−90, 4²). At K = 1000 the coefficients of order 2 are 10⁶, its effect .0007."""
     spread = np.asarray([1, 1, 4, 4])
@@ -227,49 +240,63 @@ def test_the_jackknife_refuses_as_many_samples_as_it_leaves_out():
 
 
 def test_leave_one_out_is_exact_where_one_weight_is_nearly_everything():
-    log_w = jnp.asarray([[0.0], [-60.0], [-61.0]])
     expected = np.logaddexp(-60, -61), np.logaddexp(0, -61), np.logaddexp(0, -60)
-    np.testing.assert_allclose(leave_one_out(log_w)[:, 0], expected, rtol=1e-14)
+    found = jax.jit(leave_one_out)(np.asarray([[0.0], [-60.0], [-61.0]]))
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-14)
 
 
+@cache
 def draws_of_log_w(num_samples, repetitions, seed=0):
     """log p(z) − log q(z) at z ~ q, of the pair above: [num_samples, repetitions]; log p = 0."""
-    z = 0.2 + 1.1 * np.random.default_rng(seed).normal(size=(num_samples, repetitions))
-    return scipy.stats.norm.logpdf(z) - scipy.stats.norm(0.2, 1.1).logpdf(z)
+    noise = np.random.default_rng(seed).normal(size=(num_samples, repetitions))
+    return np.log(1.1) + 0.5 * noise**2 - 0.5 * (0.2 + 1.1 * noise) ** 2
+
+
+def test_the_draws_of_log_w_have_the_mean_weight_one_and_the_mean_of_minus_the_kl():
+    log_w = draws_of_log_w(1_000_000, 1)
+    assert np.exp(log_w).mean() == pytest.approx(1, abs=1e-3)
+    assert log_w.mean() == pytest.approx(-0.029690, abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("alpha", "expected"), [(-1.0, 0.021730), (0.0, 0.0), (0.5, -0.013585), (1.0, -0.029690), (2.0, -0.073184)]
 )
 def test_renyi_converges_to_minus_the_renyi_divergence(alpha, expected):
-    bound = renyi(jnp.asarray(draws_of_log_w(1_000_000, 1)), alpha)
-    assert bound.mean() == pytest.approx(expected, abs=2e-3)
+    bound = jitted_renyi(draws_of_log_w(1_000_000, 1), alpha)
+    assert float(bound[0]) == pytest.approx(expected, abs=2e-3)
+
+
+def less_the_noise_of_the_mean_weight(bounds, log_w):
+    """Of the same mean, for E w = 1: what is left of log w̄ − (w̄ − 1) is of the order of (w̄ − 1)²."""
+    return np.asarray(bounds) - (np.exp(log_w).mean(0) - 1)
 
 
 def test_the_gap_of_iwae_falls_like_the_variance_of_the_weights_over_2k():
     """log p − E L_K ≈ γ²/2K with γ² = exp D₂(p‖q) − 1 = 0.044419."""
-    bounds = iwae(jnp.asarray(draws_of_log_w(16, 400_000)))
+    log_w = draws_of_log_w(16, 20_000)
+    bounds = less_the_noise_of_the_mean_weight(compiled("iwae")[0](log_w), log_w)
     error = bounds.std() / np.sqrt(bounds.size)
-    assert -bounds.mean() == pytest.approx(0.044419 / 32, abs=4 * float(error))
+    assert -bounds.mean() == pytest.approx(0.044419 / 32, abs=4 * error)
     assert error < 0.044419 / 32 / 10
 
 
 @pytest.mark.parametrize("num_samples", [2, 8])
-def test_the_jackknife_has_no_maximum(float64, num_samples):
+def test_the_jackknife_has_no_maximum(num_samples):
     """With one weight of 1 and the others e^−L, order 1 grows by (K − 1)/K for each nat of L; IWAE falls to −log K."""
 
     def at(fall):
-        log_w = jnp.full((num_samples, 1), -float(fall)).at[0].set(0.0)
-        return jackknife(log_w, 1)[0], iwae(log_w)[0]
+        log_w = np.full((num_samples, 1), -float(fall))
+        log_w[0] = 0
+        return jitted_jackknife(log_w, 1)[0], compiled("iwae")[0](log_w)[0]
 
     (low, _), (high, bound) = at(100), at(1100)
-    np.testing.assert_allclose(high - low, 1000 * (num_samples - 1) / num_samples, rtol=1e-12)
+    np.testing.assert_allclose(float(high) - float(low), 1000 * (num_samples - 1) / num_samples, rtol=1e-12)
     np.testing.assert_allclose(bound, -np.log(num_samples), rtol=1e-12)
 
 
 def test_the_jackknife_removes_the_first_terms_of_the_gap():
-    log_w = draws_of_log_w(8, 100_000)
+    log_w = draws_of_log_w(8, 10_000)
     bounds = compiled("iwae")[0](log_w), jitted_jackknife(log_w, 1), jitted_jackknife(log_w, 2)
-    gaps = [abs(np.asarray(bound).mean()) for bound in bounds]
+    gaps = [abs(less_the_noise_of_the_mean_weight(bound, log_w).mean()) for bound in bounds]
     assert gaps[1] < gaps[0] / 5
     assert gaps[2] < gaps[0] / 5

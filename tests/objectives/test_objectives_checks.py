@@ -1,6 +1,7 @@
 """checks.py and special_cases.py: what a new run is refused, what an old one is not, and what is said of one."""
 
 import dataclasses
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -132,13 +133,15 @@ def test_a_held_out_split_of_one_image_is_refused_before_anything_is_written(tmp
 # Remarks
 
 
-def value_and_gradient(settings, numbers):
+@cache
+def value_and_gradient(settings):
+    """As a function of the hyperparameters."""
     model, batch, params = small_model()
     objective = objectives.build(settings)
     params = objectives_params(objective, model, params)
 
     @jax.jit
-    def found(params):
+    def found(params, numbers):
         def surrogate(params):
             value, bound, _ = objective.apply(jax.random.key(0), params, model, batch, numbers, 3)
             return value, bound
@@ -146,7 +149,7 @@ def value_and_gradient(settings, numbers):
         gradient, bound = jax.grad(surrogate, has_aux=True)(params)
         return bound, {name: gradient[name] for name in ("encoder", "decoder")}
 
-    return found(params)
+    return partial(found, params)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_a_remark_that_an_objective_is_a_simpler_one_is_true_of_value_and_gradie
     simplest = objectives.simplest(settings, numbers)
     assert (simplest.objective, simplest.num_groups) == (simple, 1)
     assert objectives.remarks(simplest, numbers) == []
-    found, wanted = value_and_gradient(settings, numbers), value_and_gradient(simplest, numbers)
+    found, wanted = value_and_gradient(settings)(numbers), value_and_gradient(simplest)(numbers)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)
 
 

@@ -1,5 +1,7 @@
 """objectives/regularized.py: each objective against its equation, with numpyro's densities."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,19 +49,30 @@ def params():
     return {"loc": jnp.asarray(LOC), "log_scale": jnp.asarray(LOG_SCALE)}
 
 
+@cache
+def compiled(settings):
+    """Gradient of the surrogate with the bound and the metrics, as a function of all that is no setting."""
+    objective = objectives.build(settings)
+
+    @jax.jit
+    def found(params, key, step, dataset_size, hyperparameters):
+        batch = Batch(jnp.zeros((len(params["loc"]), 1, 1, 1)), dataset_size=dataset_size)
+
+        def surrogate(params):
+            value, bound, metrics = objective.apply(key, params, MODEL, batch, hyperparameters, step)
+            return value, (bound, metrics)
+
+        return jax.grad(surrogate, has_aux=True)(params)
+
+    return found
+
+
 def apply(name, step=0, num_samples=1, seed=0, params=params, settings=None, dataset_size=None, **numbers):
     """(bound [B], metrics, gradient of the surrogate) at fixed posteriors, whose reconstruction is zero."""
     settings = Settings((1, 1, 1), objective=name, num_samples=num_samples, latent_dim=LATENT_DIM, **settings or {})
-    objective, values = objectives.build(settings), params()
-    batch = Batch(jnp.zeros((len(values["loc"]), 1, 1, 1)), dataset_size=dataset_size)
-
-    def surrogate(params):
-        hyperparameters = Hyperparameters(**numbers)
-        value, bound, metrics = objective.apply(jax.random.key(seed), params, MODEL, batch, hyperparameters, step)
-        return value, (bound, metrics)
-
-    gradient, (bound, metrics) = jax.jit(jax.grad(surrogate, has_aux=True))(values)
-    return np.asarray(bound), metrics, gradient
+    found = compiled(settings)(params(), jax.random.key(seed), step, dataset_size, Hyperparameters(**numbers))
+    gradient, (bound, metrics) = jax.device_get(found)
+    return bound, metrics, gradient
 
 
 def test_elbo_subtracts_the_analytic_kl():
@@ -83,19 +96,29 @@ def test_beta_of_a_posterior_without_a_closed_form_takes_the_kl_from_samples():
     objective, model = objectives.build(settings), oracle.model("exact")
     _, _, metrics = jax.jit(lambda x: objective.apply(jax.random.key(0), {}, model, Batch(x), Hyperparameters(), 0))(x)
     means, covariance = oracle.posterior_mean(np.asarray(x)), oracle.posterior_covariance
-    prior = dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))
-    expected = [dist.kl_divergence(dist.MultivariateNormal(mean, covariance), prior) for mean in means]
+
+    @jax.jit
+    def kl(means):
+        prior = dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))
+        return [dist.kl_divergence(dist.MultivariateNormal(mean, covariance), prior) for mean in means]
+
+    expected = kl(list(means))
     np.testing.assert_allclose(metrics["kl"], expected, atol=0.08)
 
 
 @pytest.mark.parametrize("name", ["elbo", "free_bits"])
 def test_an_analytic_kl_that_does_not_exist_is_refused_with_the_reason(name):
     oracle = LinearGaussian.random(seed=0)
-    objective = objectives.build(Settings((6, 1, 1), objective=name))
+    objective, model = objectives.build(Settings((6, 1, 1), objective=name)), oracle.model("exact")
+
+    def apply(x):
+        return objective.apply(jax.random.key(0), {}, model, Batch(x), Hyperparameters(), 0)
+
     with pytest.raises(ObjectiveError, match="closed form"):
-        objective.apply(
-            jax.random.key(0), {}, oracle.model("exact"), Batch(jnp.asarray(oracle.sample(1, 2))), Hyperparameters(), 0
-        )
+        jax.eval_shape(apply, jnp.asarray(oracle.sample(1, 2)))
+
+
+jitted_weight = jax.jit(warmup_weight, static_argnums=0)
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 10, 12, 25, 35, 40, 41, 1000])
@@ -109,7 +132,7 @@ def test_warmup_weights_are_those_of_the_papers(step):
         "cyclical": 1.0 if step >= total else min(1.0, position / 0.5),
     }
     for shape, weight in expected.items():
-        assert warmup_weight(shape, step, float(total), float(cycles)) == pytest.approx(weight, abs=1e-6), shape
+        assert jitted_weight(shape, step, float(total), float(cycles)) == pytest.approx(weight, abs=1e-6), shape
         bound, metrics, _ = apply(
             "warmup", step, settings={"warmup_shape": shape}, warmup_steps=float(total), warmup_cycles=float(cycles)
         )
