@@ -66,6 +66,8 @@ def test_the_moments_are_numpys_of_the_same_draws(estimator):
     found = blocks(estimator, num_samples, num_draws)
     key = stream(jax.random.key(0), Stream.GRADIENTS, num_samples, 0)
 
+    @jax.jit
+    @jax.vmap
     def draw(r):
         def surrogate(params):
             key_draw = jax.random.fold_in(key, r)
@@ -73,7 +75,7 @@ def test_the_moments_are_numpys_of_the_same_draws(estimator):
 
         return jax.grad(surrogate)(params_at(0.2, 1.1))
 
-    draws = jax.vmap(draw)(jnp.arange(num_draws))
+    draws = draw(jnp.arange(num_draws))
     expected = {
         "encoder": np.stack([draws["encoder"]["loc"], draws["encoder"]["log_scale"]], 1),
         "decoder": np.asarray(draws["decoder"]["shift"])[:, None],

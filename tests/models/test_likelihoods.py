@@ -106,15 +106,20 @@ def test_outputs_of_a_value_are_its_own_in_every_row_column_and_channel(name):
     """Changing x in one place changes log p by that value's own mass: outputs are not mixed up between channels."""
     model, params, _ = initialized(name)
     z = jax.random.normal(jax.random.key(2), (1, 2))
-    base = jnp.full((1, *SHAPE), 51 / 255)
-    changed = jnp.stack([base.reshape(-1).at[place].set(1.0).reshape(base.shape) for place in range(12)])
-    p = jax.jit(lambda params, x: model.likelihood(params, z).log_prob(x))
-    differences = np.array([p(params, x)[0] - p(params, base)[0] for x in changed])
-    pixels = model.likelihood(params, z).pixels
-    expected = pixels.log_prob(jnp.ones((1, *SHAPE))) - pixels.log_prob(base)
+    base = np.full((1, *SHAPE), 51 / 255, np.float32)
+    changed = np.where(np.eye(12, dtype=bool).reshape(12, *SHAPE), np.float32(1), base)
+
+    @jax.jit
+    def everything(params, changed):
+        p = model.likelihood(params, z)
+        differences = jax.vmap(lambda x: p.log_prob(x[None])[0])(changed) - p.log_prob(base)
+        expected = p.pixels.log_prob(jnp.ones_like(base)) - p.pixels.log_prob(base)
+        return differences, expected, model.likelihood(params, jnp.zeros((1, 2))).mean
+
+    differences, expected, mean = map(np.asarray, everything(params, changed))
     np.testing.assert_allclose(differences, expected.reshape(-1), rtol=1e-4, atol=1e-4)
     # A brighter mean image gives a brighter bias at the same place.
-    assert (np.diff(np.asarray(model.likelihood(params, jnp.zeros((1, 2))).mean).reshape(-1)) > 0).all()
+    assert (np.diff(mean.reshape(-1)) > 0).all()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -133,10 +138,12 @@ def test_logistic_mixture_of_one_is_the_discretized_logistic():
     alone = likelihoods.discretized_logistic(settings_of("discretized_logistic"))
     mean_image, x = on_grid(*SHAPE, seed=1), on_grid(4, *SHAPE)
     raw = jax.random.normal(jax.random.key(0), (4, 2, 3, 6))
-    expected = alone.distribution(alone.init(mean_image, jnp.ones(())), raw[..., 2:]).log_prob(x)
-    np.testing.assert_allclose(
-        one.distribution(one.init(mean_image, jnp.ones(())), raw).log_prob(x), expected, rtol=1e-5
-    )
+
+    @partial(jax.jit, static_argnums=0)
+    def log_prob(family, raw):
+        return family.distribution(family.init(mean_image, jnp.ones(())), raw).log_prob(x)
+
+    np.testing.assert_allclose(log_prob(one, raw), log_prob(alone, raw[..., 2:]), rtol=1e-5)
 
 
 def test_num_logistics_is_the_number_of_components():
@@ -144,11 +151,11 @@ def test_num_logistics_is_the_number_of_components():
         mixture = likelihoods.logistic_mixture(settings_of("logistic_mixture", num_logistics=number))
         assert mixture.outputs_per_channel == 3 * number
         raw = jnp.zeros((1, 2, 3, 2 * 3 * number))
-        assert mixture.distribution(mixture.init(on_grid(*SHAPE), jnp.ones(())), raw).pixels.logits.shape == (
-            number,
-            1,
-            *SHAPE,
-        )
+
+        def logits(raw, mixture=mixture):
+            return mixture.distribution(mixture.init(on_grid(*SHAPE), jnp.ones(())), raw).pixels.logits
+
+        assert jax.eval_shape(logits, raw).shape == (number, 1, *SHAPE)
 
 
 GREY = np.arange(48, dtype=np.uint8).reshape(4, 2, 3, 2)
@@ -209,14 +216,21 @@ def test_fit_refuses_before_anything_is_written(tmp_path):
 def test_the_256_masses_of_every_likelihood_of_grey_values_are_a_code(name):
     """Each value's masses add up to one, whatever the decoder's outputs; of a cross-entropy there are none."""
     model, params, _ = initialized(name)
-    p = model.likelihood(params, jnp.asarray([[-3.0, 2.0]]))
-    values = jnp.broadcast_to((jnp.arange(256) / 255).reshape(-1, 1, 1, 1), (256, *SHAPE))
-    if name == "bernoulli":
-        assert p.log_mass(values) is None
-        return
-    log_mass = jax.jit(lambda p, x: jax.lax.map(lambda one: p.pixels.log_mass(one[None])[0], x))(p, values)
-    np.testing.assert_allclose(np.exp(np.asarray(log_mass, float)).sum(0), 1, atol=1e-5)
-    np.testing.assert_allclose(p.log_mass(values[7:8]), [log_mass[7].sum()], rtol=1e-5)
+    values = np.broadcast_to((np.arange(256, dtype=np.float32) / 255).reshape(-1, 1, 1, 1), (256, *SHAPE))
+
+    @jax.jit
+    def log_masses(params, x):
+        p = model.likelihood(params, jnp.asarray([[-3.0, 2.0]]))
+        if name == "bernoulli":
+            assert p.log_mass(x) is None
+            return None
+        return jax.lax.map(lambda one: p.pixels.log_mass(one[None])[0], x), p.log_mass(x[7:8])
+
+    found = log_masses(params, values)
+    if name != "bernoulli":
+        of_values, of_image = map(np.asarray, found)
+        np.testing.assert_allclose(np.exp(of_values.astype(float)).sum(0), 1, atol=1e-5)
+        np.testing.assert_allclose(of_image, [of_values[7].sum()], rtol=1e-5)
 
 
 def optimal(**changes):
@@ -236,9 +250,14 @@ def log_scale(params):
 
 def squared_errors(params, number_of_draws=1, seed=0):
     """By numpy: of every training image, [draws, N, H, W, C]."""
-    model, x = models.build(optimal().settings), jnp.asarray(digits().train.images / 255, jnp.float32)
-    z, _ = model.posterior(params, models.Batch(x)).sample_and_log_prob(jax.random.key(seed), number_of_draws)
-    return (np.asarray(model.likelihood(params, z).mean, np.float64) - np.asarray(x)[None]) ** 2
+    model, x = models.build(optimal().settings), np.asarray(digits().train.images / 255, np.float32)
+
+    @jax.jit
+    def reconstructions(params, x):
+        z, _ = model.posterior(params, models.Batch(x)).sample_and_log_prob(jax.random.key(seed), number_of_draws)
+        return model.likelihood(params, z).mean
+
+    return (np.asarray(reconstructions(params, x), np.float64) - x[None]) ** 2
 
 
 def test_stored_sigma_is_the_root_of_numpys_mean_squared_error_over_the_training_set(undisturbed):
@@ -298,10 +317,15 @@ def test_sigma_is_a_function_of_seed_and_step_and_the_last_batch_is_masked():
     # The two batches of 50 by hand: the second is half filled.
     model, total = models.build(optimal().settings), 0.0
     x = np.asarray(data.images, np.float32) / 255
-    for number, index in enumerate((np.arange(50), np.minimum(np.arange(50, 100), 74))):
-        q = model.posterior(first.params, models.Batch(jnp.asarray(x[index])))
+
+    @jax.jit
+    def reconstruction(params, x, number):
+        q = model.posterior(params, models.Batch(x))
         z, _ = q.sample_and_log_prob(stream(jax.random.key(0), Stream.SCALE, 0, number), 1)
-        errors = (np.asarray(model.likelihood(first.params, z).mean[0]) - x[index]) ** 2
+        return model.likelihood(params, z).mean[0]
+
+    for number, index in enumerate((np.arange(50), np.minimum(np.arange(50, 100), 74))):
+        errors = (np.asarray(reconstruction(first.params, x[index], number)) - x[index]) ** 2
         total += errors[: 75 - 50 * number].sum()
     assert np.exp(2 * log_scale(once.params)) == pytest.approx(total / x.size, rel=1e-5)
 
@@ -338,9 +362,8 @@ def test_evaluation_at_the_stored_sigma_does_not_depend_on_the_batch(undisturbed
     x = digits().test.images[:7]
     options = {"model": model, "num_samples": 5}
     whole = evaluation.evaluate(jax.random.key(0), params, x, batch_size=7, **options)
-    for size in (1, 3):
-        parts = evaluation.evaluate(jax.random.key(0), params, x, batch_size=size, **options)
-        jax.tree.map(np.testing.assert_array_equal, parts, whole)
+    parts = evaluation.evaluate(jax.random.key(0), params, x, batch_size=3, **options)
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
     in_training = evaluation.evaluate(
         jax.random.key(0), params, x, batch_size=7, model=model.in_training, num_samples=5
     )
@@ -356,12 +379,24 @@ LEARNED_SCALE = [
 ]
 
 
+@cache
+def begun(name):
+    """New parameters, and p(x|z = 0), as a function of a mean image and a spread."""
+    model = models.build(settings_of(name))
+
+    @jax.jit
+    def params_and_pixels(mean_image, spread):
+        params = model.init(jax.random.key(1), models.Batch(mean_image), spread)
+        return params, model.likelihood(params, jnp.zeros((1, 2))).pixels
+
+    return params_and_pixels
+
+
 @pytest.mark.parametrize("name", LEARNED_SCALE)
 def test_a_learned_scale_begins_at_the_spread_of_the_training_images_about_their_mean(name):
     """Of the untrained decoder at z = 0, which outputs the mean image; √(m(1 − m)) is the most a value can have."""
-    model, mean_image = models.build(settings_of(name)), jnp.linspace(0.001, 0.999, 12).reshape(1, *SHAPE)
-    params = jax.jit(model.init)(jax.random.key(1), models.Batch(mean_image), SPREAD)
-    pixels = model.likelihood(params, jnp.zeros((1, 2))).pixels
+    mean_image = np.linspace(0.001, 0.999, 12, dtype=np.float32).reshape(1, *SHAPE)
+    _, pixels = begun(name)(mean_image, SPREAD)
     expected = np.full((1, *SHAPE), SPREAD)
     if name.startswith("normal"):
         deviation = np.exp(pixels.log_scale)
@@ -393,8 +428,7 @@ def test_the_scale_of_a_run_that_is_older_than_the_choice_begins_where_it_did(na
 @pytest.mark.parametrize("spread", [0.0, 1e30])
 @pytest.mark.parametrize("name", LEARNED_SCALE)
 def test_images_that_are_all_alike_or_beyond_all_bounds_give_a_finite_scale(name, spread):
-    model = models.build(settings_of(name))
-    params = jax.jit(model.init)(jax.random.key(1), models.Batch(jnp.full((1, *SHAPE), 0.5)), spread)
+    params, _ = begun(name)(np.full((1, *SHAPE), 0.5, np.float32), spread)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params["decoder"]["output"]))
 
 
@@ -404,13 +438,17 @@ def test_a_run_begins_better_than_uniform_at_the_sigma_that_fits_the_mean_image(
     settings = config(**FAMILIES[name], binarization="none").settings
     model, objective = models.build(settings), objectives.build(settings)
     data = digits()
-    initialize = jax.jit(lambda root, m: training.initialize(root, model, objective, settings, Hyperparameters(), m))
-    first = initialize(jax.random.key(0), images.moments(data.train.images))
-    p = model.likelihood(first.params, jnp.zeros((1, settings.latent_dim)))
-    x = jnp.asarray(data.train.images) / 255
-    bits = bits_per_dimension(float(p.log_mass(x).mean()), 64)
-    assert 0 < bits < 8
+
+    @jax.jit
+    def begin(root, moments, x):
+        first = training.initialize(root, model, objective, settings, Hyperparameters(), moments)
+        p = model.likelihood(first.params, jnp.zeros((1, settings.latent_dim)))
+        return p.pixels, p.log_mass(x).mean()
+
+    x = np.asarray(data.train.images[:500], np.float32) / 255
+    pixels, log_mass = begin(jax.random.key(0), images.moments(data.train.images), x)
+    assert 0 < bits_per_dimension(float(log_mass), 64) < 8
     if name.startswith("normal"):
         mean_image = data.train.images.mean(0) / 255
         sigma = np.sqrt(((data.train.images / 255 - mean_image) ** 2).mean())
-        assert np.exp(p.pixels.log_scale) == pytest.approx(sigma, rel=1e-5)
+        assert np.exp(pixels.log_scale) == pytest.approx(sigma, rel=1e-5)

@@ -4,6 +4,7 @@ import dataclasses
 from functools import cache, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from tests.run_samples import config, digits, state, train
 from vae import objectives
 from vae.api import load_run
 from vae.datasets import Split
+from vae.models import model as models
 from vae.objectives import OBJECTIVES, ObjectiveError
 from vae.runs.folder import CONFIG
 from vae.settings import Hyperparameters, Settings
@@ -92,6 +94,26 @@ OF_OLD_RUNS = [
 
 
 @pytest.mark.parametrize("changes", OF_OLD_RUNS, ids=lambda changes: changes["objective"])
+def test_what_a_new_run_is_refused_the_step_of_an_old_one_is_not(changes):
+    settings = config(**changes).settings
+    with pytest.raises(ObjectiveError):
+        objectives.check(settings)
+    model, objective = models.build(settings), objectives.build(settings)
+
+    def bound(key):
+        batch = models.Batch(jnp.zeros((settings.batch_size, *settings.image_shape)))
+        params = model.init(jax.random.key(0), batch)
+        return objective.apply(key, params, model, batch, Hyperparameters(), 0)[1]
+
+    assert jax.eval_shape(bound, jax.random.key(1)).shape == (settings.batch_size,)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    # Only an objective's own checks differ, which the test above has.
+    [OF_OLD_RUNS[0], *(pytest.param(changes, marks=pytest.mark.soak) for changes in OF_OLD_RUNS[1:])],
+    ids=lambda changes: changes["objective"],
+)
 def test_what_a_new_run_is_refused_an_old_one_still_loads_and_goes_on_with(tmp_path, monkeypatch, changes):
     """The old run is made without the checks, as the code before them did."""
     data = digits()
