@@ -422,7 +422,7 @@ def flow_model(part, factor):
         "vamp": {"posterior": "iaf", "prior": "vamp"},
     }
     settings = Settings(
-        (4, 5, 1), hidden_sizes=(16,), latent_dim=10, flow_hidden_size=32, prior_components=3, **kind[part]
+        (4, 5, 1), hidden_sizes=(16,), latent_dim=10, num_flows=2, flow_hidden_size=32, prior_components=3, **kind[part]
     )
     model, params = untrained_flow(settings)
 
