@@ -71,8 +71,8 @@ def test_every_parameter_changes_the_log_weights(settings):
         q = model.posterior(params, batch)
         return models.weigh(jax.random.key(2), params, model, q, batch, 2).log_w.sum()
 
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
-        assert jnp.isfinite(leaf).all(), path
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(gradient(params))):
+        assert np.isfinite(leaf).all(), path
         assert (leaf != 0).any(), path
 
 
@@ -80,8 +80,8 @@ def test_every_parameter_changes_the_log_weights(settings):
 def test_untrained_decoder_outputs_the_mean_image_where_z_is_zero(likelihood):
     settings = Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, likelihood=likelihood)
     model, batch = models.build(settings), random_batch(settings, size=1)
-    params = jax.jit(model.init)(jax.random.key(1), batch)
-    np.testing.assert_allclose(model.likelihood(params, jnp.zeros((1, 3))).mean, batch.x, atol=2e-3)
+    untrained = jax.jit(lambda batch: model.likelihood(model.init(jax.random.key(1), batch), jnp.zeros((1, 3))).mean)
+    np.testing.assert_allclose(untrained(batch), batch.x, atol=2e-3)
 
 
 def test_bias_of_a_constant_pixel_is_clipped_to_a_finite_logit():
@@ -103,14 +103,14 @@ def test_bfloat16_values_and_gradients_are_close_to_float32_but_not_equal(name):
             q = model.posterior(params, batch)
             return models.weigh(jax.random.key(2), params, model, q, batch, 2).log_w.mean()
 
-        value, gradient = jax.jit(jax.value_and_grad(total))(params)
-        return value, jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
+        value, gradient = jax.device_get(jax.jit(jax.value_and_grad(total))(params))
+        return value, np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
 
     (value, gradient), (value_16, gradient_16) = value_and_gradient(settings), value_and_gradient(rounded)
     assert value_16 != value
     assert value_16 == pytest.approx(float(value), rel=0.01)
-    assert jnp.linalg.norm(gradient_16 - gradient) < 0.03 * jnp.linalg.norm(gradient)
-    assert gradient_16.dtype == jnp.float32
+    assert np.linalg.norm(gradient_16 - gradient) < 0.03 * np.linalg.norm(gradient)
+    assert gradient_16.dtype == np.float32
 
 
 @pytest.mark.parametrize("channels", [(3,), (3, 4), (3, 4, 5)])
@@ -126,25 +126,32 @@ def test_conv_decoder_makes_images_of_any_size(image_shape, channels):
 @pytest.mark.usefixtures("float64")
 def test_diagonal_normal_equals_numpyro():
     generator = np.random.default_rng(0)
-    q = DiagonalNormal(jnp.asarray(generator.normal(size=(4, 3))), jnp.asarray(generator.normal(size=(4, 3))))
-    reference = dist.Normal(q.loc, jnp.exp(q.log_scale)).to_event(1)
-    z, log_q = q.sample_and_log_prob(jax.random.key(0), 5)
-    np.testing.assert_allclose(log_q, [reference.log_prob(z_k) for z_k in z], rtol=1e-10)
-    np.testing.assert_allclose(q.log_prob(z), log_q, rtol=1e-12)
-    np.testing.assert_allclose(q.log_prob_per_dimension(z).sum(-1), log_q, rtol=1e-12)
-    prior = dist.Normal(jnp.zeros((4, 3)), jnp.ones((4, 3))).to_event(1)
-    kl = dist.kl_divergence(reference, prior)
-    np.testing.assert_allclose(q.kl_per_dimension(standard_normal(3)).sum(-1), kl, rtol=1e-10)
-    np.testing.assert_allclose(q.covariance[1], np.diag(np.exp(2 * q.log_scale[1])), rtol=1e-12)
+    q = DiagonalNormal(*generator.normal(size=(2, 4, 3)))
+
+    @jax.jit
+    def everything(q):
+        z, log_q = q.sample_and_log_prob(jax.random.key(0), 5)
+        reference = dist.Normal(q.loc, jnp.exp(q.log_scale)).to_event(1)
+        prior = dist.Normal(jnp.zeros((4, 3)), jnp.ones((4, 3))).to_event(1)
+        expected = jnp.stack([reference.log_prob(z_k) for z_k in z]), dist.kl_divergence(reference, prior)
+        scores = log_q, q.log_prob(z), q.log_prob_per_dimension(z).sum(-1)
+        return expected, scores, q.kl_per_dimension(standard_normal(3)), q.covariance
+
+    (expected, expected_kl), (log_q, same, sum_over_dimensions), kl, covariance = everything(q)
+    np.testing.assert_allclose(log_q, expected, rtol=1e-10)
+    np.testing.assert_allclose(same, log_q, rtol=1e-12)
+    np.testing.assert_allclose(sum_over_dimensions, log_q, rtol=1e-12)
+    np.testing.assert_allclose(np.sum(kl, -1), expected_kl, rtol=1e-10)
+    np.testing.assert_allclose(covariance[1], np.diag(np.exp(2 * q.log_scale[1])), rtol=1e-12)
 
 
 def test_samples_have_the_moments_of_the_posterior():
-    q = DiagonalNormal(jnp.asarray([[1.0, -2.0]]), jnp.log(jnp.asarray([[0.5, 2.0]])))
-    z, _ = q.sample_and_log_prob(jax.random.key(0), 200_000)
+    q = DiagonalNormal(*np.float32([[[1.0, -2.0]], np.log([[0.5, 2.0]])]))
+    z = np.asarray(jax.jit(lambda q: q.sample_and_log_prob(jax.random.key(0), 200_000)[0])(q), float)
     np.testing.assert_allclose(z.mean((0, 1)), [1, -2], atol=0.02)
     np.testing.assert_allclose(z.std((0, 1)), [0.5, 2.0], rtol=0.01)
 
 
 def test_scale_of_the_posterior_is_bounded_at_any_output():
-    q = diagonal_normal(jnp.asarray([[0.0, 0.0, -1e6, 1e6]]))
+    q = jax.jit(diagonal_normal)(np.float32([[0.0, 0.0, -1e6, 1e6]]))
     np.testing.assert_allclose(q.log_scale, [[-10, 10]])

@@ -38,8 +38,11 @@ BATCH = models.Batch(
 
 @cache
 def initialized(name):
-    model = models.build(MODELS[name])
-    return model, jax.jit(model.init)(jax.random.key(1), BATCH)
+    """The model, and random parameters in the shapes of its own, which takes no program to compile."""
+    model, generator = models.build(MODELS[name]), np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(1), BATCH)
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype), shapes)
+    return model, params
 
 
 def members(protocol):
@@ -111,15 +114,17 @@ def test_every_estimator_reports_the_same_finite_bound_and_has_a_finite_gradient
             found[estimator] = jax.grad(surrogate, has_aux=True)(params)
         return found
 
-    for scale in (1.0, 1e3):
-        found = values_and_gradients(jax.tree.map(lambda leaf, s=scale: s * leaf, params))
+    for scale in (1.0, 1e4):
+        found = jax.device_get(
+            values_and_gradients(jax.tree.map(lambda leaf, s=scale: np.float32(s) * np.asarray(leaf), params))
+        )
         for estimator, (gradient, (value, metrics)) in found.items():
             assert value.shape == metrics["kl"].shape == metrics["reconstruction"].shape == (3,)
-            assert jnp.isfinite(value).all(), estimator
+            assert np.isfinite(value).all(), estimator
             if scale == 1:
                 np.testing.assert_allclose(value, found["reparameterized"][1][0], rtol=1e-4)
             for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-                assert jnp.isfinite(leaf).all(), (estimator, path)
+                assert np.isfinite(leaf).all(), (estimator, path)
                 assert scale > 1 or (leaf != 0).any(), (estimator, path)
     assert len(traces) == 1
 

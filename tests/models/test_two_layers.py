@@ -97,8 +97,7 @@ def gradients(name, estimator, shift, num_draws):
 
         return jax.flatten_util.ravel_pytree(jax.grad(surrogate)(params["encoder"]))[0]
 
-    keys = jax.random.split(jax.random.key(0), num_draws)
-    return np.asarray(jax.jit(lambda keys: jax.lax.map(gradient, keys, batch_size=10_000))(keys))
+    return np.asarray(jax.jit(jax.vmap(gradient))(jax.random.split(jax.random.key(0), num_draws)))
 
 
 @pytest.mark.parametrize("name", ["elbo_mc", "iwae"])
@@ -120,7 +119,6 @@ def test_all_encoder_gradients_of_two_layers_have_the_same_mean(name, estimator)
 def test_the_doubly_reparameterized_gradients_of_two_layers_are_several_times_less_noisy():
     plain, doubly = gradients("iwae", "reparameterized", 0.4, 50_000), gradients("iwae", "dreg", 0.4, 50_000)
     ratio = plain.std(0) / doubly.std(0)
-    print(ratio)
     assert (ratio > 4).all(), ratio
 
 
@@ -135,9 +133,9 @@ def mlp(params, z):
 def test_the_densities_of_both_layers_equal_numpyros():
     settings = Settings((2, 3, 1), hidden_sizes=(5, 4), latent_dim=3, upper_latent_dim=2, upper_hidden_sizes=(6, 7))
     model, batch = models.build(settings), models.Batch(jax.random.uniform(jax.random.key(0), (4, 2, 3, 1)))
-    params = jax.jit(model.init)(jax.random.key(1), batch)
     params = jax.tree.map(
-        lambda leaf: leaf + np.float32(0.1 * np.cos(np.arange(leaf.size)).reshape(leaf.shape)), params
+        lambda leaf: leaf + np.float32(0.1 * np.cos(np.arange(leaf.size)).reshape(leaf.shape)),
+        jax.device_get(jax.jit(model.init)(jax.random.key(1), batch)),
     )
 
     @jax.jit
@@ -154,9 +152,9 @@ def test_the_densities_of_both_layers_equal_numpyros():
         "p(z2)": ((np.zeros(2), np.ones(2)), z2, log_p[1]),
     }
     for name, (normal, z, found) in pairs.items():
-        expected = dist.Normal(*map(jnp.asarray, normal)).to_event(1)
         with jax.numpy_rank_promotion("allow"):
-            np.testing.assert_allclose(found, expected.log_prob(z), rtol=1e-5, err_msg=name)
+            expected = jax.jit(lambda normal, z: dist.Normal(*normal).to_event(1).log_prob(z))(normal, z)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=name)
     assert params["encoder"]["upper"]["Dense_0"]["kernel"].shape == (3, 6)
     assert params["prior"]["lower"]["Dense_0"]["kernel"].shape == (2, 7)
 
@@ -175,4 +173,5 @@ def test_the_prior_is_sampled_from_the_top():
 def test_only_the_first_layer_reaches_x_and_it_may_be_given_alone():
     model, params = models.build(CHAIN), exact_params()
     z1, z2 = jnp.ones((2, 3, 1)), jnp.zeros((2, 3, 1))
-    np.testing.assert_array_equal(model.likelihood(params, (z1, z2)).mean, model.likelihood(params, z1).mean)
+    mean = jax.jit(lambda z: model.likelihood(params, z).mean)
+    np.testing.assert_array_equal(mean((z1, z2)), mean(z1))
