@@ -49,9 +49,30 @@ def on_grid(*shape, seed=0):
 
 @cache
 def initialized(name):
-    """The model, its parameters and the mean image that they began from."""
-    model, mean_image = models.build(settings_of(name)), jnp.linspace(0.002, 0.998, 12).reshape(1, *SHAPE)
-    return model, jax.jit(model.init)(jax.random.key(1), models.Batch(mean_image)), mean_image
+    """The model, its parameters, and what is said of them below: in one program."""
+    model, mean_image = models.build(settings_of(name)), np.linspace(0.002, 0.998, 12, dtype=np.float32)
+    constant = np.zeros((1, *SHAPE), np.float32)
+    constant[:, 0] = 1
+
+    @jax.jit
+    def computed(mean_image, constant, z, x):
+        params = model.init(jax.random.key(1), models.Batch(mean_image))
+        p = model.likelihood(params, z)
+        at_constant = model.init(jax.random.key(1), models.Batch(constant))
+        of_constant = model.likelihood(at_constant, jnp.zeros((1, 2)))
+        return params, {
+            "mean at 0": model.likelihood(params, jnp.zeros((1, 2))).mean,
+            "of a constant": (of_constant.mean, of_constant.log_prob(constant)),
+            "log p": p.log_prob(x[None]),
+            "log p of each": jnp.stack([model.likelihood(params, z[k]).log_prob(x) for k in range(len(z))]),
+            "images": (p.mean, p.sample(jax.random.key(3))),
+            "gradient": jax.grad(lambda params: model.likelihood(params, z).log_prob(x[None]).mean())(params),
+        }
+
+    z, x = np.random.default_rng(2).normal(size=(5, 4, 2)).astype(np.float32), on_grid(4, *SHAPE)
+    mean_image = mean_image.reshape(1, *SHAPE)
+    params, found = computed(mean_image, constant, z, x)
+    return model, params, jax.device_get(found) | {"mean image": mean_image, "constant": constant}
 
 
 def test_every_name_has_its_likelihood():
@@ -61,44 +82,26 @@ def test_every_name_has_its_likelihood():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_untrained_decoder_outputs_the_mean_image_where_z_is_zero(name):
-    model, params, mean_image = initialized(name)
-    mean = jax.jit(lambda params: model.likelihood(params, jnp.zeros((1, 2))).mean)(params)
-    np.testing.assert_allclose(mean, mean_image, atol=1e-5)
+    _, _, found = initialized(name)
+    np.testing.assert_allclose(found["mean at 0"], found["mean image"], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bias_of_a_pixel_that_never_changes_is_finite(name):
-    model, _, _ = initialized(name)
-    constant = np.zeros((1, *SHAPE), np.float32)
-    constant[:, 0] = 1
-
-    @jax.jit
-    def mean_and_log_p(x):
-        p = model.likelihood(model.init(jax.random.key(1), models.Batch(x)), jnp.zeros((1, 2)))
-        return p.mean, p.log_prob(x)
-
-    mean, log_p = mean_and_log_p(constant)
-    np.testing.assert_allclose(mean, constant, atol=2e-3)
+    _, _, found = initialized(name)
+    mean, log_p = found["of a constant"]
+    np.testing.assert_allclose(mean, found["constant"], atol=2e-3)
     assert np.isfinite(log_p).all()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_likelihood_broadcasts_x_over_samples_and_keeps_the_shape_of_images(name):
-    model, params, _ = initialized(name)
-    z, x = jax.random.normal(jax.random.key(2), (5, 4, 2)), on_grid(4, *SHAPE)
-
-    @jax.jit
-    def everything(params):
-        p = model.likelihood(params, z)
-        alone = jnp.stack([model.likelihood(params, z[k]).log_prob(x) for k in range(5)])
-        return p.log_prob(x[None]), alone, p.mean, p.sample(jax.random.key(3))
-
-    log_p, alone, mean, sample = everything(params)
-    assert log_p.shape == (5, 4)
-    np.testing.assert_allclose(log_p, alone, rtol=1e-4)
-    assert mean.shape == sample.shape == (5, 4, *SHAPE)
+    _, _, found = initialized(name)
+    assert found["log p"].shape == (5, 4)
+    np.testing.assert_allclose(found["log p"], found["log p of each"], rtol=1e-4)
+    assert [image.shape for image in found["images"]] == [(5, 4, *SHAPE)] * 2
     if FAMILIES[name]["likelihood"] != "normal":
-        assert all(image.min() >= 0 and image.max() <= 1 for image in (mean, sample))
+        assert all(image.min() >= 0 and image.max() <= 1 for image in found["images"])
 
 
 @pytest.mark.parametrize("name", OF_MASSES)
@@ -124,11 +127,8 @@ def test_outputs_of_a_value_are_its_own_in_every_row_column_and_channel(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_of_a_likelihood_has_a_finite_gradient_and_all_but_the_optimal_scale_one_that_is_not_zero(name):
-    model, params, _ = initialized(name)
-    z, x = jax.random.normal(jax.random.key(2), (5, 4, 2)), on_grid(4, *SHAPE)
-    gradient = jax.jit(jax.grad(lambda params: model.likelihood(params, z).log_prob(x[None]).mean()))
-    gradient = jax.device_get(gradient(params))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient["decoder"]):
+    _, _, found = initialized(name)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found["gradient"]["decoder"]):
         held = name == "normal with the optimal scale" and "log_scale" in jax.tree_util.keystr(path)
         assert np.isfinite(leaf).all(), path
         assert (leaf != 0).any() != held, path

@@ -74,7 +74,7 @@ def test_an_evaluation_needs_no_more_than_is_allowed_at_once(monkeypatch, values
 def test_an_evaluation_in_parts_is_the_same_to_rounding(monkeypatch):
     settings = config(latent_dim=3).settings
     model, test = models.build(settings), digits().test
-    params = model.init(jax.random.key(1), Batch(jnp.zeros((2, 8, 8, 1))))
+    params = jax.jit(model.init)(jax.random.key(1), Batch(jnp.zeros((2, 8, 8, 1))))
     images = np.where(test.images[:4] > 127, 255, 0).astype(np.uint8)
 
     def evaluated():
