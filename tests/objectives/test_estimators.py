@@ -161,19 +161,21 @@ def test_sticking_the_landing_of_the_largest_weight_is_that_of_its_sample():
     np.testing.assert_allclose(g, np.stack([slope, slope * scale * noise, z], axis=1), rtol=1e-9)
 
 
-def signal_to_noise(estimator, num_samples):
-    g = gradients("iwae", estimator, num_samples, num_draws=2_000 if estimator == "dreg" else 20_000)[:, 0]
+def signal_to_noise(estimator, num_samples, num_parts):
+    # Some at a time: all second derivatives of 64 samples are many numbers.
+    parts = [gradients("iwae", estimator, num_samples, num_draws=2_000, seed=seed)[:, 0] for seed in range(num_parts)]
+    g = np.concatenate(parts)
     return abs(g.mean()) / g.std()
 
 
 def test_the_encoders_signal_to_noise_ratio_falls_with_k_for_iwae_and_grows_with_dreg():
     """Rainforth et al. (2018) and Tucker et al. (2018); reported .177 → .020 and 1.04 → 7.23 for K = 1 → 64."""
-    plain = [signal_to_noise("reparameterized", k) for k in (1, 8, 64)]
-    doubly = [signal_to_noise("dreg", k) for k in (1, 8, 64)]
+    plain = [signal_to_noise("reparameterized", k, 10) for k in (1, 8, 64)]
+    doubly = [signal_to_noise("dreg", k, 4) for k in (1, 8, 64)]
     assert plain[0] > 1.5 * plain[1] > 1.5 * 1.5 * plain[2]
     assert doubly[2] > 1.5 * doubly[1] > 1.5 * 1.5 * doubly[0]
     assert plain[0] == pytest.approx(0.177, abs=0.02)
-    assert doubly[2] == pytest.approx(7.23, rel=0.1)
+    assert doubly[2] == pytest.approx(7.23, rel=0.05)  # 7.94 with the weights of sticking the landing
 
 
 def test_the_score_estimator_is_the_noisiest_and_reparameterisation_is_why_it_is_not_needed():
