@@ -113,8 +113,8 @@ def test_result_does_not_depend_on_the_batch_size_by_a_single_bit(mlp, options):
 
 def test_result_does_not_depend_on_the_number_of_devices_by_a_single_bit(mlp):
     model, params, images = mlp
-    expected = evaluate(model, images, 200, params)
-    result = evaluate(model, images, 200, params, devices=jax.devices()[:4])
+    expected = evaluate(model, images, 1250, params)
+    result = evaluate(model, images, 1250, params, devices=jax.devices()[:4])
     jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 

@@ -106,7 +106,7 @@ def z_scores(a, b):
 @pytest.mark.parametrize("estimator", ["dreg", "score"])
 @pytest.mark.parametrize(
     "name",
-    # That of order 2 takes twenty times as long to compile; its gradient is in test_bounds.py.
+    # That of order 2 compiles for seconds; its gradient is in test_bounds.py.
     [pytest.param(name, marks=pytest.mark.soak if name == "jackknife_2" else ()) for name in SMOOTH],
 )
 def test_dreg_and_score_have_the_mean_of_the_reparameterized_gradient_for_every_smooth_bound(name, estimator):
