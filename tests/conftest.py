@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import tempfile
 from importlib import metadata
 
@@ -14,6 +15,9 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib").startswith("0.10.") else ""),
 )
 # What one process of this run compiled, every other one loads: pytest's workers, and the scripts that they start.
+# Modules too, of which a process would compile some hundred.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="vae-compiled-")
     os.environ |= {
