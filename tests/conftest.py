@@ -15,9 +15,6 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib").startswith("0.10.") else ""),
 )
 # What one process of this run compiled, every other one loads: pytest's workers, and the scripts that they start.
-# Modules too, of which a process would compile some hundred.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="vae-compiled-")
     os.environ |= {
@@ -33,15 +30,16 @@ from tests import whole_programs  # noqa: F401
 
 MOST_BYTES = 2e9  # of a worker that keeps what its tests compiled
 
+# Modules too, whatever the environment says: each process would compile some hundred.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 install_import_hook("vae", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 # Eight devices on any machine; what is not about devices runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
-# A tenth of the time of tracing was the garbage collector's, which looked through jax again and again.
-gc.collect()
-gc.freeze()
-gc.set_threshold(20_000, 20, 50)
+# A tenth of the time of tracing was the garbage collector's; it collects between files, see below.
+gc.disable()
 
 
 def pytest_collection_modifyitems(items):
@@ -57,7 +55,7 @@ def pytest_runtest_teardown(item, nextitem):
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         if resident > MOST_BYTES:
             jax.clear_caches()
-            gc.collect()
+        gc.collect()
 
 
 @pytest.fixture

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted([*(ROOT / "vae").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
+# Peers are written as the users of other libraries write.
+FILES = sorted(
+    path for room in ("vae", "experiments") for path in (ROOT / room).rglob("*.py") if path.parent.name != "peers"
+)
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 LOOPS = ast.For | ast.While
 COMPREHENSIONS = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp

@@ -172,6 +172,7 @@ def test_a_peer_does_the_work(peer, work, data, tmp_path):
     assert about["precision"] == ("bfloat16" if peer == "torch_bf16" else "float32")
 
 
+@pytest.mark.soak
 def test_a_start_is_timed_until_the_first_step(data, tmp_path):
     given = of_peer("flax_loop", "start", data.of_peer("start"), 1, sys.executable)
     seconds, about = whole.start_of_peer(given, str(tmp_path))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.marks import soaked
 from tests.script_runs import scripts
 from vae.models.table import LIKELIHOODS, MASSES
 from vae.runs.config import read_config
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", FLAGS)
+@pytest.mark.parametrize("name", soaked(FLAGS, "normal", "continuous_bernoulli"))
 def test_a_run_with_each_likelihood_trains_and_evaluates_on_grey_values(scripts, folder, name):
     code, out, err = scripts.call(folder, "train", *SMALL, *FLAGS[name], f"--workdir={name}")
     assert (code, err) == (0, "")
@@ -73,12 +74,8 @@ def test_bits_per_dimension_are_not_given_for_a_cross_entropy(scripts, folder):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "continuous_bernoulli",
-        "logistic_mixture",
-        # A density and masses, as the two above.
-        *(pytest.param(name, marks=pytest.mark.soak) for name in ("optimal", "categorical")),
-    ],
+    # One with a density, and one with masses.
+    soaked(["continuous_bernoulli", "logistic_mixture", "optimal", "categorical"], "optimal", "categorical"),
 )
 def test_pictures_are_drawn_of_each_likelihood(scripts, folder, name):
     if not (folder / name).exists():

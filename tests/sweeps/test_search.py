@@ -15,6 +15,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from tests.marks import soaked
 from tests.run_samples import assert_close_result, config, digits, rows, state, train
 from tests.workers import join_at_once
 from vae.runs import checkpoint, tensorboard
@@ -156,7 +157,7 @@ def test_trials_of_several_programs_compile_each_once(tmp_path, traces):
     assert states(trials) == ["COMPLETE"] * 16
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", soaked(["median", "hyperband"], "hyperband"))
 def test_pruned_trials_are_frozen_worse_than_the_others_and_can_be_gone_on_with(tmp_path, pruner):
     spec = SPEC._replace(sampler="random", pruner=pruner, population=6)
     trials = start(tmp_path / "x", spec, num_trials=12)
@@ -260,7 +261,7 @@ def never_killed(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("moment", ["asked", "pruned", "told"])
+@pytest.mark.parametrize("moment", soaked(["asked", "pruned", "told"], "pruned", "told"))
 def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_goes_on(
     tmp_path, monkeypatch, never_killed, moment
 ):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.marks import soaked
 from tests.run_samples import assert_close_result, assert_same_bits, config, digits, rows, state, train
 from vae.datasets import images
 from vae.runs import checkpoint
@@ -91,16 +92,16 @@ def test_a_run_of_the_sweep_ends_as_the_run_alone(tmp_path, undisturbed):
     assert_close_result(tmp_path / "alone", undisturbed / planning.RUNS / "001")
 
 
-@pytest.mark.parametrize(("num_devices", "memory", "sizes"), [(1, 25, [2, 1]), (2, 10, [2, 1])])
+@pytest.mark.parametrize(("num_devices", "memory"), [(1, 25), pytest.param(2, 10, marks=pytest.mark.soak)])
 def test_a_population_that_does_not_fit_is_cut_into_chunks_of_one_shape(
-    tmp_path, undisturbed, monkeypatch, num_devices, memory, sizes
+    tmp_path, undisturbed, monkeypatch, num_devices, memory
 ):
     of_bytes(monkeypatch, lambda num_runs: 10 * num_runs / num_devices - 1, memory)
     traces, original = [], training.train_steps
     monkeypatch.setattr(training, "train_steps", lambda *args, **kw: traces.append(1) or original(*args, **kw))
     at_work = []
     assert start(tmp_path / "x", num_devices=num_devices, report=lambda p: at_work.append((p.finished, p.training)))
-    assert sorted(set(at_work)) == [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
+    assert sorted(set(at_work)) == [(0, 2), (2, 1)]
     assert len(traces) == 1
     assert_same_sweep(tmp_path / "x", undisturbed)
 
@@ -279,7 +280,7 @@ class Killed(BaseException):
     """As by kill -9."""
 
 
-@pytest.mark.parametrize("save_every", [0.0, 1e9])
+@pytest.mark.parametrize("save_every", soaked([0.0, 1e9], 1e9))
 @pytest.mark.parametrize("moment", ["first test row", "last test row", "plan", "delete"])
 def test_a_sweep_killed_in_its_last_moments_has_each_row_once(tmp_path, monkeypatch, undisturbed, moment, save_every):
     write, store, delete = Metrics.write, planning.Plans.store, chunks.delete

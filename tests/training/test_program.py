@@ -125,7 +125,11 @@ def test_a_run_whose_stop_lies_behind_it_stays_as_it_is(strategy):
 
 @pytest.mark.parametrize(
     ("strategy", "num_devices", "grid"),
-    [("vmap", 2, {"run": 2, "data": 1}), ("vmap", 8, {"run": 3, "data": 2}), ("map", 3, {"run": 3, "data": 1})],
+    [
+        ("vmap", 2, {"run": 2, "data": 1}),
+        pytest.param("vmap", 8, {"run": 3, "data": 2}, marks=pytest.mark.soak),
+        ("map", 3, {"run": 3, "data": 1}),
+    ],
 )
 def test_several_devices_compute_what_one_does(singles, strategy, num_devices, grid):
     """Two devices: the share of the last one is filled up. Eight: two of them share each batch."""

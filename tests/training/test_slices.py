@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.marks import soaked
 from vae import objectives
 from vae.models import model as models
 from vae.models.model import Batch
@@ -29,7 +30,7 @@ BY_PART = {
     **{name: {"objective": "iwae", "num_samples": 3, "posterior": name} for name in POSTERIORS if name != "diagonal"},
     **{name: {"objective": "iwae", "num_samples": 3, "prior": name} for name in PRIORS if name != "standard"},
     "piwae of a vamp": {"objective": "piwae", "num_samples": 2, "num_groups": 2, "prior": "vamp"},
-    "iaf dreg": {"objective": "iwae", "num_samples": 3, "posterior": "iaf", "estimator": "dreg"},
+    "iaf dreg": {"objective": "iwae", "num_samples": 3, "posterior": "iaf", "estimator": "dreg"},  # both are above
     "two layers": {"objective": "iwae", "num_samples": 3, "upper_latent_dim": 2, "upper_hidden_sizes": (3,)},
     "conditional": {"objective": "iwae", "num_samples": 3, "num_classes": 3},
 }
@@ -68,10 +69,10 @@ def difference(whole, sliced):
     return max(abs(one - other).max() for one, other in pairs) / max(largest, 1)
 
 
-@pytest.mark.parametrize("values", (BY_OBJECTIVE | BY_PART).values(), ids=[*BY_OBJECTIVE, *BY_PART])
-def test_the_gradient_in_slices_is_that_of_the_whole_batch(float64, values):
+@pytest.mark.parametrize("name", soaked(BY_OBJECTIVE | BY_PART, "iaf dreg"))
+def test_the_gradient_in_slices_is_that_of_the_whole_batch(float64, name):
     del float64
-    whole, sliced = gradients(values)
+    whole, sliced = gradients((BY_OBJECTIVE | BY_PART)[name])
     assert jax.tree.structure(whole) == jax.tree.structure(sliced)
     assert difference(whole, sliced) < 1e-11
 

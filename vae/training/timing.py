@@ -106,14 +106,17 @@ class Product(NamedTuple):
     of_rows: bool = True  # and that of the rows; of images nobody wants it
 
 
+def _operands(key, layer: Product, precision: str) -> tuple[Any, Any, Any]:
+    """Rows, a kernel, and a gradient of the results."""
+    key_rows, key_kernel, key_gradient = jax.random.split(key, 3)
+    rows = jax.random.normal(key_rows, (layer.rows, layer.inputs), precision)
+    kernel = jax.random.normal(key_kernel, (layer.inputs, layer.outputs), precision)
+    return rows, kernel, jax.random.normal(key_gradient, (layer.rows, layer.outputs), precision)
+
+
 def products(layers: Sequence[Product], repetitions: int, precision: str = "float32") -> Callable[[], Any]:
     """A function that computes the matrix products of dense layers alone, many times; results are float32."""
-    arrays = []
-    for number, layer in enumerate(layers):
-        key_x, key_w, key_g = jax.random.split(jax.random.key(number), 3)
-        x = jax.random.normal(key_x, (layer.rows, layer.inputs), precision)
-        w = jax.random.normal(key_w, (layer.inputs, layer.outputs), precision)
-        arrays.append((x, w, jax.random.normal(key_g, (layer.rows, layer.outputs), precision)))
+    arrays = [_operands(jax.random.key(number), layer, precision) for number, layer in enumerate(layers)]
 
     @jax.jit
     def run(arrays):
