@@ -38,7 +38,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 # Eight devices on any machine; what is not about devices runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
-# A tenth of the time of tracing was the garbage collector's; it collects between files, see below.
+# A tenth of the time of tracing was the garbage collector's, and a second of each file; see below for when it collects.
 gc.disable()
 
 
@@ -55,7 +55,7 @@ def pytest_runtest_teardown(item, nextitem):
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         if resident > MOST_BYTES:
             jax.clear_caches()
-        gc.collect()
+            gc.collect()
 
 
 @pytest.fixture
