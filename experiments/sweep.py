@@ -15,14 +15,8 @@ rounds before. Workers on several machines join one search with --storage=postgr
 
 Ctrl-C or SIGTERM saves and exits with code 75. A run that diverges does not stop the others.
 
-64 runs of 20 epochs as one command, and as 64 commands, two at a time (MNIST: --dataset=mnist --epochs=1):
-
-    rates=0.0001,0.0002,0.0004,0.0007,0.0014,0.0027,0.0052,0.01
-    time python -m experiments.sweep --dataset=digits --epochs=20 --nofigures --sweep=seed=0:8 \\
-        --sweep=learning_rate=$rates
-    time (for s in 0 1 2 3 4 5 6 7; do for r in $(echo $rates | tr , ' '); do echo $s $r; done; done |
-        xargs -P 2 -L 1 sh -c 'python -m experiments.train --dataset=digits --epochs=20 --nofigures --seed=$0 \\
-        --learning_rate=$1 --workdir=runs/alone-$0-$1 >/dev/null')
+How long 64 runs take, beside a PyTorch script of two processes: python -m experiments.benchmark --works=sweep
+--peers=torch.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from vae.training.record import Record
 RUNS = "runs"  # the folder of a sweep's run folders
 
 MEASURED = ("map", "vmap")  # loop is left to those who want the bits of a run alone
-TRIAL_SECONDS = 1.0
+TRIAL_SECONDS = 0.3
 WORTH_A_TRIAL = 5.0  # times what one strategy's trial took must be left to train, for the next one's to pay
 DEVICE_SHARE = 0.85  # of an accelerator's memory
 HOST_SHARE = 0.5  # of a CPU's, which also holds copies for the checkpoints
@@ -153,7 +153,7 @@ def largest_program(
 
 
 def measure(program: Program, configs: Sequence[Config], data: Split, moments: images.Moments) -> float:
-    """Seconds per run and step, of the steps that fit in about a second once the program is compiled.
+    """Seconds per run and step, of the steps that fit in `TRIAL_SECONDS` once the program is compiled.
 
     What a call costs without a step is left out: it shuffles the data of every run, once in many steps.
     """
