@@ -196,7 +196,7 @@ def test_seeds_that_all_have_are_compared():
         ({"seed": 1}, "another evaluation seed: 0 and 1"),
     ],
 )
-def test_evaluations_by_another_yardstick_are_told_apart(change, words):
+def test_evaluations_of_another_kind_are_told_apart(change, words):
     one = {"dataset": "mnist", "split": "test", "binarization": "fixed", "likelihood": "bernoulli"}
     one |= {"num_samples": 5000, "seed": 0, "log_likelihood": -90.0}
     assert incomparable(one, one | {"log_likelihood": -80.0}) is None

@@ -131,7 +131,7 @@ def test_every_estimator_reports_the_same_finite_bound_and_has_a_finite_gradient
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_evaluated_as_its_log_weights_say(name):
-    """The yardstick's ELBO of each image is the mean of its log-weights, and its layers' samples come in blocks."""
+    """The evaluation's ELBO of each image is the mean of its log-weights, and its layers' samples come in blocks."""
     model, params = initialized(name)
     images, labels = np.asarray(BATCH.x), np.asarray(BATCH.y)
     result = evaluation.evaluate(jax.random.key(3), params, images, labels, model=model, num_samples=300)

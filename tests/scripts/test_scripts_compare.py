@@ -278,7 +278,7 @@ def test_runs_that_cannot_be_compared_are_refused_with_both_names_and_the_reason
         ({}, ["--evaluation_samples=30"], "was evaluated with num_samples 20, not --evaluation_samples=30"),
     ],
 )
-def test_evaluations_by_another_yardstick_are_refused(scripts, two_runs, change, flags, reason):
+def test_evaluations_of_another_kind_are_refused(scripts, two_runs, change, flags, reason):
     path = two_runs / "b" / "evaluation_test_60.json"
     write_json(path, read_json(path) | change)
     message = scripts.refusal(two_runs, "compare", "--runs=a,b", "--num_examples=60", *flags)
