@@ -5,7 +5,7 @@ Shapes: B batch, H W C image, F features, k the kernel's side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -60,24 +60,65 @@ def convolution(
     XLA's CPU backend takes 17 to 24 times longer for the gradient of a convolution inside a loop than outside of one,
     as training is. As a product of the k² strided slices of x, the step of a small network takes a tenth of the time.
     """
+    pads = tuple(lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding))
+    unit = _product_of_unit_strides if tuple(strides) == (1, 1) else partial(_product_of_slices, strides=strides)
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_product_of_slices, strides=tuple(strides), padding=padding, bfloat16=bfloat16),
+        cpu=lambda x, kernel: unit(x, kernel, pads, bfloat16),
         default=partial(_convolution, strides=tuple(strides), padding=padding, bfloat16=bfloat16, **others),
     )
 
 
-def _product_of_slices(x, kernel, *, strides: tuple[int, ...], padding: str, bfloat16: bool):
-    height, width, channels, features = kernel.shape
-    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+Pads = Sequence[tuple[int, int]]  # zeros before and after, of the rows and of the columns
+
+
+def _product_of_slices(x, kernel, pads: Pads, bfloat16: bool, strides: Sequence[int] = (1, 1)):
+    patches = _patches(x, kernel.shape[:2], pads, strides)
+    return _product(bfloat16)(patches, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _patches(x: Float[Array, "B H W C"], sides: Sequence[int], pads: Pads, strides: Sequence[int] = (1, 1)):
+    """What each output of a convolution sees, [B, _, _, k k C]."""
     x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-    rows, columns = ((n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True))
+    rows, columns = ((n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], sides, strides, strict=True))
     slices = [
-        x[:, i : i + rows : strides[0], j : j + columns : strides[1]] for i in range(height) for j in range(width)
+        x[:, i : i + rows : strides[0], j : j + columns : strides[1]] for i in range(sides[0]) for j in range(sides[1])
     ]
-    matmul = bfloat16_matmul if bfloat16 else jnp.matmul
-    return matmul(jnp.concatenate(slices, -1), kernel.reshape(height * width * channels, features))
+    return jnp.stack(slices, axis=-2).reshape(*slices[0].shape[:-1], -1)
+
+
+def _product(bfloat16: bool) -> Callable[..., Array]:
+    return bfloat16_matmul if bfloat16 else jnp.matmul
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product_of_unit_strides(x, kernel, pads: Pads, bfloat16: bool):
+    """`_product_of_slices` with a faster gradient: it takes both parts from the patches of the cotangent.
+
+    Autodiff adds up k² padded arrays, and XLA does so again for each use of the sum: a step of a convolutional network
+    took 1.3 to 1.4 times as long.
+    """
+    return _product_of_slices(x, kernel, pads, bfloat16)
+
+
+def _unit_strides_forward(x, kernel, pads, bfloat16):
+    return _product_of_slices(x, kernel, pads, bfloat16), (x, kernel)
+
+
+def _unit_strides_backward(pads, bfloat16, residuals, cotangent):
+    x, kernel = residuals
+    (height, width, channels, features), matmul = kernel.shape, _product(bfloat16)
+    # Of a pixel: the cotangents of the outputs that see it, the last one first.
+    opposite = [(k - 1 - before, k - 1 - after) for k, (before, after) in zip((height, width), pads, strict=True)]
+    seeing = _patches(cotangent, (height, width), opposite)
+    of_x = matmul(seeing, kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, channels))
+    of_kernel = matmul(x.reshape(-1, channels).T, seeing.reshape(-1, seeing.shape[-1]))
+    of_kernel = of_kernel.reshape(channels, height, width, features)[:, ::-1, ::-1]
+    return of_x, jnp.moveaxis(of_kernel, 0, 2)
+
+
+_product_of_unit_strides.defvjp(_unit_strides_forward, _unit_strides_backward)
 
 
 def _convolution(x, kernel, *, strides: tuple[int, ...], padding: str, bfloat16: bool, **others):
