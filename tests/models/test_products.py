@@ -53,7 +53,8 @@ def test_bfloat16_rounds_operands_and_nothing_else(strides):
     x, kernel, weights = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
     rounded = [a.astype(jnp.bfloat16).astype(jnp.float32) for a in (x, kernel, weights)]
     found = gradients(partial(convolution, bfloat16=True), x, kernel, weights, strides)
-    wanted = gradients(lax.conv_general_dilated, *rounded, strides)
+    x, kernel, weights = rounded
+    wanted = gradients(lax.conv_general_dilated, x, kernel, weights, strides)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         # The gradient of a rounded operand is rounded too.
         np.testing.assert_allclose(one, other, rtol=2**-8, atol=1e-5)
