@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae.models.products import bfloat16_dot_general, convolution
+from vae.models.products import EXACT, bfloat16_dot_general, convolution
 from vae.models.table import ACTIVATIONS
 from vae.settings import Settings
 
@@ -27,12 +27,14 @@ _glorot = nn.initializers.glorot_uniform()
 
 def _dense(settings: Settings, features: int, use_bias: bool = True) -> nn.Dense:
     dot_general = bfloat16_dot_general if settings.precision == "bfloat16" else None
-    return nn.Dense(features, use_bias=use_bias, kernel_init=_glorot, dot_general=dot_general)
+    return nn.Dense(features, use_bias, precision=EXACT, kernel_init=_glorot, dot_general=dot_general)
 
 
 def _conv(settings: Settings, features: int, strides: int = 1, use_bias: bool = True) -> nn.Conv:
     product = partial(convolution, bfloat16=settings.precision == "bfloat16")
-    return nn.Conv(features, (3, 3), strides, use_bias=use_bias, kernel_init=_glorot, conv_general_dilated=product)
+    return nn.Conv(
+        features, (3, 3), strides, use_bias=use_bias, precision=EXACT, kernel_init=_glorot, conv_general_dilated=product
+    )
 
 
 def depth_to_space(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C//4"]:
@@ -124,8 +126,8 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B"]:
         for size in self.sizes:
-            z = nn.leaky_relu(nn.Dense(size, kernel_init=_glorot)(z), 0.2)
-        return nn.Dense(1, kernel_init=_glorot)(z)[..., 0]
+            z = nn.leaky_relu(nn.Dense(size, precision=EXACT, kernel_init=_glorot)(z), 0.2)
+        return nn.Dense(1, precision=EXACT, kernel_init=_glorot)(z)[..., 0]
 
 
 class MLP(nn.Module):
@@ -160,7 +162,8 @@ class FlowNetwork(nn.Module):
         masks = autoregressive_masks(sizes) if self.autoregressive else (None, None, None)
         hidden = _masked_dense(sizes[1], masks[0])(z)
         if context is not None:
-            hidden = hidden + nn.Dense(sizes[1], use_bias=False, kernel_init=_glorot)(context)[None]
+            of_context = nn.Dense(sizes[1], use_bias=False, precision=EXACT, kernel_init=_glorot)
+            hidden = hidden + of_context(context)[None]
         hidden = jnp.tanh(_masked_dense(sizes[2], masks[1])(jnp.tanh(hidden)))
         return _masked_dense(sizes[3], masks[2], nn.initializers.variance_scaling(0.01, "fan_avg", "uniform"))(hidden)
 
@@ -177,4 +180,4 @@ def _masked_dense(features: int, mask: np.ndarray | None, kernel_init: Any = _gl
     def dot_general(lhs, kernel, *args, **kwargs):
         return lax.dot_general(lhs, kernel if mask is None else jnp.where(mask, kernel, 0), *args, **kwargs)
 
-    return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general)
+    return nn.Dense(features, precision=EXACT, kernel_init=kernel_init, dot_general=dot_general)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from vae.models.distributions import Normal, bounded, normal_kl_divergence
 from vae.models.intervals import LOG_2PI
+from vae.models.products import EXACT
 
 
 class DiagonalNormal(NamedTuple):
@@ -69,14 +70,14 @@ class FullNormal(NamedTuple):
 
     @property
     def covariance(self) -> Float[Array, "B D D"]:
-        return self.scale_tril @ self.scale_tril.mT
+        return jnp.matmul(self.scale_tril, self.scale_tril.mT, precision=EXACT)
 
     def sample_and_log_prob(
         self, key: Key[Array, ""], num_samples: int
     ) -> tuple[Float[Array, "K B D"], Float[Array, "K B"]]:
         """Reparameterised samples z = loc + Lε and log q(z) in nats; spends `key`."""
         noise = jax.random.normal(key, (num_samples, *self.loc.shape), self.loc.dtype)
-        z = self.loc[None] + jnp.einsum("bij,kbj->kbi", self.scale_tril, noise)
+        z = self.loc[None] + jnp.einsum("bij,kbj->kbi", self.scale_tril, noise, precision=EXACT)
         return z, self._log_prob_of_noise(noise)
 
     def log_prob(self, z: Float[Array, "K #B D"]) -> Float[Array, "K _"]:

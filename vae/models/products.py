@@ -13,6 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+# Of float32 products, which else round their operands: to TF32 on a GPU, to bfloat16 on a TPU.
+EXACT = lax.Precision.HIGHEST
+
 
 @jax.custom_vjp
 def bfloat16_matmul(x: Float[Array, "*B N"], w: Float[Array, "N M"]) -> Float[Array, "*B M"]:
@@ -89,7 +92,7 @@ def _patches(x: Float[Array, "B H W C"], sides: Sequence[int], pads: Pads, strid
 
 
 def _product(bfloat16: bool) -> Callable[..., Array]:
-    return bfloat16_matmul if bfloat16 else jnp.matmul
+    return bfloat16_matmul if bfloat16 else partial(jnp.matmul, precision=EXACT)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -124,6 +127,6 @@ _product_of_unit_strides.defvjp(_unit_strides_forward, _unit_strides_backward)
 def _convolution(x, kernel, *, strides: tuple[int, ...], padding: str, bfloat16: bool, **others):
     if not bfloat16:
         return lax.conv_general_dilated(x, kernel, strides, padding, **others)
-    others["preferred_element_type"] = None  # sums in float32, and the result is rounded once
+    others |= {"preferred_element_type": None, "precision": None}  # sums in float32, and the result is rounded once
     product = lax.conv_general_dilated(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), strides, padding, **others)
     return product.astype(jnp.float32)

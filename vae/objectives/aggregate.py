@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
+from vae.models.products import EXACT
 from vae.objectives.objective import Latents, ObjectiveError, Scalar, Terms
 
 
@@ -84,7 +85,7 @@ def means(latents: Latents) -> Float[Array, "B D"]:
 def covariance(mean: Float[Array, "B D"]) -> Float[Array, "D D"]:
     """Over the batch, with 1/B."""
     centred = mean - mean.mean(0, keepdims=True)
-    return centred.T @ centred / len(mean)
+    return jnp.matmul(centred.T, centred, precision=EXACT) / len(mean)
 
 
 def dip(latents: Latents, covariance: Float[Array, "D D"], off_diagonal: Scalar, diagonal: Scalar) -> Terms:
@@ -146,7 +147,7 @@ def mmd_squared(
     same_image = itself if image is None else image[:, None] == image[None]
 
     def mean_kernel(a, b, left_out):
-        squares = (a**2).sum(-1)[:, None] + (b**2).sum(-1)[None] - 2 * a @ b.T
+        squares = (a**2).sum(-1)[:, None] + (b**2).sum(-1)[None] - 2 * jnp.matmul(a, b.T, precision=EXACT)
         squares = jnp.maximum(squares, 0)
         values = jnp.exp(-squares / c) if kernel == "rbf" else c / (c + squares)
         return jnp.where(left_out, 0, values).sum() / (num_samples**2 - left_out.sum())

@@ -28,5 +28,9 @@ TRAINING: dict[str, Option] = {
     "schedule": choice("constant", SCHEDULES, "of the learning rate; cosine falls to 0 at `epochs`"),
     "max_gradient_norm": number(0.0, "clip the gradient to this norm; 0: no clipping", least=0),
     "ema_decay": number(0.0, "evaluate an exponential moving average of the weights; 0: off", least=0, below=1),
-    "precision": choice("float32", ("float32", "bfloat16"), "operands of matrix products"),
+    "precision": choice(
+        "float32",
+        ("float32", "bfloat16"),
+        "operands of matrix products; float32 is not rounded to TF32 by a GPU or to bfloat16 by a TPU",
+    ),
 }

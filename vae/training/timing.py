@@ -12,6 +12,7 @@ import numpy as np
 
 from vae.datasets import images
 from vae.datasets.dataset import Dataset
+from vae.models.products import EXACT
 from vae.runs.config import Config
 from vae.training.loop import Pace
 from vae.training.program import ALONE, cached_program, run_inputs
@@ -127,7 +128,7 @@ def products(layers: Sequence[Product], repetitions: int, precision: str = "floa
             for layer, (x, w, g) in zip(layers, arrays, strict=True):
                 pairs = [(x, w)] + [(x.T, g)] * layer.of_kernel + [(g, w.T)] * layer.of_rows
                 for left, right in pairs:
-                    out = jnp.dot(left, right, preferred_element_type=jnp.float32)
+                    out = jnp.dot(left, right, precision=EXACT, preferred_element_type=jnp.float32)
                     total_now += jax.lax.optimization_barrier(out)[0, 0]
             return arrays, total_now * 1e-30
 
