@@ -89,7 +89,7 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
     try:
         if hosts.agreed(begin):
             gathered = hosts.gather(tree)
-            with _quiet():
+            with _writing(), _quiet():
                 ocp.save(str(partial.absolute() / STATE), gathered)
             _check_read_back(partial, gathered)
             hosts.agreed(finish)
@@ -166,6 +166,15 @@ def _load(path: Path, like: Any, *, from_stranger: bool = False) -> Any:
         if from_stranger:
             _check_heads(ocp.metadata(state).metadata, like)
         return ocp.load(state, jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like))
+
+
+def _writing() -> Any:
+    """Without compression: it takes a fifth of a save's processor time, for files that are a tenth shorter."""
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    context.array.saving.use_compression = False
+    return context
 
 
 @contextlib.contextmanager

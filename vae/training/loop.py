@@ -23,9 +23,9 @@ from vae.training.program import Program, of_run, run_inputs
 from vae.training.record import MemoryRecord, Record, TrainingFailed, epoch_means
 from vae.training.start import held_out_split, initial_params, started_from
 
-# Of a call of the compiled program: how often progress is seen and a request to stop is heard.
+# Of a call of the compiled program, about: how often progress is seen and a request to stop is heard.
 SECONDS_PER_CALL = 1.0
-SECONDS_PER_CALL_OF_MANY = 5.0  # each call shuffles the data of every run anew; a signal is answered within 10
+SECONDS_PER_CALL_OF_MANY = 4.0  # each call shuffles the data of every run anew; a signal is answered within 10
 
 Values = dict[str, float]  # a bound (`bound`) and its metrics, in nats per example
 
@@ -98,7 +98,7 @@ class PopulationRun:
                 opened.callback(metrics.close)
             while self.step < num_steps and self.going.any() and not hosts.any_of(should_stop()):
                 epoch_end = (self.step // steps_per_epoch + 1) * steps_per_epoch
-                self._advance(min(self.step + self.pace.steps_per_call, epoch_end))
+                self._advance(self.step + self.pace.steps_of_call(epoch_end - self.step))
                 self.epoch_ended, self.held_out_values = self.step == epoch_end, {}
                 if self.epoch_ended and self.going.any():
                     self._end_epoch(ending)
@@ -206,6 +206,10 @@ class Pace:
     def __init__(self, seconds_per_call: float):
         self._seconds_per_call, self._compiled = seconds_per_call, False
         self.steps_per_call, self.seconds_per_step = 1, float("nan")
+
+    def steps_of_call(self, left: int) -> int:
+        """Of the next call, if `left` steps are: equal calls, up to half as long again, rather than a short last one."""
+        return -(-left // max(1, round(left / self.steps_per_call)))
 
     def saw(self, num_steps: int, seconds: float) -> None:
         """A call of `num_steps` took `seconds`; the first one, which compiles, tells nothing of the pace."""

@@ -78,7 +78,7 @@ class StepsOfRuns:
             started, first, elapsed = time.perf_counter(), self.step, 0.0
             while elapsed < lasting:
                 left = self.steps_per_epoch - self.step % self.steps_per_epoch
-                before, num_steps = elapsed, min(pace.steps_per_call, left)
+                before, num_steps = elapsed, pace.steps_of_call(left)
                 self.take(num_steps)
                 elapsed = time.perf_counter() - started
                 pace.saw(num_steps, elapsed - before)
