@@ -208,7 +208,7 @@ class Pace:
         self.steps_per_call, self.seconds_per_step = 1, float("nan")
 
     def steps_of_call(self, left: int) -> int:
-        """Of the next call, if `left` steps are: equal calls, up to half as long again, rather than a short last one."""
+        """Of the next call, if `left` steps are: equal calls, at most half as long again, and no short last one."""
         return -(-left // max(1, round(left / self.steps_per_call)))
 
     def saw(self, num_steps: int, seconds: float) -> None:
