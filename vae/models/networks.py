@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae.models.products import EXACT, bfloat16_dot_general, convolution
+from vae.models.products import EXACT, convolution, dense
 from vae.models.table import ACTIVATIONS
 from vae.settings import Settings
 
@@ -26,8 +26,8 @@ _glorot = nn.initializers.glorot_uniform()
 
 
 def _dense(settings: Settings, features: int, use_bias: bool = True) -> nn.Dense:
-    dot_general = bfloat16_dot_general if settings.precision == "bfloat16" else None
-    return nn.Dense(features, use_bias, precision=EXACT, kernel_init=_glorot, dot_general=dot_general)
+    product = partial(dense, bfloat16=settings.precision == "bfloat16")
+    return nn.Dense(features, use_bias=use_bias, kernel_init=_glorot, dot_general=product)
 
 
 def _conv(settings: Settings, features: int, strides: int = 1, use_bias: bool = True) -> nn.Conv:
@@ -126,8 +126,8 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B"]:
         for size in self.sizes:
-            z = nn.leaky_relu(nn.Dense(size, precision=EXACT, kernel_init=_glorot)(z), 0.2)
-        return nn.Dense(1, precision=EXACT, kernel_init=_glorot)(z)[..., 0]
+            z = nn.leaky_relu(nn.Dense(size, kernel_init=_glorot, dot_general=dense)(z), 0.2)
+        return nn.Dense(1, kernel_init=_glorot, dot_general=dense)(z)[..., 0]
 
 
 class MLP(nn.Module):

@@ -5,7 +5,7 @@ Shapes: B batch, H W C image, F features, k the kernel's side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -17,36 +17,45 @@ from jaxtyping import Array, Float
 EXACT = lax.Precision.HIGHEST
 
 
-@jax.custom_vjp
-def bfloat16_matmul(x: Float[Array, "*B N"], w: Float[Array, "N M"]) -> Float[Array, "*B M"]:
-    """x w with operands rounded to bfloat16 and sums in float32, in both directions of autodiff."""
-    return _bfloat16_matmul_forward(x, w)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(x: Float[Array, "*B N"], w: Float[Array, "N M"], bfloat16: bool = False) -> Float[Array, "*B M"]:
+    """x w, or with operands rounded to bfloat16 and sums in float32, in both directions of reverse-mode autodiff.
+
+    Its gradient is written out, because XLA's CPU backend copies arrays to transpose them for the one that autodiff
+    makes: a step of an MLP takes 1.1 times as long with that.
+    """
+    return _product(*_operands(bfloat16, x, w))
 
 
-def _bfloat16_matmul_forward(x, w):
-    x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
-    return jnp.matmul(x, w, preferred_element_type=jnp.float32), (x, w)
+def _operands(bfloat16: bool, *arrays: Array) -> tuple[Array, ...]:
+    return tuple(a.astype(jnp.bfloat16) for a in arrays) if bfloat16 else arrays
 
 
-def _bfloat16_matmul_backward(residuals, cotangent):
-    x, w = residuals
-    cotangent = cotangent.astype(jnp.bfloat16)
+def _product(a: Array, b: Array) -> Array:
+    if a.dtype == jnp.bfloat16:
+        return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+    return jnp.matmul(a, b, precision=EXACT)
+
+
+def _matmul_forward(x, w, bfloat16):
+    x, w = _operands(bfloat16, x, w)
+    return _product(x, w), (x, w)
+
+
+def _matmul_backward(bfloat16, operands, cotangent):
+    (x, w), (cotangent,) = operands, _operands(bfloat16, cotangent)
     rows, cotangent_rows = x.reshape(-1, x.shape[-1]), cotangent.reshape(-1, cotangent.shape[-1])
-    return (
-        jnp.matmul(cotangent, w.T, preferred_element_type=jnp.float32),
-        jnp.matmul(rows.T, cotangent_rows, preferred_element_type=jnp.float32),
-    )
+    return _product(cotangent, w.T), _product(rows.T, cotangent_rows)
 
 
-bfloat16_matmul.defvjp(_bfloat16_matmul_forward, _bfloat16_matmul_backward)
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-def bfloat16_dot_general(lhs, rhs, dimension_numbers, precision=None, **_):
-    """`bfloat16_matmul` in place of lax.dot_general; raises ValueError unless it is the product of a dense layer."""
-    del precision
+def dense(lhs, rhs, dimension_numbers, *_, bfloat16: bool = False, **__):
+    """`matmul` in place of lax.dot_general; raises ValueError unless it is the product of a dense layer."""
     if dimension_numbers != (((lhs.ndim - 1,), (0,)), ((), ())):
         raise ValueError(f"only the product of a dense layer is supported, got dimension_numbers={dimension_numbers}")
-    return bfloat16_matmul(lhs, rhs)
+    return matmul(lhs, rhs, bfloat16)
 
 
 def convolution(
@@ -78,7 +87,7 @@ Pads = Sequence[tuple[int, int]]  # zeros before and after, of the rows and of t
 
 def _product_of_slices(x, kernel, pads: Pads, bfloat16: bool, strides: Sequence[int] = (1, 1)):
     patches = _patches(x, kernel.shape[:2], pads, strides)
-    return _product(bfloat16)(patches, kernel.reshape(-1, kernel.shape[-1]))
+    return matmul(patches, kernel.reshape(-1, kernel.shape[-1]), bfloat16)
 
 
 def _patches(x: Float[Array, "B H W C"], sides: Sequence[int], pads: Pads, strides: Sequence[int] = (1, 1)):
@@ -89,10 +98,6 @@ def _patches(x: Float[Array, "B H W C"], sides: Sequence[int], pads: Pads, strid
         x[:, i : i + rows : strides[0], j : j + columns : strides[1]] for i in range(sides[0]) for j in range(sides[1])
     ]
     return jnp.stack(slices, axis=-2).reshape(*slices[0].shape[:-1], -1)
-
-
-def _product(bfloat16: bool) -> Callable[..., Array]:
-    return bfloat16_matmul if bfloat16 else partial(jnp.matmul, precision=EXACT)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -111,12 +116,12 @@ def _unit_strides_forward(x, kernel, pads, bfloat16):
 
 def _unit_strides_backward(pads, bfloat16, residuals, cotangent):
     x, kernel = residuals
-    (height, width, channels, features), matmul = kernel.shape, _product(bfloat16)
+    height, width, channels, features = kernel.shape
     # Of a pixel: the cotangents of the outputs that see it, the last one first.
     opposite = [(k - 1 - before, k - 1 - after) for k, (before, after) in zip((height, width), pads, strict=True)]
     seeing = _patches(cotangent, (height, width), opposite)
-    of_x = matmul(seeing, kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, channels))
-    of_kernel = matmul(x.reshape(-1, channels).T, seeing.reshape(-1, seeing.shape[-1]))
+    of_x = matmul(seeing, kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, channels), bfloat16)
+    of_kernel: Array = matmul(x.reshape(-1, channels).T, seeing.reshape(-1, seeing.shape[-1]), bfloat16)
     of_kernel = of_kernel.reshape(channels, height, width, features)[:, ::-1, ::-1]
     return of_x, jnp.moveaxis(of_kernel, 0, 2)
 
