@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.nn import log_sigmoid
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from vae.datasets.images import flatten_image
 from vae.models.intervals import LOG_2PI, log_ndtr, log_normal_interval
+from vae.models.logistic import log_one_plus_exp, log_sigmoid
 
 MAX_VALUE = 255  # a discretised value is k/255, k = 0..255
 LEAST_LOG_SCALE = -10.0  # for errors that vanish; the same bound as in `bounded`
@@ -81,7 +81,7 @@ def optimal_log_scale(squared_error: Float[Array, ""]) -> Float[Array, ""]:
 def bernoulli_log_prob(logits: Float[Array, "*shape"], x: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
     """x·logits − log(1 + exp(logits)), exact and finite at any logit, for x in [0, 1]."""
     magnitude = jnp.abs(logits)
-    return -magnitude * jnp.where(logits > 0, 1 - x, x) - jnp.log1p(jnp.exp(-magnitude))
+    return -magnitude * jnp.where(logits > 0, 1 - x, x) - log_one_plus_exp(-magnitude)
 
 
 @bernoulli_log_prob.defjvp

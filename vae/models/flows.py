@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
 from vae.models.distributions import bounded
+from vae.models.logistic import log_sigmoid
 from vae.models.networks import FlowNetwork
 from vae.settings import Settings
 
@@ -50,7 +51,7 @@ class Planar(NamedTuple):
         log_stretch = jnp.log(jax.nn.softplus(close) - added * (least / divisor)) + (product - close)
         # tanh² + (1 + wᵀû)(1 − tanh²), of positive terms.
         activation = jnp.tanh(argument)
-        log_slope = LOG_4 + jax.nn.log_sigmoid(2 * argument) + jax.nn.log_sigmoid(-2 * argument)  # log(1 − tanh²)
+        log_slope = LOG_4 + log_sigmoid(2 * argument) + log_sigmoid(-2 * argument)  # log(1 − tanh²)
         on_plane = activation == 0
         log_square = jnp.where(on_plane, -jnp.inf, 2 * jnp.log(jnp.abs(jnp.where(on_plane, 1, activation))))
         log_determinant = jnp.logaddexp(log_square, log_stretch[None] + log_slope)
@@ -84,7 +85,7 @@ class Autoregressive(NamedTuple):
 
     def _update(self, z):
         mean, raw_gate = jnp.split(self.network(z, self.context), 2, axis=-1)
-        return mean, jax.nn.log_sigmoid(bounded(raw_gate + GATE_BIAS, MAX_GATE))
+        return mean, log_sigmoid(bounded(raw_gate + GATE_BIAS, MAX_GATE))
 
 
 class Coupling(NamedTuple):
