@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.marks import soaked
 from vae import objectives
 from vae.evaluation import importance as evaluation
 from vae.models import model as models
@@ -14,7 +15,7 @@ from vae.models import protocols
 from vae.objectives.table import ESTIMATORS
 from vae.settings import Hyperparameters, Settings
 
-TINY = {"hidden_sizes": (4,), "latent_dim": 3, "num_flows": 2, "flow_hidden_size": 5, "prior_components": 3}
+TINY = {"hidden_sizes": (), "latent_dim": 3, "num_flows": 1, "flow_hidden_size": 5, "prior_components": 3}
 MODELS = {
     name: Settings((2, 2, 1), **(TINY | changes))
     for name, changes in {
@@ -31,6 +32,7 @@ MODELS = {
         "full with a flow prior, in bfloat16": {"posterior": "full", "prior": "flow", "precision": "bfloat16"},
     }.items()
 }
+JOINED = "conditional with two layers", "full with a flow prior, in bfloat16"  # each part is above by itself
 BATCH = models.Batch(
     jnp.round(jax.random.uniform(jax.random.key(0), (3, 2, 2, 1))), jnp.asarray([0, 1, 1]), jnp.arange(3)
 )
@@ -91,7 +93,7 @@ def test_every_part_of_a_model_offers_what_its_protocol_says_with_its_shapes(nam
 
 # A bound sees log-weights alone, whatever the model: test_objectives.py has all of them.
 @pytest.mark.parametrize("bound", ["iwae", pytest.param("elbo_mc", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", soaked(MODELS, *JOINED))
 def test_every_estimator_reports_the_same_finite_bound_and_has_a_finite_gradient_even_at_extreme_parameters(
     name, bound
 ):
