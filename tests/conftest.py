@@ -1,5 +1,6 @@
 """Everything is tested with checked shapes, no silent broadcasting between ranks, and no key spent twice."""
 
+import ctypes
 import gc
 import os
 import sys
@@ -56,6 +57,8 @@ def pytest_runtest_teardown(item, nextitem):
         if resident > MOST_BYTES:
             jax.clear_caches()
             gc.collect()
+            # Or the process would keep its size, and do all this after every file.
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture

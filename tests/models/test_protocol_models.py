@@ -28,7 +28,12 @@ MODELS = {
         "flow prior": {"prior": "flow"},
         "two layers": {"upper_latent_dim": 2, "upper_hidden_sizes": (5,)},
         "conditional": {"num_classes": 2},
-        "conditional with two layers": {"num_classes": 2, "upper_latent_dim": 2, "upper_hidden_sizes": ()},
+        "conditional with two layers": {
+            "num_classes": 2,
+            "hidden_sizes": (4,),
+            "upper_latent_dim": 2,
+            "upper_hidden_sizes": (),
+        },
         "full with a flow prior, in bfloat16": {"posterior": "full", "prior": "flow", "precision": "bfloat16"},
     }.items()
 }

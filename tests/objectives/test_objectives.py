@@ -72,7 +72,7 @@ def objectives_params(objective, model, params):
 
 @pytest.mark.parametrize(
     "name",
-    # The jackknife of order 2 compiles for seconds. That of order 1 leaves samples out too, and test_bounds.py has both.
+    # That of order 2 compiles for seconds. Order 1 leaves samples out too, and test_bounds.py has both.
     soaked(OBJECTIVES, "jackknife_2"),
 )
 def test_every_estimator_reports_the_bound_and_has_a_finite_gradient_even_at_extreme_parameters(name):
