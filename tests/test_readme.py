@@ -1,9 +1,11 @@
 """What the three READMEs show works as it stands there: the first page, the manual and the guide to the code."""
 
 import ast
+import json
 import os
 import pkgutil
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from experiments.flags.options import TRAINING_FLAGS
+from tests import script_calls
 from tests.flag_samples import define_once
 from tests.run_samples import config
 from tests.test_layers import RANK
@@ -44,26 +47,13 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def python(cwd: Path, *arguments: str) -> str:
-    done = started(cwd, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def started(cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
-    unknown = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
-    environment = {name: value for name, value in os.environ.items() if name not in unknown}
-    environment["VAE_DATA_DIR"] = str(cwd / "data")
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
-
-
-def test_the_python_example_runs_as_it_stands(tmp_path):
+def test_the_python_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     (example,) = blocks(README, "From Python")
     (tmp_path / "example.py").write_text(f"{example}\nassert images.shape == (16, 8, 8, 1)\n")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "VAE_DATA_DIR": str(tmp_path / "data")}
-    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    log_likelihood, error = map(float, done.stdout.split())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VAE_DATA_DIR", str(tmp_path / "data"))
+    runpy.run_path("example.py", run_name="__main__")
+    log_likelihood, error = map(float, capsys.readouterr().out.split())
     assert -35 < log_likelihood < -20
     assert 0 < error < 2
     assert [path.name for path in tmp_path.iterdir()] == ["example.py"]
@@ -80,29 +70,58 @@ def test_a_new_bound_with_a_number_takes_one_function_and_one_row(tmp_path):
     assert table.read_text().count(rows) == 1
     table.write_text(table.read_text().replace(rows, f"{rows}{row}"))
     assert command.startswith("python -m experiments.train ")
-    train = command.split()[1:]
-    out = python(tmp_path, *train, "--hidden_sizes=16", "--nofigures", "--workdir=run")
-    last = next(line for line in out.splitlines() if line.startswith("test: "))
-    assert re.search(r"tvo -\d+\.\d+", last)
     (tmp_path / "before").mkdir()
     write_config(tmp_path / "before", config())
     assert "tvo_beta" not in (tmp_path / "before" / CONFIG).read_text()
-    checks = (
-        "import jax, pathlib, vae.objectives.bounds as b; w = 5 * jax.random.normal(jax.random.key(0), (8, 100));"
-        "assert (b.elbo_mc(w) < b.tvo(w, 0.3)).all() and (b.tvo(w, 0.3) < b.iwae(w)).all();"
-        "from vae.runs.config import read_config; path = pathlib.Path;"
-        "found = [read_config(path(name)).hyperparameters.tvo_beta for name in ('run', 'before')];"
-        "assert found == [0.3, 0.5], found; import numpy as np, scipy.special; numpy = {" + reference + "}['tvo'];"
-        "np.testing.assert_allclose(b.tvo(w, 0.3), numpy(np.asarray(w), 0.3), rtol=1e-5)"
+    shutil.copy(Path(script_calls.__file__), tmp_path / "calls.py")
+    (tmp_path / "checks.py").write_text(CHECKS.replace("REFERENCE", "{" + reference + "}"))
+    train = command.split()[3:]
+    unknown = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
+    environment = {name: value for name, value in os.environ.items() if name not in unknown}
+    environment["VAE_DATA_DIR"] = str(tmp_path / "data")
+    checked = subprocess.run(
+        [sys.executable, "checks.py", *train], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    python(tmp_path, "-c", checks)
-    refused = started(tmp_path, "-m", "experiments.train", "--objective=iwae", "--tvo_beta=0.3")
-    assert refused.returncode == 1
-    assert refused.stderr == (
+    assert checked.returncode == 0, checked.stderr
+    trained, refused, beyond = json.loads(checked.stdout)
+    assert (trained[0], trained[2]) == (0, "")
+    last = next(line for line in trained[1].splitlines() if line.startswith("test: "))
+    assert re.search(r"tvo -\d+\.\d+", last)
+    assert refused[0] == 1
+    assert refused[2] == (
         "error: --tvo_beta has no effect with --objective=iwae; leave it out, or use --objective=tvo\n"
     )
-    assert "must be a finite float32 number above 0 and below 1" in started(tmp_path, *train, "--tvo_beta=1").stderr
-    assert "tvo: the point between 0 and 1 (above 0 and below 1)" in started(tmp_path, *train, "--helpshort").stdout
+    assert "must be a finite float32 number above 0 and below 1" in beyond[2]
+    command = [sys.executable, "-m", "experiments.train", "--helpshort"]
+    helped = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "tvo: the point between 0 and 1 (above 0 and below 1)" in helped.stdout
+
+
+# Run in the copy: a new process, as its modules have the names of those here.
+CHECKS = """
+import json, pathlib, sys
+import jax, numpy as np, scipy.special
+import calls
+import vae.objectives.bounds as b
+from vae.runs.config import read_config
+
+here, train = pathlib.Path.cwd(), sys.argv[1:]
+ended = [
+    calls.call(here, "train", *flags)
+    for flags in (
+        [*train, "--hidden_sizes=16", "--nofigures", "--workdir=run"],
+        ["--objective=iwae", "--tvo_beta=0.3"],
+        [*train, "--tvo_beta=1"],
+    )
+]
+w = 5 * jax.random.normal(jax.random.key(0), (8, 100))
+assert (b.elbo_mc(w) < b.tvo(w, 0.3)).all() and (b.tvo(w, 0.3) < b.iwae(w)).all()
+found = [read_config(pathlib.Path(name)).hyperparameters.tvo_beta for name in ("run", "before")]
+assert found == [0.3, 0.5], found
+np.testing.assert_allclose(b.tvo(w, 0.3), REFERENCE["tvo"](np.asarray(w), 0.3), rtol=1e-5)
+assert b.__file__.startswith(str(here))
+print(json.dumps(ended))
+"""
 
 
 def test_an_option_that_is_shown_as_new_is_of_the_next_format_and_one_place_says_which():

@@ -22,7 +22,8 @@ def tables(effects, num_seeds, num_images=100, noise=None, objective_and_image=0
     shape = (TABLES, len(effects), num_seeds, num_images)
 
     def draw(scale, *axes):
-        return scale * rng.normal(size=[size if axis in axes else 1 for axis, size in enumerate(shape)])
+        size = [size if axis in axes else 1 for axis, size in enumerate(shape)]
+        return scale * rng.standard_normal(size, np.float32)  # twice as fast as in float64
 
     runs = draw(SEED, 0, 1, 2) * noise[None, :, None, None] + draw(SEED_AND_IMAGE, 0, 1, 2, 3)
     shared = draw(IMAGE, 0, 3) + draw(SEED, 0, 2) + draw(objective_and_image, 0, 1, 3)

@@ -64,7 +64,7 @@ def initialized(name):
             "mean at 0": model.likelihood(params, jnp.zeros((1, 2))).mean,
             "of a constant": (of_constant.mean, of_constant.log_prob(constant)),
             "log p": p.log_prob(x[None]),
-            "log p of each": jnp.stack([model.likelihood(params, z[k]).log_prob(x) for k in range(len(z))]),
+            "log p of each": jax.vmap(lambda z: model.likelihood(params, z).log_prob(x))(z),
             "images": (p.mean, p.sample(jax.random.key(3))),
             "gradient": jax.grad(lambda params: model.likelihood(params, z).log_prob(x[None]).mean())(params),
         }

@@ -31,9 +31,10 @@ def random_batch(settings, size=4):
 
 @cache
 def initialized(settings):
-    """The model, a batch and parameters; compiled once for all tests."""
-    model, batch = models.build(settings), random_batch(settings)
-    return model, batch, jax.jit(model.init)(jax.random.key(1), batch)
+    """The model, a batch, and random parameters in the shapes of its own, which takes no program to compile."""
+    model, batch, generator = models.build(settings), random_batch(settings), np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(1), batch)
+    return model, batch, jax.tree.map(lambda s: (0.3 * generator.normal(size=s.shape)).astype(s.dtype), shapes)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())

@@ -16,7 +16,7 @@ from vae.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-SMALL = {"hidden_sizes": (5,), "latent_dim": 2, "num_flows": 2, "flow_hidden_size": 6}
+SMALL = {"hidden_sizes": (5,), "latent_dim": 2, "num_flows": 1, "flow_hidden_size": 6}
 SETTINGS = {name: Settings((2, 2, 1), posterior=name, **SMALL) for name in POSTERIORS} | {
     "two layers": Settings((2, 2, 1), upper_latent_dim=3, upper_hidden_sizes=(4,), **SMALL)
 }

@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from tests.marks import soaked
 from vae import objectives
 from vae.models.model import Batch, Model
 from vae.models.normals import DiagonalNormal
@@ -106,8 +107,8 @@ def z_scores(a, b):
 @pytest.mark.parametrize("estimator", ["dreg", "score"])
 @pytest.mark.parametrize(
     "name",
-    # That of order 2 compiles for seconds; its gradient is in test_bounds.py.
-    [pytest.param(name, marks=pytest.mark.soak if name == "jackknife_2" else ()) for name in SMOOTH],
+    # Jackknives take their derivatives as the others do, and longer; their gradients are in test_bounds.py.
+    soaked(SMOOTH, "jackknife_1", "jackknife_2"),
 )
 def test_dreg_and_score_have_the_mean_of_the_reparameterized_gradient_for_every_smooth_bound(name, estimator):
     assert (z_scores(gradients(name, estimator, 4), reference(name)) < 4.5).all()

@@ -167,7 +167,7 @@ def test_mmd_of_two_normals_is_the_closed_form_and_zero_for_equal_ones():
             other = shift + scale * jax.random.normal(key_c, (50, latent_dim))
             return mmd_squared(a, other, "rbf", 1.0), mmd_squared(a, b, "rbf", 1.0)
 
-        return jax.lax.map(one, keys)
+        return jax.lax.map(one, keys, batch_size=100)
 
     different, equal = map(np.asarray, estimates(jax.random.split(jax.random.key(0), 2000)))
     assert different.mean() == pytest.approx(expected, abs=4 * different.std() / 2000**0.5)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.marks import soaked
 from tests.run_samples import (
     EPOCHS,
     STEPS_PER_EPOCH,
@@ -60,7 +61,10 @@ def train_until(workdir, step, configuration=None, **options):
     return train(workdir, configuration, report=stop.report, should_stop=stop.requested, **options)
 
 
-@pytest.mark.parametrize("stops", [[17], [1, 13, 14, 40], [STEPS_PER_EPOCH], [24, 35, 49, 60]])
+# Within an epoch, twice in one, and at its end; the others are these with other steps.
+@pytest.mark.parametrize(
+    "stops", soaked([[17], [1, 13, 14, 40], [STEPS_PER_EPOCH], [24, 35, 49, 60]], [17], [24, 35, 49, 60])
+)
 def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(tmp_path, undisturbed, stops):
     for step in stops:
         outcome = train_until(tmp_path, step)
@@ -254,26 +258,30 @@ def test_parameters_that_spoil_the_validation_bound_are_never_saved_as_a_checkpo
     assert checkpoint.steps(tmp_path / CHECKPOINTS) == []
 
 
-def test_four_devices_compute_what_one_does(tmp_path):
-    configuration = config(epochs=2, batch_size=100)
-    for count in (1, 4):
-        train(tmp_path / str(count), configuration, devices=jax.devices()[:count])
-    one, four = (state(tmp_path / str(count)) for count in (1, 4))
+@pytest.fixture(scope="module")
+def by_devices(tmp_path_factory):
+    """Runs of an epoch on one device, on four, and on one and then on four."""
+    folder, configuration = tmp_path_factory.mktemp("devices"), config(epochs=1, batch_size=100)
+    for name, count in (("one", 1), ("four", 4)):
+        assert train(folder / name, configuration, devices=jax.devices()[:count]).finished
+    train_until(folder / "moved", 5, configuration)
+    assert 5 <= checkpoint.steps(folder / "moved" / CHECKPOINTS)[-1] < 1294 // 100
+    assert train(folder / "moved", configuration, devices=jax.devices()[:4]).finished
+    return folder
+
+
+@pytest.mark.parametrize("other", ["four", "moved"])
+def test_four_devices_compute_what_one_does_and_a_run_moves_to_them(by_devices, other):
+    one, four = state(by_devices / "one"), state(by_devices / other)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "4"), strict=True):
+    for a, b in zip(rows(by_devices / "one"), rows(by_devices / other), strict=True):
         assert a.pop("split") == b.pop("split")
         assert a == pytest.approx(b, abs=1e-5, rel=1e-5)
 
 
-def test_a_run_moves_from_one_device_to_four(tmp_path, undisturbed):
-    configuration = config(batch_size=100, epochs=2)
-    train_until(tmp_path, 5, configuration)
-    assert train(tmp_path, configuration, devices=jax.devices()[:4]).finished
-
-
 def test_averaged_weights_are_saved_and_are_what_load_run_returns(tmp_path):
-    train(tmp_path, config(epochs=1, ema_decay=0.99, average_weights=True))
+    train_until(tmp_path, 5, config(epochs=1, seed=5, ema_decay=0.9, average_weights=True))
     last = state(tmp_path)
     params = load_run(tmp_path).params
     assert_same_bits(params, last.average)
