@@ -131,9 +131,9 @@ script.run(lambda: None, main)
 
 def test_a_home_that_is_no_folder_and_a_notebooks_backend_do_not_matter(tmp_path, monkeypatch):
     monkeypatch.delenv("VAE_DATA_DIR", raising=False)
-    code, out, err = script_calls.call(tmp_path, "train", *SMALL, "--workdir=run", HOME="/dev/null")
+    code, out, err = script_calls.call(tmp_path, "train", *SMALL, "--nofigures", "--workdir=run", HOME="/dev/null")
     assert (code, err) == (0, "")
-    assert "picture: " in out
+    assert out.splitlines()[-1] == "run"
     # Only a new process imports what draws.
     (tmp_path / "script.py").write_text(DRAWING)
     variables = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "no such backend", "HOME": "/dev/null"}

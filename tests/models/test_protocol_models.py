@@ -136,7 +136,7 @@ def test_every_estimator_reports_the_same_finite_bound_and_has_a_finite_gradient
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", soaked(MODELS, "conditional with two layers"))
 def test_every_model_is_evaluated_as_its_log_weights_say(name):
     """The evaluation's ELBO of each image is the mean of its log-weights, and its layers' samples come in blocks."""
     model, params = initialized(name)

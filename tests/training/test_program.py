@@ -84,20 +84,23 @@ def test_a_run_of_a_population_is_the_run_alone_after_an_epoch(singles, strategy
         assert_same_bits(of_run(seen, r), without_parameters(of_run(states, r)))
 
 
+def draws(images, seed):
+    root = jax.random.key(seed)
+    order = training.epoch_order(root, jnp.int32(3), len(images))
+    x = seen_in_training(stream(root, Stream.BINARIZE, 41), images[order[:20]], "dynamic")
+    return order, x, jax.random.bits(stream(root, Stream.NOISE, 41), (5, 20, 50))
+
+
+draws_alone = jax.jit(draws)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_shuffling_binarization_and_noise_have_the_same_bits_among_others_as_alone(strategy):
-    def draws(images, seed):
-        root = jax.random.key(seed)
-        order = training.epoch_order(root, jnp.int32(3), len(images))
-        x = seen_in_training(stream(root, Stream.BINARIZE, 41), images[order[:20]], "dynamic")
-        return order, x, jax.random.bits(stream(root, Stream.NOISE, 41), (5, 20, 50))
-
     layout = layout_of(mesh(jax.devices()[:3], len(SEEDS), 100), len(SEEDS), strategy)
     drawn = layout.get(layout.compile(draws)(layout.share(DATA.images), layout.put(np.array(SEEDS))))
-    alone = jax.jit(draws)
     for r, seed in enumerate(SEEDS):
         of_this = [column[r] for column in drawn] if strategy != "loop" else of_run(drawn, r)
-        assert_same_bits(tuple(of_this), jax.device_get(alone(DATA.images, seed)))
+        assert_same_bits(tuple(of_this), jax.device_get(draws_alone(DATA.images, seed)))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
