@@ -17,7 +17,7 @@ from vae.runs.folder import CONFIG
 from vae.runs.metrics import read_metrics
 from vae.training.record import TrainingFailed
 
-SMALL = {"hidden_sizes": (16,), "latent_dim": 2, "batch_size": 100, "epochs": 2}
+SMALL = {"hidden_sizes": (16,), "latent_dim": 2, "batch_size": 100, "epochs": 2, "objective": "iwae", "num_samples": 5}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def grey():
 
 @pytest.fixture(scope="module")
 def run(grey):
-    return vae.train(grey, objective="iwae", num_samples=5, **SMALL)
+    return vae.train(grey, **SMALL)
 
 
 def test_images_in_memory_are_trained_on_without_a_folder_and_without_a_word(grey, tmp_path, monkeypatch, capsys):
@@ -40,7 +40,7 @@ def test_images_in_memory_are_trained_on_without_a_folder_and_without_a_word(gre
         (epoch, split) for epoch in (1.0, 2.0) for split in ("train", "validation")
     ]
     assert [progress.epoch for progress in seen if progress.epoch_ended] == [1.0, 2.0]
-    assert seen[-1].held_out_bound == run.metrics[-1]["elbo"]
+    assert seen[-1].held_out_bound == run.metrics[-1]["iwae"]
     assert len(run.dataset.train.images) == 360
     assert len(run.dataset.validation.images) == 40
     assert run.step == 2 * 3
