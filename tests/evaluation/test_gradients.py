@@ -16,7 +16,7 @@ from vae.models.model import Batch
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 
-BATCH = Batch(jnp.zeros((1, 1, 1, 1), jnp.float32))
+BATCH = Batch(jax.device_put(np.zeros((1, 1, 1, 1), np.float32)))
 BIASED = {"loc": -3.0, "scale": 1.0, "prior_loc": 2.0, "prior_scale": 3.0}
 
 

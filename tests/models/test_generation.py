@@ -1,7 +1,6 @@
 """generation.py: decoding, and paths through latent space."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -13,7 +12,11 @@ from vae.settings import Settings
 SETTINGS = Settings((4, 3, 1), hidden_sizes=(8,), latent_dim=2)
 MODEL = models.build(SETTINGS)
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 1)).astype(np.uint8)
-PARAMS = jax.jit(MODEL.init)(jax.random.key(0), models.Batch(jnp.asarray(IMAGES / 255, jnp.float32)))
+BATCH, GENERATOR = models.Batch(jax.device_put(np.float32(IMAGES / 255))), np.random.default_rng(1)
+PARAMS = jax.tree.map(
+    lambda leaf: np.float32(0.5 * GENERATOR.normal(size=leaf.shape)),
+    jax.eval_shape(MODEL.init, jax.random.key(0), BATCH),
+)
 
 
 def test_decoding_does_not_depend_on_how_many_are_decoded_at_once(monkeypatch):
@@ -26,7 +29,7 @@ def test_decoding_does_not_depend_on_how_many_are_decoded_at_once(monkeypatch):
 
 def test_encoding_equals_the_models_posterior():
     q = generation.encode(PARAMS, IMAGES, MODEL)
-    expected = MODEL.posterior(PARAMS, models.Batch(jnp.asarray(IMAGES / 255, jnp.float32)))
+    expected = MODEL.posterior(PARAMS, BATCH)
     np.testing.assert_allclose(q.mean, expected.mean, atol=1e-5)
 
 

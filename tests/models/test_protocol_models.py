@@ -38,8 +38,10 @@ MODELS = {
     }.items()
 }
 JOINED = "conditional with two layers", "full with a flow prior, in bfloat16"  # each part is above by itself
-BATCH = models.Batch(
-    jnp.round(jax.random.uniform(jax.random.key(0), (3, 2, 2, 1))), jnp.asarray([0, 1, 1]), jnp.arange(3)
+BATCH = jax.device_put(
+    models.Batch(
+        np.random.default_rng(0).integers(0, 2, (3, 2, 2, 1)).astype(np.float32), np.array([0, 1, 1]), np.arange(3)
+    )
 )
 
 
