@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.soaking.processes import HEAVY, as_process
-from tests import script_calls
+from tests import quick, script_calls  # noqa: F401
 from tests.script_calls import Result
 
 
@@ -49,7 +49,7 @@ class Scripts:
         self._home, self._count = home, 0
         self._environment = {"VAE_DATA_DIR": str(home / "data")}
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tests.whole_programs", *HEAVY])
+        self._context.set_forkserver_preload(["tests.whole_programs", "tests.quick", *HEAVY])
 
     def start(self, cwd: Path, name: str, *flags: str, **environment: str) -> Script:
         """As a process of its own."""

@@ -21,6 +21,7 @@ STOPPED = 75  # exit code
 SIGNALS = signal.SIGINT, signal.SIGTERM
 SECONDS = 8.0  # until work that does not come to its end is left as it is
 SAME = 0.2  # seconds in which a second signal is the first one, once more: timeout(1) sends it twice
+SECONDS_OF_LEAVING = 1.0  # in which the last lines of such work are printed
 SECONDS_OF_ENDING = 3.0  # until a process ends, after its last line
 SECONDS_OF_DELETING = 1.0  # in which a folder that another process deletes loses its last file
 
@@ -119,7 +120,7 @@ class StopRequest:
                 self._leave()
 
     def _leave(self) -> NoReturn:
-        end_within(1.0, STOPPED)
+        end_within(SECONDS_OF_LEAVING, STOPPED)
         print(f"stopped in the middle of its work; what was saved before is whole, and {self.how_to_resume()}")
         if self.file:
             print(self.file.parent)

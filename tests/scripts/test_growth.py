@@ -10,10 +10,12 @@ from tests.script_runs import scripts
 __all__ = ["scripts"]
 
 SMALL = ("--batch_sizes=4,8", "--num_samples=2", "--widths=4", "--runs=2", "--rounds=1", "--workdir=g")
+# Three of the five points are the same program.
+BASE = {"batch_sizes": 4, "num_samples": 2, "widths": 4, "runs": 1}
 
 
 def test_every_value_of_every_axis_is_measured(scripts, tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, "BASE", {"batch_sizes": 4, "num_samples": 2, "widths": 4, "runs": 1})
+    monkeypatch.setattr(growth, "BASE", BASE)
     code, out, err = scripts.call(tmp_path, "growth", *SMALL)
     assert (code, err) == (0, "")
     points = json.loads((tmp_path / "g" / "growth.json").read_text())["points"]

@@ -130,25 +130,16 @@ def test_of_more_seeds_only_the_new_ones_are_trained(scripts, finished, tmp_path
 
 
 def test_killed_twice_and_started_again_it_reaches_the_same_comparison(scripts, finished, tmp_path):
-    script = scripts.start(tmp_path, "compare", *COMPARE, "--tune=learning_rate=1e-3,3e-3", "--workdir=c")
-    for when in ("epoch 1/1 of", "evaluating: "):
+    first = (*COMPARE, "--tune=learning_rate=1e-3,3e-3", "--workdir=c")
+    for flags, when in ((first, "epoch 1/1 of"), (("--workdir=c",), "evaluating: ")):
+        script = scripts.start(tmp_path, "compare", *flags)
         script.wait_for(when)
         script.send(signal.SIGKILL)
         assert script.result().code == -signal.SIGKILL
         assert not (tmp_path / "c" / "comparison.json").exists()
-        script = scripts.start(tmp_path, "compare", "--workdir=c", "--nofigures")
-    code, _, err = script.result()
+    code, _, err = scripts.call(tmp_path, "compare", "--workdir=c", "--nofigures")
     assert (code, err) == (0, "")
     assert without_seconds(compared(tmp_path / "c")) == without_seconds(compared(finished / "c"))
-
-
-def test_stopped_by_a_signal_it_says_how_to_go_on(scripts, tmp_path):
-    script = scripts.start(tmp_path, "compare", *SMALL, OBJECTIVES, "--seeds=1", "--epochs=400", "--workdir=c")
-    script.wait_for("epoch 1/400 of 1 runs")
-    script.send(signal.SIGINT)
-    code, out, _ = script.result()
-    assert code == 75
-    assert out.splitlines()[-2:] == ["stopped and saved; the same command with --workdir=c resumes it", "c"]
 
 
 def test_runs_that_exist_are_grouped_by_what_differs_and_judged_alike(scripts, finished, tmp_path):
