@@ -26,6 +26,19 @@ from vae.sweeps import passwords
 
 FLAGS = flags.FLAGS
 DONE, BAD_USE, FAILED = 0, 1, 2  # exit codes, beside STOPPED
+# The exit code of each error that its message explains. By name: to import all of them takes seconds.
+ERRORS = {
+    "vae.datasets.dataset.DataError": BAD_USE,
+    "vae.hosts.HostsError": BAD_USE,
+    "vae.judging.groups.ComparisonError": BAD_USE,
+    "vae.models.checks.LikelihoodError": BAD_USE,
+    "vae.models.memory.TooLarge": BAD_USE,
+    "vae.models.model.ModelError": BAD_USE,
+    "vae.objectives.objective.ObjectiveError": BAD_USE,
+    "vae.runs.files.RunError": BAD_USE,
+    "vae.runs.manifest.CheckpointError": BAD_USE,
+    "vae.training.record.TrainingFailed": FAILED,
+}
 
 Main = Callable[[StopRequest], int]
 
@@ -191,24 +204,8 @@ def exit_code(error: Exception) -> int | None:
     """The exit code of an error that its message explains; None of any other."""
     if isinstance(error, UsageError | ConfigurationError | OSError | MemoryError):
         return BAD_USE
-    # Imported where something went wrong, not at every start: this takes seconds.
-    from vae.datasets import DataError
-    from vae.hosts import HostsError
-    from vae.judging.groups import ComparisonError
-    from vae.models.checks import LikelihoodError
-    from vae.models.memory import TooLarge
-    from vae.models.model import ModelError
-    from vae.objectives import ObjectiveError
-    from vae.runs.checkpoint import CheckpointError
-    from vae.runs.files import RunError
-    from vae.training.record import TrainingFailed
-
-    of_a_run = DataError | LikelihoodError | ModelError | ObjectiveError | RunError | CheckpointError
-    if isinstance(error, of_a_run | ComparisonError | HostsError | TooLarge):
-        return BAD_USE
-    if isinstance(error, TrainingFailed):
-        return FAILED
-    return None
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((ERRORS[name] for name in names if name in ERRORS), None)
 
 
 def told_to_stop(stop: StopRequest) -> int:

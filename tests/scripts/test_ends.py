@@ -1,6 +1,7 @@
 """How the process of a script ends: in time, with its exit code, and with a line that is true."""
 
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments.command import stopping
+from experiments.command import script, stopping
 from tests.script_runs import scripts
 
 __all__ = ["scripts"]
@@ -102,6 +103,14 @@ def test_a_signal_ends_what_has_nothing_to_save(tmp_path):
         assert ended.seconds < SECONDS
 
 
+@pytest.mark.parametrize(("name", "code"), script.ERRORS.items())
+def test_an_error_is_known_by_the_name_of_its_class_and_so_is_one_of_its_kind(name, code):
+    kind = pkgutil.resolve_name(name)
+    assert script.exit_code(kind("why")) == code
+    assert script.exit_code(type("Other", (kind,), {})("why")) == code
+    assert script.exit_code(kind.__mro__[1]("why")) is None
+
+
 def test_what_does_not_come_to_its_end_is_left_within_ten_seconds():
     assert stopping.SECONDS + stopping.SECONDS_OF_LEAVING < SECONDS
     assert stopping.SECONDS_OF_ENDING < SECONDS
@@ -125,12 +134,12 @@ def test_a_second_signal_ends_at_once(tmp_path):
     ],
 )  # fmt: skip
 def test_a_signal_saves_within_ten_seconds(scripts, tmp_path, name, flags, moment, seconds, number):
-    script = scripts.start(tmp_path, name, *flags)
-    script.wait_for(moment)
+    process = scripts.start(tmp_path, name, *flags)
+    process.wait_for(moment)
     time.sleep(seconds)
-    script.send(number)
+    process.send(number)
     began = time.monotonic()
-    code, out, err = script.result()
+    code, out, err = process.result()
     assert time.monotonic() - began < SECONDS
     assert code == 75, err
     *_, how, folder = out.splitlines()
@@ -139,11 +148,11 @@ def test_a_signal_saves_within_ten_seconds(scripts, tmp_path, name, flags, momen
 
 
 def test_a_run_whose_folder_vanished_says_so_and_ends(scripts, tmp_path):
-    script = scripts.start(tmp_path, "train", *LONG)
-    script.wait_for("epoch 2/")
+    process = scripts.start(tmp_path, "train", *LONG)
+    process.wait_for("epoch 2/")
     shutil.rmtree(tmp_path / "x", ignore_errors=True)
     began = time.monotonic()
-    code, out, err = script.result()
+    code, out, err = process.result()
     assert time.monotonic() - began < SECONDS
     assert code == 2
     assert "saved" not in out
@@ -152,11 +161,11 @@ def test_a_run_whose_folder_vanished_says_so_and_ends(scripts, tmp_path):
 
 
 def test_a_run_whose_folder_vanished_is_not_called_saved_when_it_is_stopped(scripts, tmp_path):
-    script = scripts.start(tmp_path, "train", *LONG)
-    script.wait_for("epoch 2/")
+    process = scripts.start(tmp_path, "train", *LONG)
+    process.wait_for("epoch 2/")
     shutil.move(tmp_path / "x", tmp_path / "y")
-    script.send(signal.SIGTERM)
-    code, out, err = script.result()
+    process.send(signal.SIGTERM)
+    code, out, err = process.result()
     assert code == 2
     assert "saved" not in out
     assert "failed: x/config.json is gone" in err
