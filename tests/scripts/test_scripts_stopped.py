@@ -20,7 +20,7 @@ __all__ = ["scripts"]
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if "\n    script.run(" in p.read_text())
-EPOCHS = 20  # a second, mostly of saving checkpoints
+EPOCHS = 12  # most of their time is that of saving checkpoints
 TRAINS = ": train "  # in the line of an epoch
 FLAGS = ("--preset=digits", "--hidden_sizes=16", f"--epochs={EPOCHS}", "--workdir=x")
 
@@ -51,7 +51,7 @@ def test_a_signal_saves_and_exits_with_75_and_the_run_resumes_bit_identical(scri
     assert_same_result(tmp_path / "x", undisturbed)
 
 
-@pytest.mark.parametrize("num_kills", [2, pytest.param(5, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("num_kills", [1, pytest.param(3, marks=pytest.mark.soak)])
 def test_a_run_killed_at_random_moments_resumes_bit_identical(scripts, undisturbed, tmp_path, num_kills):
     moments = random.Random(0)
     reached = []
@@ -59,7 +59,7 @@ def test_a_run_killed_at_random_moments_resumes_bit_identical(scripts, undisturb
         script = scripts.start(tmp_path, "train", *FLAGS)
         script.wait_for(TRAINS)
         with pytest.raises(AssertionError, match="still running"):
-            script.result(moments.uniform(0, 0.1))
+            script.result(moments.uniform(0, 0.05))
         script.send(signal.SIGKILL)
         assert script.result().code == -signal.SIGKILL
         reached.append(checkpoint.steps(tmp_path / "x" / CHECKPOINTS)[-1])
@@ -133,9 +133,8 @@ def test_a_failed_run_exits_with_2_and_its_advice_works(scripts, tmp_path):
 
 
 def python(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """A new Python, which knows of the repository and of compiled programs only what `environment` says."""
-    unknown = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
-    variables = {name: value for name, value in os.environ.items() if name not in unknown} | environment
+    """A new Python, which knows of the repository only what `environment` says."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=60
     )

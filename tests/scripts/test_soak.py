@@ -41,7 +41,8 @@ class Forgetful(Processes):
         return ended
 
 
-def test_a_row_that_a_resume_loses_is_not_right_and_its_folder_stays(tmp_path):
+def test_a_row_that_a_resume_loses_is_not_right_and_its_folder_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(kills, "KILLS", 1)
     with Forgetful(tmp_path / "home") as processes:
         trials = Trials("train", tmp_path / "train", processes, random.Random(0), seconds=0)
         kills.killed(SHORT)(trials)

@@ -123,6 +123,7 @@ def test_each_trial_is_the_run_trained_alone_and_its_value_the_last_validation_b
     assert_close_result(tmp_path / "alone", undisturbed / planning.RUNS / "005")
 
 
+@pytest.mark.usefixtures("values_alone")
 def test_the_same_search_asks_for_the_same_trials(tmp_path, undisturbed):
     again = start(tmp_path / "x")
     assert [trial.params for trial in again] == [trial.params for trial in trials_of(undisturbed)]
@@ -150,11 +151,11 @@ def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces,
 @pytest.mark.usefixtures("values_alone")
 def test_trials_of_several_programs_compile_each_once(tmp_path, traces):
     space = {"latent_dim": IntDistribution(2, 3), **RATES}
-    trials = start(tmp_path / "x", SPEC._replace(space=space), num_trials=16, programs=ORIGINAL)
-    sizes = {sum(trial.params["latent_dim"] == 2 for trial in trials[first:][:4]) for first in range(0, 16, 4)}
-    assert len(sizes) > 1  # groups of several sizes, of two programs in four rounds
+    trials = start(tmp_path / "x", SPEC._replace(space=space), num_trials=8, programs=ORIGINAL)
+    sizes = {sum(trial.params["latent_dim"] == 2 for trial in trials[first:][:4]) for first in (0, 4)}
+    assert len(sizes) > 1  # groups of several sizes, of two programs in two rounds
     assert len(traces) <= 4
-    assert states(trials) == ["COMPLETE"] * 16
+    assert states(trials) == ["COMPLETE"] * 8
 
 
 @pytest.mark.parametrize("pruner", soaked(["median", "hyperband"], "hyperband"))
@@ -263,7 +264,7 @@ def never_killed(tmp_path_factory):
 
 @pytest.mark.parametrize("moment", soaked(["asked", "pruned", "told"], "pruned", "told"))
 def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_goes_on(
-    tmp_path, monkeypatch, never_killed, moment
+    request, tmp_path, monkeypatch, moment
 ):
     original = {"asked": search.Rounds._store, "pruned": PopulationRun._leave, "told": search.TrialReporter.ended}[
         moment
@@ -292,6 +293,7 @@ def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_g
     if moment == "asked":
         assert states(trials)[:5] == ["FAIL"] * 5
     else:
+        never_killed = request.getfixturevalue("never_killed")
         whole = trials_of(never_killed)
         assert [(t.params, t.value, t.state) for t in trials] == [(t.params, t.value, t.state) for t in whole]
         assert results.write(tmp_path / "x").read_bytes() == results.write(never_killed).read_bytes()

@@ -95,16 +95,40 @@ def test_the_lowest_of_all_values_that_a_diverged_trial_is_told_is_kept(postgres
         assert [(trial.value, trial.intermediate_values) for trial in worker.trials()] == [(-math.inf, {1: -math.inf})]
 
 
-def refusal(scripts, *command):
-    """The one line of a process that refuses; connections of one in this process would stay open."""
-    code, _, message = scripts.start(*command).result()
-    assert (code, message.count("\n")) == (1, 1), message
-    return message
+@pytest.fixture
+def closing(monkeypatch):
+    """After scripts that were called in this process: closes their connections, which would stay open until its end."""
+    found, original = [], storage._open_database
+    monkeypatch.setattr(storage, "_open_database", lambda text: found.append(original(text)) or found[-1])
+    yield
+    for opened in found:
+        opened._backend.engine.dispose()
+
+
+@pytest.mark.usefixtures("closing")
+def test_trials_of_a_killed_worker_are_made_up_for_by_another_and_dropped_when_it_comes_back(
+    postgresql, scripts, tmp_path
+):
+    url = postgresql.new_database()
+    flags = (*SMALL, "--epochs=12", "--trials=4", "--population=4", "--pruner=none", f"--storage={url}")
+    script = scripts.start(tmp_path, "sweep", *flags, "--workdir=a")
+    script.wait_for("epoch 2/")
+    script.send(signal.SIGKILL)
+    assert script.result().code == -signal.SIGKILL
+    assert [trial.state for trial in trials_of(url)] == [TrialState.RUNNING] * 4
+    code, _, err = scripts.call(tmp_path, "sweep", *flags, "--workdir=b")
+    assert (code, err) == (0, "")
+    states = [trial.state for trial in trials_of(url)]
+    assert states == [TrialState.FAIL] * 4 + [TrialState.COMPLETE] * 4
+    code, out, err = scripts.call(tmp_path, "sweep", "--workdir=a", "--nofigures")
+    assert (code, err) == (0, "")
+    assert [trial.state for trial in trials_of(url)] == states
+    assert "epoch 12/" not in out
 
 
 def test_two_workers_train_as_many_trials_as_asked_for_and_none_twice(postgresql, scripts, tmp_path):
     url = postgresql.new_database()
-    flags = (*SMALL, "--epochs=2", "--trials=11", "--population=3", f"--storage={url}")
+    flags = (*SMALL, "--epochs=2", "--trials=11", "--population=4", f"--storage={url}")
     started = [scripts.start(tmp_path, "sweep", *flags, f"--workdir={name}") for name in "ab"]
     for script in started:
         code, out, err = script.result(120)
@@ -121,47 +145,29 @@ def test_two_workers_train_as_many_trials_as_asked_for_and_none_twice(postgresql
     assert len({trial.params["learning_rate"] for trial in trials if trial.params}) == len(told)
 
 
-def test_trials_of_a_killed_worker_are_made_up_for_by_another_and_dropped_when_it_comes_back(
-    postgresql, scripts, tmp_path
-):
-    url = postgresql.new_database()
-    flags = (*SMALL, "--epochs=30", "--trials=4", "--population=4", "--pruner=none", f"--storage={url}")
-    script = scripts.start(tmp_path, "sweep", *flags, "--workdir=a")
-    script.wait_for("epoch 2/")
-    script.send(signal.SIGKILL)
-    assert script.result().code == -signal.SIGKILL
-    assert [trial.state for trial in trials_of(url)] == [TrialState.RUNNING] * 4
-    code, _, err = scripts.start(tmp_path, "sweep", *flags, "--workdir=b").result()
-    assert (code, err) == (0, "")
-    states = [trial.state for trial in trials_of(url)]
-    assert states == [TrialState.FAIL] * 4 + [TrialState.COMPLETE] * 4
-    code, out, err = scripts.start(tmp_path, "sweep", "--workdir=a", "--nofigures").result()
-    assert (code, err) == (0, "")
-    assert [trial.state for trial in trials_of(url)] == states
-    assert "epoch 30/" not in out
-
-
+@pytest.mark.usefixtures("closing")
 def test_a_worker_with_other_flags_is_refused_with_the_difference(postgresql, scripts, tmp_path):
     url = postgresql.new_database()
-    flags = (*SMALL, "--epochs=1", "--trials=2", f"--storage={url}")
-    assert scripts.start(tmp_path, "sweep", *flags, "--workdir=a").result().code == 0
-    message = refusal(scripts, tmp_path, "sweep", *flags, "--latent_dim=3")
+    flags = (*SMALL, "--epochs=1", "--trials=4", "--population=4", f"--storage={url}")
+    assert scripts.call(tmp_path, "sweep", *flags, "--workdir=a").code == 0
+    message = scripts.refusal(tmp_path, "sweep", *flags, "--latent_dim=3")
     assert "the study digits-elbo is for something else: --latent_dim is 2, not 3; ask for the same" in message
     other = url.replace("postgres@/x", "postgres@/y")
-    message = refusal(scripts, tmp_path, "sweep", *SMALL, f"--storage={other}")
+    message = scripts.refusal(tmp_path, "sweep", *SMALL, f"--storage={other}")
     assert "cannot be reached" in message
     assert "does not exist" in message
 
 
+@pytest.mark.usefixtures("closing")
 def test_a_password_is_written_nowhere(postgresql, scripts, tmp_path):
     url = postgresql.new_database().replace("postgres@", "postgres:secret@")
-    flags = (*SMALL, "--epochs=1", "--trials=2", f"--storage={url}", "--workdir=a")
-    assert scripts.start(tmp_path, "sweep", *flags).result().code == 0
+    flags = (*SMALL, "--epochs=1", "--trials=4", "--population=4", f"--storage={url}", "--workdir=a")
+    assert scripts.call(tmp_path, "sweep", *flags).code == 0
     files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if b"secret" in path.read_bytes()]
     assert ":***@" in read_json(tmp_path / "a" / SWEEP)["storage"]
-    message = refusal(scripts, tmp_path, "sweep", "--workdir=a")
+    message = scripts.refusal(tmp_path, "sweep", "--workdir=a")
     assert "is not kept in a file; give --storage again" in message
-    assert scripts.start(tmp_path, "sweep", "--workdir=a", "--nofigures", f"--storage={url}").result().code == 0
+    assert scripts.call(tmp_path, "sweep", "--workdir=a", "--nofigures", f"--storage={url}").code == 0
     assert os.environ.get("PGPASSWORD") is None

@@ -136,11 +136,11 @@ def test_the_strategy_that_was_measured_fastest_is_taken(monkeypatch, fastest):
 
 
 def test_a_plan_is_made_once_and_kept(tmp_path, monkeypatch):
-    assert start(tmp_path / "x", strategy="vmap", should_stop=lambda: True) is False
+    assert start(tmp_path / "x", should_stop=lambda: True) is False
     plan = read_json(tmp_path / "x" / SWEEP)["groups"]["0"]
-    assert plan == {"strategy": "vmap", "chunk_size": 3, "seconds": None, "done": 0}
+    assert plan == {"strategy": "map", "chunk_size": 3, "seconds": None, "done": 0}
     monkeypatch.setattr(planning, "choose", None)
-    assert start(tmp_path / "x", strategy="vmap")
+    assert start(tmp_path / "x")
     assert read_json(tmp_path / "x" / SWEEP)["groups"]["0"] == plan | {"done": 1}
 
 
@@ -183,7 +183,7 @@ def test_a_second_strategy_is_not_tried_where_training_ends_sooner(monkeypatch):
     assert (chosen.plan.strategy, tried) == ("map", ["map"])
 
 
-@pytest.mark.parametrize("strategy", ["vmap", "loop"])
+@pytest.mark.parametrize("strategy", soaked(["map", "vmap", "loop"], "vmap"))
 def test_a_sweep_that_was_stopped_at_any_epoch_goes_on_bit_exactly(tmp_path, monkeypatch, strategy):
     monkeypatch.setattr(loop, "SECONDS_PER_CALL_OF_MANY", 0.0)
     runs = configs((1e-3, 1e30, 1e-2))
