@@ -92,7 +92,7 @@ def test_data_that_were_moved_are_found_where_dataset_says(moved, scripts):
     for script, *flags in (
         ("evaluate", "--num_samples=2"),
         ("generate", "--num_images=4"),
-        ("gradients", "--draws=20", "--reference_draws=0", "--num_samples=1,2", "--batch_size=10"),
+        ("gradients", "--draws=20", "--reference_draws=0", "--num_samples=1", "--batch_size=10"),
         ("train", "--epochs=2"),
     ):
         code, out, err = scripts.call(moved, script, "--workdir=x", flag, *flags)

@@ -67,7 +67,10 @@ def resumed_before(folder: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (folder / "resumed" / f"{name}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("number", "name", "epochs"), RUNS)
+@pytest.mark.parametrize(
+    ("number", "name", "epochs"),
+    [pytest.param(*run, marks=pytest.mark.soak) if run[1] in ("capacity", "warmup") else run for run in RUNS],
+)
 def test_a_run_of_an_old_format_resumes_as_under_the_code_that_wrote_it(of_format, tmp_path, number, name, epochs):
     """Also one that is refused for new training, and one whose defaults are others today."""
     workdir = shutil.copytree(of_format[number] / "runs" / name, tmp_path / name)

@@ -13,6 +13,7 @@ import pytest
 from experiments.command import evaluation_table
 from experiments.runs import SCORES
 from tests import script_calls
+from tests.marks import soaked
 from tests.run_samples import config, rows, state
 from tests.script_calls import everything
 from tests.script_runs import scripts
@@ -21,6 +22,7 @@ from vae.runs.config import read_config, write_config
 from vae.runs.files import read_json
 from vae.runs.folder import CONFIG, METRICS
 from vae.runs.metrics import read_metrics
+from vae.training import fit
 
 __all__ = ["scripts"]
 
@@ -249,6 +251,7 @@ def test_evaluate_writes_what_it_prints(scripts, finished):
     values = read_json(finished / "x y" / "evaluation_test_20.json")
     assert (values["num_examples"], values["num_samples"], values["checkpoint"]) == (20, 10, 80)
     assert f"{values['elbo']:,.2f}" in out
+    assert len(values["kl_per_dimension"]) == 2
     assert values["elbo"] == pytest.approx(values["reconstruction"] - values["kl"])
 
 
@@ -307,28 +310,33 @@ def test_training_ends_with_pictures_in_files_and_in_tensorboard(scripts, tmp_pa
     assert b"reconstructions" in events
 
 
-@pytest.mark.parametrize(
-    ("flags", "terms"),
-    [
-        (["--objective=warmup", "--warmup_epochs=0.5", "--warmup_shape=cyclical"], []),
-        (["--objective=capacity", "--capacity_epochs=1"], ["capacity_gap"]),
-        (["--objective=beta_tcvae", "--tc_weight=2"], ["mutual_information", "total_correlation", "dimension_wise_kl"]),
-        (["--objective=factor", "--discriminator_sizes=8"], ["total_correlation"]),
-    ],
-)
-def test_a_regularised_objective_trains_and_writes_its_terms(scripts, tmp_path, flags, terms):
-    code, _, err = scripts.call(tmp_path, "train", *SMALL, *flags, "--epochs=1", "--workdir=x")
+TERMS = {  # the flags of an objective, and what it writes beside the bound
+    "warmup": (["--warmup_epochs=0.5", "--warmup_shape=cyclical"], []),
+    "capacity": (["--capacity_epochs=1"], ["capacity_gap"]),
+    "beta_tcvae": (["--tc_weight=2"], ["mutual_information", "total_correlation", "dimension_wise_kl"]),
+    "factor": (["--discriminator_sizes=8"], ["total_correlation"]),
+}
+
+
+# The library trains all of them, and writes what they say.
+@pytest.mark.parametrize("name", soaked(TERMS, "warmup", "capacity", "beta_tcvae"))
+def test_a_regularised_objective_trains_and_writes_its_terms(scripts, tmp_path, name):
+    flags, terms = TERMS[name]
+    code, _, err = scripts.call(tmp_path, "train", *SMALL, f"--objective={name}", *flags, "--epochs=1", "--workdir=x")
     assert (code, err) == (0, "")
     rows = read_metrics(tmp_path / "x")
-    name = flags[0].removeprefix("--objective=")
     assert [row["split"] for row in rows] == ["train", "validation", "test"]
     assert all(math.isfinite(row[value]) for row in rows for value in (name, "reconstruction", "kl", *terms))
-    stored = read_config(tmp_path / "x").hyperparameters
-    steps_per_epoch = rows[0]["step"]
-    expected = {"warmup": ("warmup_steps", 0.5), "capacity": ("capacity_steps", 1)}
-    if name in expected:
-        field, epochs = expected[name]
-        assert getattr(stored, field) == epochs * steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "steps"), [("warmup", "warmup_steps", 20), ("capacity", "capacity_steps", 40)]
+)
+def test_epochs_of_a_schedule_are_stored_as_steps(scripts, tmp_path, monkeypatch, name, field, steps):
+    monkeypatch.setattr(fit, "fit", lambda *args, **kwargs: fit.Outcome(False, 0.0, {}))
+    flags = (f"--objective={name}", *TERMS[name][0], "--workdir=x")
+    assert scripts.call(tmp_path, "train", *SMALL, *flags).code == 75
+    assert getattr(read_config(tmp_path / "x").hyperparameters, field) == steps
 
 
 def test_runs_of_an_empty_folder_are_none(scripts, tmp_path):

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", soaked(FLAGS, "normal", "continuous_bernoulli"))
+@pytest.mark.parametrize("name", soaked(FLAGS, "normal", "continuous_bernoulli", "categorical", "discretized_logistic"))
 def test_a_run_with_each_likelihood_trains_and_evaluates_on_grey_values(scripts, folder, name):
     code, out, err = scripts.call(folder, "train", *SMALL, *FLAGS[name], f"--workdir={name}")
     assert (code, err) == (0, "")
@@ -75,7 +75,9 @@ def test_bits_per_dimension_are_not_given_for_a_cross_entropy(scripts, folder):
 @pytest.mark.parametrize(
     "name",
     # One with a density, and one with masses.
-    soaked(["continuous_bernoulli", "logistic_mixture", "optimal", "categorical"], "optimal", "categorical"),
+    soaked(
+        ["continuous_bernoulli", "logistic_mixture", "optimal", "categorical"], "continuous_bernoulli", "categorical"
+    ),
 )
 def test_pictures_are_drawn_of_each_likelihood(scripts, folder, name):
     if not (folder / name).exists():

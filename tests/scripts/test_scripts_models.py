@@ -28,8 +28,9 @@ DESCRIBED = {
 }
 
 
-# The library trains all of them; the flags of these are like those of the others.
-@pytest.mark.parametrize("name", soaked(MODELS, "planar", "realnvp", "mixture", "flow"))
+# The library trains all of them; the flags of these are like those of the others, and other files call the scripts
+# for a class-conditional model.
+@pytest.mark.parametrize("name", soaked(MODELS, "full", "planar", "realnvp", "mixture", "flow", "conditional"))
 def test_each_model_is_trained_and_some_are_evaluated_and_drawn(scripts, tmp_path, name):
     """Those that differ in what there is to print and to draw."""
     code, out, err = scripts.call(tmp_path, "train", *SMALL, *MODELS[name])
