@@ -85,6 +85,7 @@ def test_compiled_programs_come_from_no_folder_that_a_run_names(scripts, tmp_pat
 
 def test_a_search_writes_into_no_folder_outside_its_own(scripts, finished, tmp_path):
     flags = (*SMALL, "--search=random", "--trials=2", "--population=2", "--sweep=learning_rate=log:1e-4:1e-2")
+    flags += ("--strategy=loop", "--devices=1")
     shutil.copytree(finished / "x", tmp_path / "victim")
     assert scripts.call(tmp_path, "sweep", *flags, "--nofigures", "--workdir=x").code == 0
     names = ["../../../victim", "../../victim"]

@@ -313,6 +313,7 @@ def other_worker(tmp_path, member, locked):
     return other, list(numbers), file
 
 
+@pytest.mark.usefixtures("values_alone")
 @pytest.mark.parametrize("locked", [True, False])
 def test_trials_of_a_dead_worker_are_made_up_for_and_those_of_a_live_one_are_not(tmp_path, locked):
     member = member_of(tmp_path / "x", num_trials=4)
@@ -334,6 +335,7 @@ def test_a_worker_of_another_host_or_folder_of_the_same_name_is_not_taken_for_de
     assert study.is_dead(member.identity._replace(host="elsewhere"))  # its folder is here, and nobody holds it
 
 
+@pytest.mark.usefixtures("values_alone")
 def test_a_trial_that_others_failed_while_it_trained_is_dropped_and_made_up_for(tmp_path):
     member = member_of(tmp_path / "x", num_trials=4)
     seen = []
