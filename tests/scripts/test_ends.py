@@ -76,9 +76,13 @@ def end_all(cwd: Path, bodies: list[str], *signals: tuple[float, int]) -> list[E
         for process in processes:
             process.send_signal(number)
     found = []
-    for process in processes:
-        out, err = process.communicate(timeout=60)
-        found.append(Ended(process.returncode, out, err, time.monotonic() - began))
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=60)
+            found.append(Ended(process.returncode, out, err, time.monotonic() - began))
+    finally:
+        for process in processes:
+            process.kill()
     return found
 
 

@@ -151,11 +151,11 @@ def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces,
 @pytest.mark.usefixtures("values_alone")
 def test_trials_of_several_programs_compile_each_once(tmp_path, traces):
     space = {"latent_dim": IntDistribution(2, 3), **RATES}
-    trials = start(tmp_path / "x", SPEC._replace(space=space), num_trials=8, programs=ORIGINAL)
-    sizes = {sum(trial.params["latent_dim"] == 2 for trial in trials[first:][:4]) for first in (0, 4)}
-    assert len(sizes) > 1  # groups of several sizes, of two programs in two rounds
+    trials = start(tmp_path / "x", SPEC._replace(space=space), num_trials=12, programs=ORIGINAL)
+    sizes = {sum(trial.params["latent_dim"] == 2 for trial in trials[first:][:4]) for first in (0, 4, 8)}
+    assert len(sizes) > 1  # groups of several sizes, of two programs in three rounds
     assert len(traces) <= 4
-    assert states(trials) == ["COMPLETE"] * 8
+    assert states(trials) == ["COMPLETE"] * 12
 
 
 @pytest.mark.parametrize("pruner", soaked(["median", "hyperband"], "hyperband"))
