@@ -110,7 +110,7 @@ def test_trials_of_a_killed_worker_are_made_up_for_by_another_and_dropped_when_i
     postgresql, scripts, tmp_path
 ):
     url = postgresql.new_database()
-    flags = (*SMALL, "--epochs=12", "--trials=4", "--population=4", "--pruner=none", f"--storage={url}")
+    flags = (*SMALL, "--epochs=30", "--trials=4", "--population=4", "--pruner=none", f"--storage={url}")
     script = scripts.start(tmp_path, "sweep", *flags, "--workdir=a")
     script.wait_for("epoch 2/")
     script.send(signal.SIGKILL)
@@ -123,7 +123,7 @@ def test_trials_of_a_killed_worker_are_made_up_for_by_another_and_dropped_when_i
     code, out, err = scripts.call(tmp_path, "sweep", "--workdir=a", "--nofigures")
     assert (code, err) == (0, "")
     assert [trial.state for trial in trials_of(url)] == states
-    assert "epoch 12/" not in out
+    assert "epoch 30/" not in out
 
 
 def test_two_workers_train_as_many_trials_as_asked_for_and_none_twice(postgresql, scripts, tmp_path):
