@@ -94,10 +94,12 @@ def main(stop: StopRequest) -> int:
 
     available = devices.start(flags.values["devices"], flags.values["data_dir"], one_per_core=True)
     kept = partial(store, stored=stored, asked=asked, base=base)
+    folders = flags.folders
     if asked["runs"]:
-        begin = partial(keep, compared=comparisons.trained_before(asked, stored, flags.folders), kept=kept)
+        folders = folders._replace(moved_to=base.values["dataset"] if "dataset" in base.given else None)
+        begin = partial(keep, compared=comparisons.trained_before(asked, stored, folders), kept=kept)
     else:
-        places = flags.folders, workdir
+        places = folders, workdir
         plan, dataset = comparisons.make_plan(chosen, points, asked["budget"], base, stored, available, *places)
         notes.show((one.config for one in plan.candidates), base.values["binarization"])
         notes.show_same(plan.labels, plan.configs)
@@ -108,7 +110,7 @@ def main(stop: StopRequest) -> int:
             kept=kept,
             begun=bool(stored),
             asked=asked,
-            folders=flags.folders,
+            folders=folders,
             devices=available,
             stop=stop,
         )
@@ -116,7 +118,7 @@ def main(stop: StopRequest) -> int:
     evaluate = partial(evaluation_of, devices=available, on_progress=ImageBar().update)
     with lock(workdir):
         stop.file = workdir / PLAN
-        return finish(workdir, begin(workdir, evaluate), asked, evaluate, flags)
+        return finish(workdir, begin(workdir, evaluate), asked, evaluate, folders, draw=flags.values["figures"])
 
 
 def keep(workdir: Path, evaluate, compared: ComparedRuns, kept: Callable[..., None]) -> ComparedRuns:
@@ -142,10 +144,13 @@ def train(
     """Train every run that is not done, as a sweep, and choose among tuned points; raises Stopped."""
     from vae.judging import tuning
     from vae.sweeps import comparing, planning, sweep
+    from vae.sweeps.folders import move_data
 
-    places = comparing.place(plan, workdir, asked["seeds"], recorded=begun)
+    places = comparing.place(plan, workdir, dataset, asked["seeds"], recorded=begun)
     kept(workdir, seconds_per_step=plan.paces, epochs=[one.config.epochs for one in plan.candidates])
-    for part in comparing.parts(workdir, comparing.runs_of(plan, places), dataset):
+    runs = comparing.runs_of(plan, places)
+    move_data(workdir, {name: one.config.dataset for name, one in runs.items()})
+    for part in comparing.parts(workdir, runs, dataset):
         if not part.begun:
             comparing.begin(workdir, part.runs, dataset, devices, sys.argv)
         grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, lambda config: dataset)
@@ -211,7 +216,8 @@ def check_flags(asked: dict[str, Any], flags: Flags, base: RunFlags) -> None:
             "--runs and --objectives do not go together: runs that exist are compared, or new ones trained"
         )
     if asked["runs"]:
-        idle = [name for name in TRAINING_ONLY if name in flags.given] + sorted(base.given - {"data_dir", "manual_dir"})
+        of_training = base.given - {"dataset", "data_dir", "manual_dir"}
+        idle = [name for name in TRAINING_ONLY if name in flags.given] + sorted(of_training)
         idle += ["preset"] if "preset" in flags.given else []
         if idle:
             raise UsageError(f"--{idle[0]} has no effect with --runs: nothing is trained; leave it out")
@@ -232,9 +238,8 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str,
     if asked["seeds"] > before["seeds"]:
         found = [text for text in found if not text.startswith("--seeds ")]
     flags_before, now = configuration.since_then() | stored["flags"], base.values
-    found += [
-        f"--{n} is {flags_before.get(n)}, not {now[n]}" for n in sorted(base.given) if flags_before.get(n) != now[n]
-    ]
+    asked_anew = sorted(base.given - {"dataset"})  # where the images are now: they are compared themselves
+    found += [f"--{n} is {flags_before.get(n)}, not {now[n]}" for n in asked_anew if flags_before.get(n) != now[n]]
     if found:
         raise RunError(f"{workdir} holds another comparison: {'; '.join(found)}; choose another --workdir")
 
@@ -249,7 +254,9 @@ def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], base: Ru
     write_json(workdir / PLAN, about)
 
 
-def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate, flags: Flags) -> int:
+def finish(
+    workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate, folders: DataFolders, *, draw: bool
+) -> int:
     """Evaluate, compare, draw and write."""
     from experiments.pictures import comparison_pictures
     from vae import figures, report
@@ -265,7 +272,7 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
     for group in compared.groups:
         if unused := [str(seed) for seed in group.folders if seed not in seeds]:
             left_out.append(f"seed {', '.join(unused)} of {group.label}, which others lack")
-    images = comparisons.images_of(flags.folders, wanted.split, wanted.num_examples)
+    images = comparisons.images_of(folders, wanted.split, wanted.num_examples)
     groups, found, unusable = evaluations.evaluate_groups(
         compared.groups, seeds, lambda folder: evaluate(folder, wanted, images), report=print
     )
@@ -282,7 +289,7 @@ def finish(workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluat
     told |= {"command": read_json(workdir / PLAN)["command"], **provenance()}
     for text in left_out:
         print(f"left out: {text}")
-    pictures = comparison_pictures.draw(groups, told, summaries, images) if flags.values["figures"] else {}
+    pictures = comparison_pictures.draw(groups, told, summaries, images) if draw else {}
     for name, content in pictures.items():
         figures.write(workdir / FIGURES / f"{name}.png", content)
     write_json(workdir / "comparison.json", told)

@@ -102,7 +102,7 @@ def main(stop: StopRequest) -> int:
     planning.check_strategy(asked["strategy"])
     load = loader(flags.folders, workdir)
     runs = configure(points, base, load)
-    check_resumed(workdir, stored, asked, runs, base.values["epochs"])
+    check_resumed(workdir, stored, asked, runs, base.values["epochs"], load)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available, begun=bool(stored))
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
@@ -136,13 +136,14 @@ def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, 
     from vae.runs.config import provenance, with_history, write_config
     from vae.runs.files import write_json
     from vae.runs.folder import CONFIG
-    from vae.sweeps import planning
+    from vae.sweeps import folders, planning
     from vae.sweeps.sweep_file import SWEEP
 
     of_each = len(available) // hosts.num_processes()
     values = {name: one.values for name, one in runs.items()}
     now = about | {"devices": of_each, "argv": sys.argv, "flags": base.values, "runs": values}
     write_json(workdir / SWEEP, with_history(about, now | provenance()))
+    folders.move_data(workdir, {name: one.config.dataset for name, one in runs.items()})
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
         durable.make_folder(folder)
@@ -198,12 +199,11 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
 
 
 def check_resumed(
-    workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked], epochs: int
+    workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked], epochs: int, load
 ) -> None:
     """Raises RunError if `workdir` holds another sweep, also if its sweep.json is lost."""
     if workdir is None:
         return
-    from vae.runs.config import changed_settings, read_config
     from vae.runs.files import RunError
     from vae.runs.folder import CONFIG
     from vae.sweeps import folders, planning
@@ -215,13 +215,13 @@ def check_resumed(
             differing.append(f"--epochs is {before}, not {epochs}")
         for name, one in runs.items() if same_runs else ():
             folder = workdir / planning.RUNS / name
-            if (folder / CONFIG).exists() and (found := changed_settings(read_config(folder), one.config)):
+            if (folder / CONFIG).exists() and (found := folders.differences(folder, one.config, load)):
                 differing += found
                 break
         if differing:
             raise RunError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
     wanted = {name: one.config for name, one in runs.items()}
-    folders.check(workdir, wanted, recorded=bool(stored), may_be_longer=bool(stored))
+    folders.check(workdir, wanted, load, recorded=bool(stored), may_be_longer=bool(stored))
 
 
 def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:

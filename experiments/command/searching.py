@@ -18,7 +18,7 @@ from experiments.flags import axes, configuration
 from experiments.flags.configuration import RunFlags
 from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError
-from experiments.flags.points import configured, label, loader
+from experiments.flags.points import Data, configured, label, loader
 from vae.sweeps import passwords, space
 from vae.sweeps.space import SearchSpace
 
@@ -39,8 +39,13 @@ class Wanted(NamedTuple):
     asked: dict[str, Any]
     base: RunFlags
     axes: SearchSpace
-    load: Callable[[Config], Dataset]
+    load: Callable[[Config | Data], Dataset]
     devices: Sequence[Any]
+
+    @property
+    def data(self) -> Data:
+        """The images of every trial: no axis changes them."""
+        return Data(*(self.base.values[name] for name in Data._fields))
 
     @property
     def metric(self) -> str:
@@ -131,7 +136,7 @@ def what_is_wanted(flags: Flags, workdir: Path | None, stored: dict[str, Any]) -
     if "devices" in stored and "devices" not in flags.given:
         num_devices = configuration.stored_value("devices", stored["devices"])
     available = devices.start(num_devices, flags.values["data_dir"], one_per_core=True)
-    load = loader(flags.folders)
+    load = loader(flags.folders, workdir)
     asked["metric"] = metric_of(check_corners(found, base, load, available, begun=bool(stored)), asked["metric"])
     asked["study"] = asked["study"] or f"{Path(base.values['dataset']).stem}-{base.values['objective']}"
     return Wanted(asked, base, found, load, available)
@@ -225,7 +230,10 @@ def metric_of(corners: dict[str, Config], asked: str | None) -> str:
 
 
 def about_study(wanted: Wanted) -> dict[str, Any]:
-    """The values on which all workers of a study must agree."""
+    """The values, and the images, on which all workers of a study must agree."""
+    from vae.runs import fingerprint
+    from vae.sweeps import study
+
     swept = {axis.name for axis in wanted.axes}
     same = {f"--{name}": wanted.asked[name] for name in ("search", "pruner", "metric")}
     flags = {f"--{name}": value for name, value in wanted.base.values.items() if name not in swept}
@@ -235,13 +243,15 @@ def about_study(wanted: Wanted) -> dict[str, Any]:
     for name, before in configuration.since_then().items():
         if flags.get(f"--{name}") == before:
             flags.pop(f"--{name}")
-    return same | {"--sweep": sorted(wanted.asked["sweep"])} | flags
+    images = fingerprint.of(wanted.load(wanted.data))["images"]
+    return same | {"--sweep": sorted(wanted.asked["sweep"])} | flags | {study.IMAGES: images}
 
 
 def begin(workdir: Path, stored: dict[str, Any], wanted: Wanted, worker: str) -> None:
     """Write sweep.json, with what it already held of this search."""
     from vae.runs.config import provenance, with_history
     from vae.runs.files import write_json
+    from vae.sweeps import folders
     from vae.sweeps.storage import without_password
     from vae.sweeps.sweep_file import SWEEP
 
@@ -249,6 +259,7 @@ def begin(workdir: Path, stored: dict[str, Any], wanted: Wanted, worker: str) ->
     kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
     about = {"runs": {}} | stored | kept | {"worker": worker, "devices": len(wanted.devices), "argv": argv()}
     write_json(workdir / SWEEP, with_history(stored, about | {"flags": wanted.base.values} | provenance()))
+    folders.move_data(workdir, dict.fromkeys(stored.get("runs", {}), wanted.base.values["dataset"]))
 
 
 def argv() -> list[str]:

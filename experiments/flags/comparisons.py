@@ -42,7 +42,9 @@ def trained_before(asked: dict[str, Any], stored: dict[str, Any], folders: DataF
     check_number(found, left_out)
     groups.check_comparable(found)
     groups.common_seeds(found)
-    evaluation_settings(found, asked)
+    images = images_of(folders, evaluation_settings(found, asked).split, asked["num_examples"])
+    for folder in (folder for one in found for folder in one.folders.values()):
+        check_images(len(images(folder)[0].images), folder)
     paces = stored.get("seconds_per_step") or timing.paces([group.config for group in found], loader(folders))
     return ComparedRuns(found, paces, [], left_out)
 
@@ -65,6 +67,7 @@ def make_plan(
     from vae.training import start, timing
 
     dataset = loader(folders, workdir)(Data(*(base.values[name] for name in Data._fields)))
+    check_images(len(dataset.test.images), dataset.name)
     if len(points) > 1 and not len(dataset.validation.images):
         raise UsageError("--tune chooses on validation images, and there are none; leave --validation=0 out")
     found = variants.candidates(chosen, points, base, dataset)
@@ -84,6 +87,14 @@ def make_plan(
     epochs = epochs or comparing.epochs_within(budget, configs, len(dataset.train.images), paces)
     found = variants.candidates(chosen, points, base, dataset, epochs)
     return comparing.ComparisonPlan(labels, [variant.given for variant in chosen], found, paces), dataset
+
+
+def check_images(count: int, of: object) -> None:
+    """Raises UsageError for fewer test images than two: of one alone nothing is known of the spread over images."""
+    if count < 2:
+        raise UsageError(
+            f"a comparison needs two test images or more, and {of} has {count}; use data with more of them"
+        )
 
 
 def check_number(groups: Sequence[RunGroup], left_out: Sequence[str] = ()) -> None:

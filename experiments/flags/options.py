@@ -29,16 +29,23 @@ AXES = sorted(NAMES)  # those of them that make a run what it is
 
 
 class DataFolders(NamedTuple):
-    """Where this command says that data are: --data_dir and --manual_dir."""
+    """Where this command says that data are: --data_dir, --manual_dir, and the --dataset of runs whose images moved."""
 
     data_dir: str | None
     manual_dir: str | None
+    moved_to: str | None = None
 
     def load(self, name: str, validation: int | None, image_size: int | None) -> Dataset:
         """The data set `name`; prints what of a user's own was used."""
         from vae import datasets
 
-        dataset = datasets.load(name, **self._asdict(), validation=validation, image_size=image_size)
+        dataset = datasets.load(
+            self.moved_to or name,
+            data_dir=self.data_dir,
+            manual_dir=self.manual_dir,
+            validation=validation,
+            image_size=image_size,
+        )
         if dataset.account:
             print(f"images: {dataset.account}")
         return dataset
@@ -48,7 +55,8 @@ class DataFolders(NamedTuple):
         from vae.runs.config import read_config
 
         config = read_config(workdir)
-        return checked(workdir, self.load(place or config.dataset, config.validation, config.image_size))
+        there = self._replace(moved_to=place)
+        return checked(workdir, there.load(config.dataset, config.validation, config.image_size))
 
 
 def checked(workdir: Path, dataset: Dataset) -> Dataset:

@@ -195,10 +195,12 @@ def test_seeds_that_all_have_are_compared():
         ({"likelihood": "normal"}, "another likelihood: bernoulli and normal"),
         ({"num_samples": 100}, "another samples per image (k): 5000 and 100"),
         ({"seed": 1}, "another evaluation seed: 0 and 1"),
+        ({"images_sha256": "b7"}, "another content of the evaluated images (sha256): a3 and b7"),
+        ({"image_size": 32}, "another image size: 28 and 32"),
     ],
 )
 def test_evaluations_of_another_kind_are_told_apart(change, words):
     one = {"dataset": "mnist", "split": "test", "binarization": "fixed", "likelihood": "bernoulli"}
-    one |= {"num_samples": 5000, "seed": 0, "log_likelihood": -90.0}
+    one |= {"num_samples": 5000, "seed": 0, "images_sha256": "a3", "image_size": 28, "log_likelihood": -90.0}
     assert incomparable(one, one | {"log_likelihood": -80.0}) is None
     assert incomparable(one, one | change) == words

@@ -1,6 +1,7 @@
 """A run knows which images it was trained on."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from vae.runs import fingerprint
 from vae.runs.config import read_config, write_config
 from vae.runs.files import RunError, read_json
 from vae.runs.folder import CONFIG
+from vae.sweeps import storage, study
 
 __all__ = ["scripts"]
 TRAIN = ("--hidden_sizes=8", "--latent_dim=2", "--batch_size=10", "--likelihood=normal", "--nofigures")
@@ -140,12 +142,76 @@ def test_the_api_checks_the_data_of_a_run_and_finds_them_elsewhere(moved):
         vae.evaluate(run, images, np.repeat("x3", 6), num_samples=2)
 
 
-def test_a_sweep_refuses_other_data_before_it_trains_on(tmp_path, scripts):
-    flags = ("--sweep=seed=0:2", "--dataset=own.npz", "--workdir=s", "--strategy=loop", "--devices=1", *TRAIN)
+SMALL = ("--dataset=own.npz", "--epochs=1", "--validation=5", *TRAIN)
+OF_MANY = {
+    "sweep": ("sweep", "--sweep=seed=0:2", "--strategy=loop", "--devices=1", *SMALL),
+    "search": ("sweep", "--search=random", "--sweep=learning_rate=1e-3,1e-2", "--trials=2", "--strategy=loop", *SMALL),
+    "compare": ("compare", "--objectives=elbo elbo:learning_rate=0.01", "--seeds=1", "--evaluation_samples=2", *SMALL),
+}
+
+
+@pytest.mark.parametrize(("script", "flags"), [(one, flags) for one, *flags in OF_MANY.values()], ids=OF_MANY)
+def test_sweeps_searches_and_comparisons_refuse_other_data_and_find_moved_ones(tmp_path, scripts, script, flags):
     save(tmp_path / "own.npz", pictures(60, 6))
-    code, out, err = scripts.call(tmp_path, "sweep", *flags, "--epochs=1")
+    code, out, err = scripts.call(tmp_path, script, "--workdir=s", *flags)
     assert code == 0, out + err
     save(tmp_path / "own.npz", pictures(60, 6, seed=1))
-    assert "runs/000 was trained on: it has other train images" in scripts.refusal(tmp_path, "sweep", "--workdir=s")
-    said = scripts.refusal(tmp_path, "compare", "--runs=s/runs", "--workdir=c")
-    assert "only one objective" in said or "was trained on" in said
+    assert re.search(
+        r"runs/\S+ was trained on: it has other train images", scripts.refusal(tmp_path, script, "--workdir=s")
+    )
+    (tmp_path / "own.npz").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    place = tmp_path / "elsewhere" / "data.npz"
+    save(place, pictures(60, 6, seed=1))
+    there = ("--workdir=s", "--dataset=elsewhere/data.npz")
+    assert "other train images" in scripts.refusal(tmp_path, script, *there)
+    save(place, pictures(60, 6))
+    assert "is 5, not 6" in scripts.refusal(tmp_path, script, *there, "--validation=6")
+    for again in (there, ("--workdir=s",)):
+        code, out, err = scripts.call(tmp_path, script, *again, "--nofigures")
+        assert code == 0, out + err
+    for folder in (tmp_path / "s" / "runs").iterdir():
+        values = read_json(folder / CONFIG)
+        assert values["dataset"] == values["flags"]["dataset"] == str(place)
+
+
+def test_a_comparison_of_runs_refuses_other_data_and_finds_moved_ones(moved, scripts):
+    other = read_json(moved / "x" / CONFIG)
+    shutil.copytree(moved / "x", moved / "y")
+    other["hyperparameters"]["learning_rate"] = other["flags"]["learning_rate"] = 0.01
+    (moved / "y" / CONFIG).write_text(json.dumps(other))
+    compare = ("compare", "--runs=x,y", "--workdir=c", "--evaluation_samples=2", "--nofigures")
+    place = save(moved / "data.npz", pictures(60, 6, seed=1))
+    for flags in ((), (f"--dataset={place}",)):
+        shutil.copy(place, moved / "own.npz")
+        assert "x was trained on: it has other train images" in scripts.refusal(moved, *compare, *flags)
+    (moved / "own.npz").unlink()
+    save(place, pictures(60, 6))
+    for again in (compare, ("compare", "--workdir=c", "--nofigures")):
+        code, out, err = scripts.call(moved, *again, f"--dataset={place}")
+        assert code == 0, out + err
+
+
+def test_workers_of_a_search_have_the_same_images_wherever_they_are(tmp_path):
+    own = from_arrays(pictures(60, 6), np.arange(60) % 3)
+    labelled = from_arrays(pictures(60, 6), np.arange(60) % 4)
+    other = from_arrays(pictures(60, 6, seed=1), np.arange(60) % 3)
+
+    def asked(dataset, place, **changes):
+        images = json.loads(json.dumps(fingerprint.of(dataset)["images"]))
+        return {"--search": "tpe", "--dataset": place, "images": images, **changes}
+
+    opened = storage.open_storage(str(tmp_path / "study.journal"))
+    study.join(opened, "s", asked(own, "a.npz"))
+    study.join(opened, "s", asked(labelled, "b.npz"))
+    study.join(opened, "s", {"--search": "tpe", "--dataset": "a.npz"})  # of before the images were kept
+    for wrong in (asked(other, "a.npz"), asked(labelled, "a.npz", **{"--conditional": True})):
+        with pytest.raises(RunError, match=r"the study s is for something else: .*a\.npz has other .*train images"):
+            study.join(opened, "s", wrong)
+    study.join(opened, "old", {"--search": "tpe", "--dataset": "a.npz"})
+    study.join(opened, "old", asked(own, "a.npz"))
+    with pytest.raises(RunError, match=r"--dataset is a\.npz, not b\.npz"):
+        study.join(opened, "old", asked(own, "b.npz"))
+    opened.set_study_user_attr(opened.get_study_id_from_name("s"), "asked", asked(own, "a.npz", images={"train": 3}))
+    with pytest.raises(RunError, match="the study s is damaged: its images are none"):
+        study.join(opened, "s", asked(own, "a.npz"))

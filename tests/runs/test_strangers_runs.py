@@ -303,7 +303,7 @@ def test_a_run_of_a_sweep_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "x" / planning.RUNS).mkdir(parents=True)
     (tmp_path / "x" / planning.RUNS / "000").symlink_to(tmp_path / "victim")
     for check in (
-        lambda: folders.check(tmp_path / "x", {}, recorded=True),
+        lambda: folders.check(tmp_path / "x", {}, lambda config: digits(), recorded=True),
         lambda: folders.check_listed(tmp_path / "x", {}),
     ):
         with pytest.raises(RunError, match=r"runs/000 is a link, and training would write where it leads"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.flags import points, variants
-from tests.run_samples import config
+from tests.run_samples import config, digits
 from vae.runs import checkpoint, naming
 from vae.runs.config import write_config
 from vae.runs.files import RunError
@@ -108,7 +108,7 @@ CLASHING = [  # one folder for both, in the code before
 @pytest.mark.parametrize("settings", CLASHING, ids=str)
 def test_every_run_of_a_comparison_has_a_folder_and_every_objective_a_label(settings, tmp_path):
     made = plan(*settings)
-    places = comparing.place(made, tmp_path, 2, recorded=False)
+    places = comparing.place(made, tmp_path, digits(), 2, recorded=False)
     assert len({folder for by_seed in places for folder in by_seed.values()}) == 4
     assert len(set(made.labels)) == 2
     assert {one.config.seed for one in comparing.runs_of(made, places).values()} == {0, 1}
@@ -120,7 +120,7 @@ def test_two_tuned_values_have_a_folder_each(tmp_path):
     tuned = [
         comparing.Candidate(0, {"alpha": alpha}, config(objective="renyi", alpha=alpha), {}) for alpha in (-2.0, 2.0)
     ]
-    places = comparing.place(one._replace(candidates=tuned), tmp_path, 1, recorded=False)
+    places = comparing.place(one._replace(candidates=tuned), tmp_path, digits(), 1, recorded=False)
     assert [folder.name for by_seed in places for folder in by_seed.values()] == [
         "renyi+alpha=-2+seed=0",
         "renyi+alpha=2+seed=0",
@@ -130,7 +130,7 @@ def test_two_tuned_values_have_a_folder_each(tmp_path):
 def test_two_runs_that_would_share_a_folder_are_refused(tmp_path):
     twice = plan({"learning_rate": 1e-3}, {"learning_rate": 1e-2})
     with pytest.raises(RunError, match=r"two runs would share the folder elbo\+seed=0: learning_rate is 0.001"):
-        comparing.place(twice._replace(given=[{"objective": "elbo"}] * 2), tmp_path, 1, recorded=False)
+        comparing.place(twice._replace(given=[{"objective": "elbo"}] * 2), tmp_path, digits(), 1, recorded=False)
 
 
 def write(workdir, name, configuration):
@@ -145,7 +145,7 @@ def test_a_comparison_of_before_finds_its_folders_by_what_is_in_them(tmp_path):
     """Its names were computed otherwise, and two runs may have been given one: the second one wrote it."""
     settings = CLASHING[0]
     old = write(tmp_path, "renyi-alpha-2-seed-0", config(**settings[1]))
-    first, second = comparing.place(plan(*settings), tmp_path, 1, recorded=True)
+    first, second = comparing.place(plan(*settings), tmp_path, digits(), 1, recorded=True)
     assert second == {0: old}
     assert first == {0: tmp_path / planning.RUNS / "renyi+alpha=-2+seed=0"}
 
@@ -154,19 +154,23 @@ def test_a_folder_is_not_taken_for_a_run_by_its_name(tmp_path):
     settings = CLASHING[0]
     write(tmp_path, "renyi+alpha=2+seed=0", config(objective="renyi", alpha=3.0))
     with pytest.raises(RunError, match=r"alpha=2\+seed=0 holds another run: alpha is 3.0, not 2.0; choose another"):
-        comparing.place(plan(*settings), tmp_path, 1, recorded=True)
+        comparing.place(plan(*settings), tmp_path, digits(), 1, recorded=True)
+
+
+def load(config):
+    return digits()
 
 
 WANTED = {"000": config(), "001": config(learning_rate=1e-2)}
 
 
 def test_folders_that_are_what_is_asked_for_are_gone_on_with(tmp_path):
-    folders.check(tmp_path, WANTED, recorded=False)
+    folders.check(tmp_path, WANTED, load, recorded=False)
     for name, one in WANTED.items():
         write(tmp_path, name, one)
-    folders.check(tmp_path, WANTED, recorded=False)
+    folders.check(tmp_path, WANTED, load, recorded=False)
     (tmp_path / planning.RUNS / "other").mkdir()
-    folders.check(tmp_path, WANTED, recorded=False)
+    folders.check(tmp_path, WANTED, load, recorded=False)
 
 
 @pytest.mark.parametrize(
@@ -183,20 +187,20 @@ def test_folders_that_are_what_is_asked_for_are_gone_on_with(tmp_path):
 def test_a_folder_of_another_sweep_is_refused_if_sweep_json_is_lost(tmp_path, change, message):
     write(tmp_path, "001", config(**{"learning_rate": 1e-2} | change))
     with pytest.raises(RunError, match=message):
-        folders.check(tmp_path, WANTED, recorded=False)
+        folders.check(tmp_path, WANTED, load, recorded=False)
 
 
 def test_a_run_that_nobody_asks_for_or_that_lost_its_config_is_refused(tmp_path):
     folder = write(tmp_path, "002", config())
-    folders.check(tmp_path, WANTED, recorded=True)
+    folders.check(tmp_path, WANTED, load, recorded=True)
     with pytest.raises(RunError, match="002 holds a run that is not asked for here"):
-        folders.check(tmp_path, WANTED, recorded=False)
+        folders.check(tmp_path, WANTED, load, recorded=False)
     folder.rename(folder.with_name("001"))
     (folder.with_name("001") / CONFIG).unlink()
     with pytest.raises(RunError, match=r"001 holds a trained run but no config\.json"):
-        folders.check(tmp_path, WANTED, recorded=True)
+        folders.check(tmp_path, WANTED, load, recorded=True)
 
 
 def test_a_run_of_a_sweep_may_have_been_trained_for_longer_since(tmp_path):
     write(tmp_path, "000", dataclasses.replace(WANTED["000"], epochs=9))
-    folders.check(tmp_path, WANTED, recorded=True, may_be_longer=True)
+    folders.check(tmp_path, WANTED, load, recorded=True, may_be_longer=True)

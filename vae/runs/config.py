@@ -75,6 +75,13 @@ def write_config(workdir: Path, config: Config, **about: Any) -> None:
     write_json(path, {"format": FORMAT, **config.to_dict(), **with_history(stored, about | provenance())})
 
 
+def move(workdir: Path, dataset: str) -> None:
+    """Say in config.json that the images of the run in `workdir` are at `dataset` now."""
+    values = read_json(workdir / CONFIG)
+    flags = {"flags": values["flags"] | {"dataset": dataset}} if isinstance(values.get("flags"), dict) else {}
+    write_json(workdir / CONFIG, values | flags | {"dataset": dataset})
+
+
 def with_history(stored: Mapping[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """`now`, but with the `stored` argv, versions and revision of who began; those of `now` end the `history`."""
     began = {name: stored[name] for name in WHO if name in stored}
@@ -91,16 +98,17 @@ def _history(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
-def doubt_bits(workdir: Path) -> None:
-    """A RunWarning if the run in `workdir` was last trained under other versions of jax: bits may differ."""
-    stored, now = read_json(workdir / CONFIG), provenance()["versions"]
+def doubt_bits(path: Path) -> None:
+    """A RunWarning if config.json or sweep.json says that other versions of jax trained last: bits may differ."""
+    stored, now = read_json(path), provenance()["versions"]
     before = (_history(stored) or [stored])[-1].get("versions")
     if not isinstance(before, dict):
         return
     names = [name for name in ("jax", "jaxlib") if before.get(name, now[name]) != now[name]]
     if names:
         was, is_now = (", ".join(f"{name} {versions[name]}" for name in names) for versions in (before, now))
-        warnings.warn(f"{workdir} was trained under {was}, and resumes under {is_now}: bits may differ", RunWarning, 2)
+        text = f"{path.parent} was trained under {was}, and resumes under {is_now}: bits may differ"
+        warnings.warn(text, RunWarning, 2)
 
 
 @functools.cache

@@ -55,15 +55,8 @@ def check(record: Record | None, dataset: Dataset, of_run: str, *, conditional: 
         dataset = before_names(dataset)
     if record is None:
         return dataset
-    found, differing = of(dataset), []
-    for split, stored in record["images"].items():
-        here = found["images"][split]
-        if here["count"] != stored["count"]:
-            differing.append(f"{here['count']} {split} images, not {stored['count']}")
-        elif here["sha256"] != stored["sha256"]:
-            differing.append(f"other {split} images")
-        elif conditional and here["labels"] != stored["labels"]:
-            differing.append(f"other labels of the {split} images")
+    found = of(dataset)
+    differing = differences(record["images"], found["images"], conditional=conditional)
     if conditional and found["classes"] != record["classes"]:
         differing.append("other classes")
     if differing:
@@ -72,6 +65,20 @@ def check(record: Record | None, dataset: Dataset, of_run: str, *, conditional: 
             "or say with `dataset` where they are now"
         )
     return dataset
+
+
+def differences(before: Record, now: Record, *, conditional: bool) -> list[str]:
+    """How the images `now` differ from those `before`, both as "images" of `of`; their labels too if `conditional`."""
+    differing = []
+    for split, stored in before.items():
+        here = now[split]
+        if here["count"] != stored["count"]:
+            differing.append(f"{here['count']} {split} images, not {stored['count']}")
+        elif here["sha256"] != stored["sha256"]:
+            differing.append(f"other {split} images")
+        elif conditional and here["labels"] != stored["labels"]:
+            differing.append(f"other labels of the {split} images")
+    return differing
 
 
 _known: dict[int, tuple[np.ndarray, str]] = {}  # of the arrays of the last data sets: their runs are many
@@ -91,14 +98,14 @@ def _sha256(array: np.ndarray) -> str:
 def _is_record(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"images", "classes"}:
         return False
-    images, classes = value["images"], value["classes"]
+    classes = value["classes"]
     named = isinstance(classes, list) and all(isinstance(name, str) or type(name) is int for name in classes)
-    return (
-        (classes is None or named)
-        and isinstance(images, dict)
-        and images.keys() == set(SPLITS)
-        and all(_is_split(split) for split in images.values())
-    )
+    return (classes is None or named) and is_of_images(value["images"])
+
+
+def is_of_images(value: Any) -> bool:
+    """Whether it is the "images" of `of`."""
+    return isinstance(value, dict) and value.keys() == set(SPLITS) and all(map(_is_split, value.values()))
 
 
 def _is_split(value: Any) -> bool:

@@ -75,13 +75,13 @@ def epochs_within(budget: str, configs: Sequence[Config], num_images: int, paces
     return [int(config.epochs * max(costs) / one + 1e-9) for config, one in zip(configs, costs, strict=True)]
 
 
-def place(plan: ComparisonPlan, workdir: Path, num_seeds: int, *, recorded: bool) -> Places:
+def place(plan: ComparisonPlan, workdir: Path, dataset: Dataset, num_seeds: int, *, recorded: bool) -> Places:
     """Where each run is, or will be: the folder whose config.json is that of the run, else one named after it.
 
     Earlier code gave other names, and may have given one to two runs: a folder is known by what is in it. Raises
     RunError as folders.check, and if two runs would share a folder.
     """
-    stored = {name: _of_any_length(config) for name, config in folders.configs(workdir).items()}
+    stored = {name: _as_made(config) for name, config in folders.configs(workdir).items()}
     named = {config: name for name, config in stored.items()}
     wanted: dict[str, Config] = {}
     found: Places = []
@@ -90,20 +90,21 @@ def place(plan: ComparisonPlan, workdir: Path, num_seeds: int, *, recorded: bool
         for seed in range(num_seeds):
             config = dataclasses.replace(candidate.config, seed=seed)
             name = plan.folder_name(candidate, seed)
-            if stored.get(name) != _of_any_length(config):
-                name = named.get(_of_any_length(config), name)
+            if stored.get(name) != _as_made(config):
+                name = named.get(_as_made(config), name)
             # Some file systems do not tell capitals from small letters.
             if clash := [other for other in wanted if other.casefold() == name.casefold()]:
                 differing = "; ".join(changed_settings(wanted[clash[0]], config))
                 raise RunError(f"two runs would share the folder {name}: {differing}; compare them one by one")
             wanted[name] = config
             found[-1][seed] = workdir / planning.RUNS / name
-    folders.check(workdir, wanted, recorded=recorded)
+    folders.check(workdir, wanted, lambda config: dataset, recorded=recorded)
     return found
 
 
-def _of_any_length(config: Config) -> Config:
-    return dataclasses.replace(config, epochs=0)
+def _as_made(config: Config) -> Config:
+    """Of any length, and with its images anywhere: those of all runs of a comparison are the same."""
+    return dataclasses.replace(config, epochs=0, dataset="")
 
 
 def runs_of(plan: ComparisonPlan, places: Places) -> dict[str, ComparedRun]:

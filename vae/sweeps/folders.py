@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from vae.runs.config import Config, changed_settings, read_config
+from vae.datasets.dataset import Dataset
+from vae.runs.config import Config, changed_settings, move, read_config
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG, METRICS
 from vae.sweeps.planning import RUNS
 from vae.sweeps.sweep_file import SWEEP
+from vae.training import resuming
 from vae.training.record import FAILURE
+
+Load = Callable[[Config], Dataset]
 
 
 def configs(workdir: Path) -> dict[str, Config]:
@@ -23,9 +27,33 @@ def was_trained(folder: Path) -> bool:
     return any((folder / name).exists() for name in (CHECKPOINTS, METRICS, FAILURE))
 
 
-def check(workdir: Path, wanted: Mapping[str, Config], *, recorded: bool, may_be_longer: bool = False) -> None:
+def differences(folder: Path, wanted: Config, load: Load) -> list[str]:
+    """Each setting in which the run in `folder` differs from the one that is `wanted`.
+
+    Its images may be elsewhere, if they are the same that `load` finds: RunError if not. Those of the same place were
+    checked when they were loaded.
+    """
+    stored = read_config(folder)
+    same_cut = (stored.validation, stored.image_size) == (wanted.validation, wanted.image_size)
+    if stored.dataset != wanted.dataset and same_cut:
+        stored = resuming.at_place(folder, stored, wanted, load(wanted))
+    return changed_settings(stored, wanted)
+
+
+def move_data(workdir: Path, places: Mapping[str, str]) -> None:
+    """From now on each run in `places` finds its images there; the caller has checked that they are the same."""
+    stored = configs(workdir)
+    for name in places.keys() & stored.keys():
+        if stored[name].dataset != places[name]:
+            move(workdir / RUNS / name, places[name])
+
+
+def check(
+    workdir: Path, wanted: Mapping[str, Config], load: Load, *, recorded: bool, may_be_longer: bool = False
+) -> None:
     """Raises RunError if a run folder below `workdir` is not the run that is `wanted` under its name.
 
+    load: loads the images of a wanted run.
     recorded: sweep.json or plan.json exists and names the runs; other folders are ignored. If it was lost, nothing says
         which folders would be overwritten or ignored. Then every folder must be wanted.
     may_be_longer: a run may have been trained for more epochs since.
@@ -35,7 +63,7 @@ def check(workdir: Path, wanted: Mapping[str, Config], *, recorded: bool, may_be
     why = "" if recorded else f" (what says what the runs in {workdir / RUNS} are is lost)"
     for name, path in _folders(workdir):
         if name in wanted and name in stored:
-            differing = changed_settings(stored[name], wanted[name])
+            differing = differences(path, wanted[name], load)
             if not may_be_longer and stored[name].epochs != wanted[name].epochs:
                 differing.append(f"epochs is {stored[name].epochs}, not {wanted[name].epochs}")
             if differing:

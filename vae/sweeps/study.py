@@ -21,6 +21,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from vae.runs import fingerprint
 from vae.runs.files import RunError, read_json
 from vae.runs.folder import is_locked
 from vae.sweeps.storage import HEARTBEAT_SECONDS, beat, whoever_comes_first
@@ -28,6 +29,7 @@ from vae.sweeps.sweep_file import SWEEP
 
 WORKER, RUN, DIVERGED, WHY = "worker", "run", "diverged", "why"  # user attributes of a trial
 ASKED = "asked"  # of a study
+IMAGES, DATASET = "images", "--dataset"  # of what is asked: the images (vae/runs/fingerprint.py), and their place
 # What the pickled state of CMA-ES is made of; numpy before 2 called its package numpy.core.
 PICKLED = {("cmaes._cma", "CMA"), ("numpy", "dtype"), ("numpy", "ndarray")} | {
     (f"numpy.{core}.{module}", name)
@@ -139,7 +141,9 @@ def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
     stored = study.user_attrs[ASKED]
     if not isinstance(stored, dict):
         raise RunError(f"the study {study.study_name} was not made by this program; use another `study`")
-    differing = [
+    stored, asked = dict(stored), dict(asked)
+    differing = other_images(study.study_name, stored, asked)
+    differing += [
         f"{name} is {_shown(stored.get(name))}, not {_shown(asked.get(name))}"
         for name in sorted({*stored, *asked})
         if stored.get(name) != asked.get(name)
@@ -149,6 +153,22 @@ def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
             f"the study {study.study_name} is for something else: {'; '.join(differing)}; ask for the same, or use "
             "another `study`"
         )
+
+
+def other_images(name: str, stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """How the images that are asked for differ from those of the study; takes what names images out of both.
+
+    The same images may lie at different places. A study of before its images were kept knows their place alone.
+    """
+    before, now = stored.pop(IMAGES, None), asked.pop(IMAGES, None)
+    if before is None or now is None:
+        return []
+    if not fingerprint.is_of_images(before):
+        raise RunError(f"the study {name} is damaged: its images are none; use another `study`")
+    place = asked.pop(DATASET, None)
+    stored.pop(DATASET, None)
+    differing = fingerprint.differences(before, now, conditional=bool(asked.get("--conditional")))
+    return [f"{place} has {text}" for text in differing]
 
 
 def _shown(value: Any) -> str:

@@ -19,16 +19,12 @@ def check(workdir: Path, config: Config, dataset: Dataset) -> None:
     """
     if not (workdir / CONFIG).exists():
         return
-    stored, record = read_config(workdir), fingerprint.read(workdir)
-    fingerprint.check(record, dataset, str(workdir), conditional=stored.settings.num_classes > 0)
-    if record is not None:
-        stored = dataclasses.replace(stored, dataset=config.dataset)
-    if differences := changed_settings(stored, config):
+    if differences := changed_settings(at_place(workdir, read_config(workdir), config, dataset), config):
         raise RunError(
             f"{workdir} holds a run with other settings: {'; '.join(differences)}; choose another `workdir` "
             f"(with `init_from={workdir}` it starts from this run's parameters)"
         )
-    doubt_bits(workdir)
+    doubt_bits(workdir / CONFIG)
     steps_per_epoch = len(dataset.train.images) // config.settings.batch_size
     saved = checkpoint.steps(workdir / CHECKPOINTS)
     if saved and saved[-1] > config.epochs * steps_per_epoch:
@@ -36,3 +32,13 @@ def check(workdir: Path, config: Config, dataset: Dataset) -> None:
             f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
             f"`epochs={config.epochs}`; ask for more, or choose another `workdir`"
         )
+
+
+def at_place(workdir: Path, stored: Config, config: Config, dataset: Dataset) -> Config:
+    """The `stored` Config of the run in `workdir`, with its images where those of `config` are: `dataset`.
+
+    Raises RunError unless these are its images. Of a run from before format 4 nothing is known, and nothing changes.
+    """
+    record = fingerprint.read(workdir)
+    fingerprint.check(record, dataset, str(workdir), conditional=stored.settings.num_classes > 0)
+    return stored if record is None else dataclasses.replace(stored, dataset=config.dataset)
