@@ -89,6 +89,7 @@ def main(stop: StopRequest) -> int:
     points = axes.points(axes.parse(asked["sweep"], flags.given), zipped=asked["zip"], subset=asked["random"])
     from experiments.command import devices
     from vae import hosts
+    from vae.runs.config import doubt_bits
     from vae.runs.folder import lock
     from vae.sweeps import planning, sweep
     from vae.sweeps.sweep_file import SWEEP
@@ -103,6 +104,8 @@ def main(stop: StopRequest) -> int:
     load = loader(flags.folders, workdir)
     runs = configure(points, base, load)
     check_resumed(workdir, stored, asked, runs, base.values["epochs"], load)
+    if workdir is not None and stored:
+        doubt_bits(workdir / SWEEP)
     grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
     sweep.check(grouped, available, begun=bool(stored))
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
@@ -164,12 +167,10 @@ def conclude(workdir: Path, grouped, *, figures: bool) -> None:
             "use lower values of --learning_rate or --max_gradient_norm"
         )
     configs = {name: config for group in grouped for name, config in group.configs.items()}
-    if len(results.not_tested(rows, configs)) == sum(row["status"] == results.FINISHED for row in rows):
-        raise record.TrainingFailed(
-            f"the test bound of all runs is not finite: their models give some test image no likelihood that float32 "
-            f"holds; they are trained and saved in {runs}; look for that image in the test data, or sweep other values"
-        )
+    not_tested = results.not_tested(workdir, rows, configs)
     summarize(rows, configs)
+    notes.show_runs("diverged", [row["run"] for row in rows if row["status"] == results.DIVERGED], len(rows))
+    notes.show_runs("test bound not finite", not_tested, len(rows))
     if figures:
         from experiments.pictures import sweep_pictures
 
@@ -225,7 +226,7 @@ def check_resumed(
 
 
 def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
-    """Print the best run of each ranking by its held-out value, and the runs without a finite value."""
+    """Print the best run of each ranking by its held-out value."""
     from vae.sweeps import ranking, results
 
     for one in results.ranked(rows, configs):
@@ -234,10 +235,6 @@ def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
         best = max(one.scores, key=lambda name: (math.isfinite(one.scores[name]), one.scores[name]))
         if math.isfinite(one.scores[best]):
             print(f"best {one.split} {one.ranking.title}: {one.scores[best]:.2f} nats per image, run {best}")
-    diverged = [row["run"] for row in rows if row["status"] == results.DIVERGED]
-    for words, names in (("diverged", diverged), ("test bound not finite", results.not_tested(rows, configs))):
-        if names:
-            print(f"{words}: {len(names)} of {len(rows)} runs ({', '.join(names[:20])})")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,12 @@ def show_binarized(configs: Sequence[Config], asked: str | None) -> None:
             )
 
 
+def show_runs(words: str, names: Sequence[str], count: int) -> None:
+    """Print which of `count` runs, if any, are what `words` say."""
+    if names:
+        print(f"{words}: {len(names)} of {count} runs ({', '.join(names[:20])})")
+
+
 def show_bits(bits: float | None, settings: Settings) -> None:
     """Print whether `bits` per dimension are more than those of a uniform distribution of 256 values."""
     if bits is not None and bits > UNIFORM_BITS:

@@ -82,6 +82,7 @@ def main(stop: StopRequest, flags: Flags, workdir: Path | None, stored: dict[str
     wanted = what_is_wanted(flags, workdir, stored)
     if workdir is not None:
         check_kept(workdir, stored, wanted.asked, given="storage" in flags.given)
+    from vae.runs.config import doubt_bits
     from vae.runs.folder import lock
     from vae.sweeps import search, storage, study
     from vae.sweeps.sweep_file import SWEEP
@@ -92,6 +93,8 @@ def main(stop: StopRequest, flags: Flags, workdir: Path | None, stored: dict[str
         if shared is not None:
             study.join(shared, asked["study"], agreed)
         workdir = workdir or script.new_workdir("search", "sweeps")
+        if stored:
+            doubt_bits(workdir / SWEEP)
         with lock(workdir):
             stop.file = workdir / SWEEP
             opened = shared or storage.open_storage(str(workdir / JOURNAL))
@@ -259,7 +262,7 @@ def begin(workdir: Path, stored: dict[str, Any], wanted: Wanted, worker: str) ->
     kept = asked | {"storage": without_password(asked["storage"]) if asked["storage"] else None}
     about = {"runs": {}} | stored | kept | {"worker": worker, "devices": len(wanted.devices), "argv": argv()}
     write_json(workdir / SWEEP, with_history(stored, about | {"flags": wanted.base.values} | provenance()))
-    folders.move_data(workdir, dict.fromkeys(stored.get("runs", {}), wanted.base.values["dataset"]))
+    folders.move_data(workdir, dict.fromkeys(about["runs"] or {}, wanted.data.dataset))
 
 
 def argv() -> list[str]:
@@ -268,8 +271,8 @@ def argv() -> list[str]:
 
 
 def conclude(workdir: Path, worker: StudyWorker, wanted: Wanted, *, figures: bool) -> None:
-    """Write and print what the search found; raises TrainingFailed if no trial stayed finite."""
-    from vae.sweeps import outcome, results
+    """Write and print what the search found; raises TrainingFailed if no trial is finite, or none on test images."""
+    from vae.sweeps import folders, outcome, results
     from vae.training import record
 
     trials = worker.trials()
@@ -278,6 +281,8 @@ def conclude(workdir: Path, worker: StudyWorker, wanted: Wanted, *, figures: boo
     print(f"trials: {found.counted}{elsewhere}")
     if not found.finished and not found.num_running:
         raise record.TrainingFailed(f"no trial finished ({found.counted}); search lower values of learning_rate")
+    rows = results.rows(workdir)
+    notes.show_runs("test bound not finite", results.not_tested(workdir, rows, folders.configs(workdir)), len(rows))
     if figures and found.finished:
         from experiments.pictures import search_pictures
 
@@ -288,5 +293,5 @@ def conclude(workdir: Path, worker: StudyWorker, wanted: Wanted, *, figures: boo
         point = label(space.point_of(wanted.axes, found.best.params))
         trial = f"trial {found.best.number} ({point})"
         print(f"best validation {wanted.metric}: {found.best.value:.2f} nats per image, {trial}")
-        if (folder := outcome.folder_of(found.best, workdir)) is not None:
+        if (folder := outcome.folder_of(found.best, workdir, worker.identity.id)) is not None:
             print(f"next: python -m experiments.evaluate --workdir={shlex.quote(str(folder))}")

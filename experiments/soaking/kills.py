@@ -86,7 +86,7 @@ def check_shared(trial: Trial, expected: Outcome) -> None:
     finished = [one for one in trials_of(trial.folder / "shared.journal") if one.state.name == "COMPLETE"]
     if len(finished) != NUM_SHARED:
         raise NotRight(f"{len(finished)} trials finished, not {NUM_SHARED}")
-    folders = [folder_of(one, trial.folder) for one in finished]
+    folders = [folder_of(one, trial.folder, "") for one in finished]
     if None in folders or len({*folders}) != NUM_SHARED:
         raise NotRight(f"the folders of the trials are {', '.join(map(str, folders))}")
     for one, folder in zip(finished, folders, strict=True):

@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from tests.audit import audited
-from tests.run_samples import EVALUATED
+from tests.run_samples import EVALUATED, digits
 from vae import untrusted
 from vae.api import load_run
 from vae.datasets import DataError, cache
@@ -216,11 +216,11 @@ def test_the_folder_of_a_trial_of_a_shared_study_is_one_of_its_runs(tmp_path):
         worker = study.WorkerId("a", workdir, "here")._asdict()
         return optuna.trial.create_trial(value=0.0, user_attrs={study.WORKER: worker, study.RUN: name})
 
-    assert str(folder_of(trial("003"), tmp_path)) == "/data/x/runs/003"
-    assert folder_of(trial("003", str(tmp_path)), tmp_path) == tmp_path / "runs" / "003"
-    assert folder_of(trial(OUTSIDE), tmp_path) is None
-    assert folder_of(trial("3\n$(reboot)"), tmp_path) is None
-    assert folder_of(trial("003", "/data/\x1b[2J"), tmp_path) is None
+    assert str(folder_of(trial("003"), tmp_path, "b")) == "/data/x/runs/003"
+    assert folder_of(trial("003"), tmp_path, "a") == tmp_path / "runs" / "003"  # its folder was moved
+    assert folder_of(trial(OUTSIDE), tmp_path, "a") is None
+    assert folder_of(trial("3\n$(reboot)"), tmp_path, "a") is None
+    assert folder_of(trial("003", "/data/\x1b[2J"), tmp_path, "a") is None
 
 
 def test_the_journal_of_a_study_is_json(tmp_path):

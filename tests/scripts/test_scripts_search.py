@@ -1,7 +1,10 @@
 """experiments.sweep --search as a process: what it prints and leaves, kills, signals, and one line for a mistake."""
 
 import csv
+import json
 import random
+import re
+import shlex
 import shutil
 import signal
 
@@ -10,7 +13,10 @@ import pytest
 from tests.run_samples import assert_close_result, rows, state
 from tests.script_runs import scripts
 from vae.runs.config import read_config
-from vae.sweeps import storage
+from vae.runs.files import read_json, write_json
+from vae.runs.folder import METRICS
+from vae.runs.metrics import read_metrics
+from vae.sweeps import results, storage
 from vae.sweeps.sweep_file import SWEEP
 
 __all__ = ["scripts"]
@@ -180,6 +186,8 @@ def test_another_worker_on_the_same_journal_makes_up_for_one_that_was_killed(scr
         (("--search=tpe", "--sweep=seed=0:8"), "the best seed is luck; train the winner with several seeds"),
         (("--search=tpe", "--sweep=epochs=1:8"), "--sweep=epochs is no axis of a search"),
         (("--search=tpe", "--sweep=likelihood=bernoulli,normal"), "--sweep=likelihood is no axis of a search"),
+        (("--search=tpe", "--sweep=dataset=digits,mnist"), "--sweep=dataset is no axis of a search"),
+        (("--search=tpe", "--sweep=image_size=4,8"), "--sweep=image_size is no axis of a search"),
         (("--search=cmaes", "--sweep=activation=relu,tanh"), "--search=cmaes takes numbers, and --sweep=activation is"),
         (("--search=tpe", "--sweep=learning_rate=log:0:1"), "'0': must be a finite float32 number above 0"),
         (
@@ -237,6 +245,47 @@ def test_a_search_that_lost_what_it_knew_is_refused(scripts, finished, tmp_path,
     (tmp_path / "x" / lost).unlink()
     flags = (*SEARCH, "--search=random", RATES) if lost == SWEEP else ("--workdir=x",)
     assert fragment in scripts.refusal(tmp_path, "sweep", *flags)
+
+
+def test_a_resumed_search_says_that_bits_may_differ_and_a_next_line_that_can_be_pasted(scripts, finished, tmp_path):
+    folder = tmp_path / "a b"
+    shutil.copytree(finished / "x", folder)
+    began = read_json(folder / SWEEP)
+    began.pop("history", None)  # another test may have resumed it
+    write_json(folder / SWEEP, began | {"versions": began["versions"] | {"jaxlib": "0.0.1"}})
+    code, out, err = scripts.call(tmp_path, "sweep", "--workdir=a b", "--nofigures")
+    assert code == 0
+    assert err.startswith("warning: a b was trained under jaxlib 0.0.1, and resumes under jaxlib")
+    assert scripts.call(tmp_path, "sweep", "--workdir=a b", "--nofigures")[::2] == (0, "")
+    following = next(line for line in out.splitlines() if line.startswith("next: "))
+    assert shlex.split(following)[-1].startswith("--workdir=a b/runs/0")
+    now = read_json(folder / SWEEP)
+    assert (now["argv"], now["versions"]["jaxlib"]) == (began["argv"], "0.0.1")
+    assert [one["versions"] for one in now["history"]] == [began["versions"]]
+
+
+def test_a_search_names_the_trials_without_a_test_bound_and_fails_if_none_has_one(scripts, finished, tmp_path):
+    shutil.copytree(finished / "x", tmp_path / "x")
+    trials = [row["run"] for row in table(tmp_path / "x") if row["status"] == "finished"]
+    for done, name in enumerate(trials, 1):
+        path = tmp_path / "x" / "runs" / name / METRICS
+        rows = [row | ({"elbo": None} if row["split"] == "test" else {}) for row in read_metrics(path.parent)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if done not in (1, len(trials)):
+            continue
+        code, out, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
+        if done < len(trials):
+            assert (code, err) == (0, "")
+            assert re.search(rf"test bound not finite: 1 of 1\d runs \({name}\)", out)
+    assert code == 2
+    assert err.startswith("failed: the test bound of all runs is not finite")
+
+
+def test_a_finished_trial_that_lost_its_metrics_is_a_row_without_numbers(scripts, finished, tmp_path):
+    shutil.copytree(finished / "x", tmp_path / "x")
+    (tmp_path / "x" / "runs" / "000" / METRICS).unlink()
+    row = results.rows(tmp_path / "x")[0]
+    assert (row["run"], row["status"], row["epoch"]) == ("000", "finished", 0.0)
 
 
 def test_what_changes_the_meaning_of_the_bound_is_compared_by_the_elbo(scripts, tmp_path):

@@ -1,8 +1,10 @@
 """experiments.sweep as a process: axes, runs that equal runs alone, divergence, kills, and one line for a mistake."""
 
 import csv
+import json
 import math
 import random
+import shlex
 import shutil
 import signal
 
@@ -14,7 +16,8 @@ from vae.api import load_run
 from vae.runs import checkpoint
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
-from vae.runs.folder import CHECKPOINTS
+from vae.runs.folder import CHECKPOINTS, METRICS
+from vae.runs.metrics import read_metrics
 from vae.sweeps.sweep_file import SWEEP as SWEEP_FILE
 from vae.training.record import FAILURE
 
@@ -183,6 +186,38 @@ def test_another_sweep_is_refused_though_sweep_json_is_lost(scripts, finished, t
     assert "x/runs/001 holds another run: learning_rate is 0.01, not 0.02; choose another --workdir" in message
     write_json(tmp_path / "x" / SWEEP_FILE, {"runs": {}})  # as a comparison leaves it
     assert "holds the runs of a comparison whose plan.json is lost" in scripts.refusal(tmp_path, "sweep", *flags)
+
+
+def test_a_resumed_sweep_says_that_bits_may_differ_and_a_next_line_that_can_be_pasted(scripts, finished, tmp_path):
+    folder = tmp_path / "a b"
+    shutil.copytree(finished / "x", folder)
+    began = read_json(folder / SWEEP_FILE)
+    began.pop("history", None)  # another test may have resumed it
+    write_json(folder / SWEEP_FILE, began | {"versions": began["versions"] | {"jaxlib": "0.0.1"}})
+    code, out, err = scripts.call(tmp_path, "sweep", "--workdir=a b", "--nofigures")
+    assert code == 0
+    assert err.startswith("warning: a b was trained under jaxlib 0.0.1, and resumes under jaxlib")
+    assert scripts.call(tmp_path, "sweep", "--workdir=a b", "--nofigures")[::2] == (0, "")
+    following = next(line for line in out.splitlines() if line.startswith("next: "))
+    assert shlex.split(following, comments=True)[-1] == "--workdir=a b/runs/…"
+    now = read_json(folder / SWEEP_FILE)
+    assert (now["argv"], now["versions"]["jaxlib"]) == (began["argv"], "0.0.1")
+    assert [one["versions"] for one in now["history"]] == [began["versions"]]
+
+
+def test_a_sweep_names_the_runs_without_a_test_bound_and_fails_if_none_has_one(scripts, finished, tmp_path):
+    shutil.copytree(finished / "x", tmp_path / "x")
+    for name in ("000", "001", "002", "003"):
+        path = tmp_path / "x" / "runs" / name / METRICS
+        rows = [row | ({"elbo": None} if row["split"] == "test" else {}) for row in read_metrics(path.parent)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if name == "000":
+            code, out, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
+            assert (code, err) == (0, "")
+            assert "test bound not finite: 1 of 4 runs (000)" in out
+    code, _, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
+    assert code == 2
+    assert err.startswith("failed: the test bound of all runs is not finite")
 
 
 def nan_for_none(values):

@@ -41,12 +41,15 @@ def outcome(trials: Sequence[FrozenTrial]) -> SearchOutcome:
     return SearchOutcome(finished, len(told) - len(finished) - num_diverged, num_diverged, num_running)
 
 
-def folder_of(trial: FrozenTrial, workdir: Path) -> Path | None:
-    """The run folder of a trial. None if the study, which others write to, names no valid folder."""
+def folder_of(trial: FrozenTrial, workdir: Path, worker: str) -> Path | None:
+    """The run folder of a trial, as seen by the `worker` of that id, in `workdir` now.
+
+    None if the study, which others write to, names no valid folder.
+    """
     try:
         owner, name = study.worker_of(trial), untrusted.plain_name(trial.user_attrs.get(study.RUN))
     except ValueError:
         return None
     if owner is None or not owner.workdir.isprintable():
         return None
-    return (workdir if Path(owner.workdir) == workdir.absolute() else Path(owner.workdir)) / RUNS / name
+    return (workdir if owner.id == worker else Path(owner.workdir)) / RUNS / name

@@ -16,7 +16,7 @@ from vae.runs.metrics import read_metrics
 from vae.sweeps import ranking
 from vae.sweeps.planning import RUNS
 from vae.sweeps.sweep_file import read_sweep
-from vae.training.record import FAILURE
+from vae.training.record import FAILURE, TrainingFailed
 
 RESULTS = "results.csv"
 FINISHED, DIVERGED, PRUNED, WAITING = "finished", "diverged", "pruned", "waiting"
@@ -35,7 +35,8 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
         metrics = read_metrics(folder)
         finished = (folder / CHECKPOINTS).exists()
         status = DIVERGED if (folder / FAILURE).exists() else FINISHED if finished else WAITING
-        if "search" in about and status == FINISHED and metrics[-1]["epoch"] < read_config(folder).epochs:
+        # Rows that were lost say nothing.
+        if "search" in about and status == FINISHED and metrics and metrics[-1]["epoch"] < read_config(folder).epochs:
             status = PRUNED
         row = {"run": name, **values, "status": status, "epoch": metrics[-1]["epoch"] if metrics else 0.0}
         for last in metrics:
@@ -73,13 +74,17 @@ def ranked(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) ->
     return found
 
 
-def not_tested(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) -> list[str]:
-    """The runs that finished, but whose test bound is not finite."""
-    return [
-        row["run"]
-        for row in table
-        if row["status"] == FINISHED and row.get(f"test_{configs[row['run']].settings.objective}", 0.0) is None
-    ]
+def not_tested(workdir: Path, table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) -> list[str]:
+    """The runs that finished, but whose test bound is not finite; raises TrainingFailed if these are all of them."""
+    finished = [row for row in table if row["status"] == FINISHED]
+    found = [row["run"] for row in finished if row.get(f"test_{configs[row['run']].settings.objective}", 0.0) is None]
+    if found and len(found) == len(finished):
+        raise TrainingFailed(
+            "the test bound of all runs is not finite: their models give some test image no likelihood that float32 "
+            f"holds; they are trained and saved in {workdir / RUNS}; look for that image in the test data, or use "
+            "other values"
+        )
+    return found
 
 
 def _of_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
