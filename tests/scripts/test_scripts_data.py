@@ -1,5 +1,6 @@
 """What the scripts say of a user's own images, and which they refuse."""
 
+import dataclasses
 import re
 
 import jax
@@ -14,6 +15,9 @@ from tests.script_runs import scripts
 from vae import figures
 from vae.api import load_run
 from vae.datasets import load
+from vae.runs import fingerprint
+from vae.runs.config import write_config
+from vae.runs.folder import METRICS
 from vae.training import fit
 
 __all__ = ["scripts"]
@@ -80,6 +84,21 @@ def test_any_data_that_load_are_trained_on_drawn_and_evaluated_by_default(tmp_pa
     code, out, err = scripts.call(tmp_path, "generate", "--workdir=x", "--num_images=4", "--num_steps=3")
     assert (code, err) == (0, ""), out + err
     assert "is not drawn" not in out
+
+
+def test_a_comparison_on_one_test_image_is_refused_before_it_trains_or_evaluates(tmp_path, scripts):
+    place = tmp_path / "own.npz"
+    np.savez(place, images=pictures(30, 8), images_test=pictures(1, 8))
+    flags = ("--dataset=own.npz", "--objectives=elbo,iwae", *SMALL)
+    said = f"a comparison needs two test images or more, and {place} has 1"
+    assert said in scripts.refusal(tmp_path, "compare", *flags)
+    for name, rate in (("a", 1e-3), ("b", 1e-2)):
+        (tmp_path / name).mkdir()
+        one = dataclasses.replace(config(epochs=1, learning_rate=rate), dataset=str(place))
+        write_config(tmp_path / name, one, data=fingerprint.of(load(place)))
+        (tmp_path / name / METRICS).write_text('{"step": 1, "epoch": 1.0, "split": "train"}\n')
+    said = f"a comparison needs two test images or more, and {tmp_path / 'a'} has 1"
+    assert said in scripts.refusal(tmp_path, "compare", "--runs=a,b")
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_is_done(monkeypatch, tmp_path, capsys):
