@@ -60,6 +60,7 @@ def main(_: StopRequest) -> int:
     from experiments.command import devices
     from experiments.pictures import run_pictures
     from vae.api import load_run
+    from vae.evaluation import annealing
     from vae.evaluation import summary as evaluation
     from vae.evaluation.diagnostics import Images
     from vae.judging import evaluations
@@ -67,6 +68,8 @@ def main(_: StopRequest) -> int:
 
     available = devices.start(asked["devices"], asked["data_dir"])
     loaded = load_run(workdir, asked["checkpoint"])
+    if set(READ_BY["ais_chains"]) & set(asked["also"]):
+        annealing.check_memory(loaded.model, asked["ais_chains"], available[0])
     dataset = flags.folders.of_run(workdir, asked["dataset"])
     data, index = options.evaluated_split(workdir, dataset, asked["split"], asked["num_examples"])
     print(

@@ -181,12 +181,15 @@ def new_subject(flags: Flags) -> tuple[str, GradientSubject]:
     from vae.datasets import images
     from vae.evaluation.gradient_grid import GradientSubject
     from vae.models import model as models
+    from vae.training import start
     from vae.training import step as training
 
     values: dict[str, Any] = configuration.absolute({name: flags.values[name] for name in MODEL_FLAGS})
     values["objective"] = "elbo_mc"
     dataset = flags.folders.load(values["dataset"], values["validation"], values["image_size"])
-    settings = resolve(values, dataset, given=()).settings
+    config = resolve(values, dataset, given=())
+    settings = config.settings
+    start.check_memory(settings, start.abstract_state(config), jax.local_devices()[0], 1)
     model, hyperparameters = models.build(settings), Hyperparameters()
     state = training.initialize(
         jax.random.key(flags.values["seed"]),

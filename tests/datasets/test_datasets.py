@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data_samples import pictures
-from vae import options
+from vae import options, untrusted
 from vae.datasets import DataError, default_data_dir, load, loading
 from vae.datasets.dataset import Split
 from vae.datasets.resize import area_weights, resize
@@ -147,6 +147,17 @@ def test_resize_crops_the_centre_and_averages_exactly():
     assert np.array_equal(resize(wide, 28)[..., 0], expected)
     floats = resize(images.astype(np.float32) / 255, 28)
     np.testing.assert_allclose(floats[..., 0], exact / 225 / 255, rtol=1e-6)
+
+
+def test_an_image_size_that_exceeds_the_memory_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    np.savez(tmp_path / "own.npz", images=np.zeros((20, 4, 4), np.uint8))
+    monkeypatch.setattr(untrusted, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(loading, "resize", None)
+    for name in ("digits", str(tmp_path / "own.npz")):
+        with pytest.raises(
+            DataError, match=rf"the images of {name} at `image_size=9000` take .* GB, but there are 1 GB"
+        ):
+            load(name, image_size=9000)
 
 
 def test_image_size_resizes_any_data_set():

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 from tests.marks import soaked
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.evaluation import amortization
+from vae.models import memory
 from vae.models.distributions import Independent, Normal
 from vae.models.model import Model
 from vae.models.normals import DiagonalNormal, FullNormal, standard_normal
@@ -183,3 +184,18 @@ def test_two_layers_are_fitted_together_with_the_network_between_them():
     summary = amortization.summarize(fitted, oracle.logpdf(x))
     assert summary["amortization_gap"] > 1
     assert summary["approximation_gap"] == pytest.approx(0, abs=0.02)
+
+
+def test_of_large_images_fewer_samples_are_decoded_at_once_and_the_result_is_the_same(monkeypatch):
+    counts = {"num_steps": 2, "num_samples": 4, "num_evaluated": 40}
+    whole, called = fit(WRONG, X[:4], **counts), []
+    original = amortization.program
+    monkeypatch.setattr(
+        amortization, "program", lambda *args, **kw: called.append(kw["counts"]) or original(*args, **kw)
+    )
+    fitting = 9  # samples with a gradient: those of two images in a step, and four of the forty of each
+    large = WRONG._replace(sample_bytes=memory.AT_ONCE * memory.FORWARD // (memory.WITH_GRADIENT * fitting))
+    found = fit(large, X[:4], **counts)
+    np.testing.assert_allclose(found.encoder, whole.encoder, rtol=1e-5)
+    np.testing.assert_allclose(found.optimized, whole.optimized, rtol=1e-5)
+    assert called == [(2, 4, 40, 4)]

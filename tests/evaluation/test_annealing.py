@@ -12,6 +12,7 @@ import scipy.stats
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.evaluation import annealing
 from vae.evaluation.annealing import chains, estimates
+from vae.models import memory
 from vae.models.distributions import Independent, Normal
 from vae.models.model import Model
 from vae.streams import Stream, stream
@@ -179,3 +180,16 @@ def test_progress_rises_to_1():
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert len(shares) == 3 * (2 + 1)
+
+
+def test_of_large_images_fewer_chains_move_at_once(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(estimates, "_step_sizes", lambda run, examples: sizes.append(len(examples.x)))
+    monkeypatch.setattr(estimates, "_forward", lambda *args: estimates.Annealed(np.zeros((2, 3)), np.zeros(2)))
+    x = ORACLE.sample(seed=1, num_examples=5).astype(np.float32)
+    large = MODEL._replace(sample_bytes=memory.AT_ONCE // 9)  # with a gradient, 6 fit
+    assert ais(x, 2, 3, large).log_w.shape == (5, 3)
+    assert sizes == [2, 2, 2]
+    monkeypatch.setattr(memory, "of_device", lambda device: memory.AT_ONCE)
+    with pytest.raises(memory.TooLarge, match="the annealing of an image with `ais_chains=7` takes about"):
+        ais(x[:1], 1, 7, large)

@@ -23,6 +23,7 @@ CASES = [
     {"image_shape": (16, 16, 1), "likelihood": "logistic_mixture", **GREY},
     {"image_shape": (16, 16, 3), "network": "conv", "channels": (32, 64)},
     {"image_shape": (8, 8, 1), "prior": "mixture", "prior_components": 1000},
+    {"image_shape": (32, 32, 3), "latent_dim": 2, "prior": "vamp", "prior_components": 1000},
 ]
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 
@@ -49,7 +50,7 @@ def test_a_training_step_needs_no_more_than_is_estimated_and_not_much_less(value
         return objective.apply(key, params, model, batch, Hyperparameters(), jnp.int32(0))[0].mean()
 
     needed = measured(jax.grad(loss), params, KEY, images)
-    estimate = memory.bytes_of(settings, 200, gradient=True)
+    estimate = memory.bytes_of_step(settings, 200)
     assert needed <= 1.1 * estimate
     assert estimate <= 5 * needed
 
@@ -110,6 +111,7 @@ COLOUR = from_arrays(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), 
         ({"objective": "miwae", "num_samples": 2, "num_groups": 10**5}, "num_groups=100000"),
         ({"likelihood": "categorical", "num_samples": 100, "objective": "iwae"}, "likelihood=categorical"),
         ({"prior": "mixture", "prior_components": 10**6}, "prior_components=1000000"),
+        ({"prior": "vamp", "prior_components": 10**5}, "prior_components=100000"),
         ({"num_classes": 10**7}, "conditional"),
         ({"batch_size": 30, "hidden_sizes": (10**6,)}, "hidden_sizes=1000000"),
     ],

@@ -1,6 +1,7 @@
 """experiments.gradients: what it measures and writes, what it skips, and one line for a user's mistake."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from tests.script_calls import everything
 from tests.script_runs import scripts
-from vae import objectives
+from vae import objectives, untrusted
 from vae.datasets import images, load
 from vae.evaluation import gradients
 from vae.models import model as models
@@ -143,3 +144,11 @@ def test_a_folder_without_a_run_is_not_taken_for_new_parameters(folder, scripts)
         folder, "gradients", "--workdir=nowhere"
     )
     assert everything(folder) == before
+
+
+def test_a_draw_that_cannot_fit_is_refused_before_any_is_drawn(folder, scripts, monkeypatch):
+    monkeypatch.setattr(untrusted, "physical_memory", lambda: 10**8)
+    said = scripts.refusal(folder, "gradients", "--workdir=trained", *QUICK, "--num_samples=1,10000")
+    assert re.search("a draw of the gradient takes about .* GB, .* --num_samples=10000 takes most of it", said)
+    said = scripts.refusal(folder, "gradients", *SMALL, *QUICK, "--hidden_sizes=100000")
+    assert "--hidden_sizes" in said

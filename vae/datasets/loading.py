@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vae import options
+from vae import options, untrusted
 from vae.datasets import cache, prepared
 from vae.datasets.arrays import as_images, load_npz
 from vae.datasets.dataset import DataError, Dataset, Loaded, Split
 from vae.datasets.labels import as_labels, compact
 from vae.datasets.pictures import load_folder
-from vae.datasets.resize import resize
+from vae.datasets.resize import AT_ONCE, resize
 from vae.datasets.splits import assemble, cut, hold_out_test, permute
 from vae.datasets.table import COMPUTED, NAMES
 
@@ -66,6 +66,7 @@ def load(
     except MemoryError as error:
         raise DataError(f"{name} does not fit into memory ({error}); use fewer or smaller images") from error
     if image_size is not None:
+        _check_resized(splits, image_size, name)
         splits = {key: Split(resize(split.images, image_size), split.labels) for key, split in splits.items()}
     splits, classes = compact(splits, name)
     dataset = assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)
@@ -146,6 +147,20 @@ def _unknown(name: str, data_dir: Path) -> DataError:
         f"unknown data set {name!r}{hint} One of: {', '.join(known)}; or an .npz file, a folder of pictures, or a TFDS "
         f"data set prepared as array_record under {' or '.join(map(str, prepared.homes(data_dir)))}"
     )
+
+
+def _check_resized(splits: dict[str, Split], image_size: int, name: str) -> None:
+    """Raises DataError if the images of that size, and what it takes to make them, exceed the memory."""
+    needed = 0
+    for images, _ in splits.values():
+        if images.shape[1:3] != (image_size, image_size):
+            values = image_size**2 * images.shape[3]
+            # Sums along one axis and along both, and their mean, of a block in float64.
+            needed += len(images) * values * images.itemsize + 3 * 8 * min(len(images), AT_ONCE) * values
+    try:
+        untrusted.check_memory(needed)
+    except ValueError as error:
+        raise DataError(f"the images of {name} at `image_size={image_size}` take {error}; use a smaller one") from error
 
 
 def _check_number(what: str, value: int | None, least: int) -> None:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+AT_ONCE = 256  # images
+
 
 def area_weights(source: int, target: int) -> np.ndarray:
     """Overlap of `target` equal cells with `source` pixels on one axis: [target, source] integers, rows sum to source.
@@ -32,10 +34,10 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
         return images
     weights = area_weights(side, size).astype(np.float64)
     resized = np.empty((len(images), size, size, channels), images.dtype)
-    for start in range(0, len(images), 256):
-        block = images[start : start + 256].astype(np.float64)
+    for start in range(0, len(images), AT_ONCE):
+        block = images[start : start + AT_ONCE].astype(np.float64)
         rows = weights @ block.reshape(len(block), side, side * channels)
         cells = weights @ rows.reshape(len(block), size, side, channels)
         mean = cells / side**2
-        resized[start : start + 256] = mean if images.dtype.kind == "f" else np.rint(mean)
+        resized[start : start + AT_ONCE] = mean if images.dtype.kind == "f" else np.rint(mean)
     return resized

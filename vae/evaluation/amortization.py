@@ -15,8 +15,9 @@ from jax.tree_util import Partial
 from vae.datasets.images import to_unit_interval
 from vae.evaluation.importance import batches, program, shardings
 from vae.evaluation.summary import means_and_errors
+from vae.models import memory
 from vae.models.flows import Flow, ForwardFlow
-from vae.models.model import Batch, Model, score_samples, weigh
+from vae.models.model import Batch, Model, score_samples
 from vae.streams import Stream, stream
 
 LEARNING_RATE = 0.02  # of Adam at the first step; it falls to 0 like a cosine
@@ -60,10 +61,12 @@ def fit(
     devices = list(devices or jax.devices()[:1])
     index = np.arange(len(images)) if index is None else np.asarray(index)
     root, params = jax.device_put((root, params), shardings(devices)[1])
-    counts = (num_steps, num_samples, num_evaluated)
+    at_once = memory.samples_at_once(memory.with_gradient(model.sample_bytes))
+    images_per_call = _images_per_call(params, images, model, at_once // num_samples)
+    counts = num_steps, num_samples, num_evaluated, max(1, at_once // images_per_call)
     fit_batch = program(_fit_each, tuple(devices), model=model, counts=counts)
     results, done = [], 0
-    for (x, y, position), count in batches((images, labels, index), _images_per_call(params, images, model), devices):
+    for (x, y, position), count in batches((images, labels, index), images_per_call, devices):
         elbos = fit_batch(root, params, Batch(to_unit_interval(x), y, position))
         results.append(Fitted(*(np.asarray(values, np.float64)[:count] for values in elbos)))
         done += count
@@ -71,20 +74,21 @@ def fit(
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 
-def _images_per_call(params: Any, images: np.ndarray, model: Model) -> int:
-    """As many images as fit in memory, with all numbers that are fitted for each."""
+def _images_per_call(params: Any, images: np.ndarray, model: Model, most: int) -> int:
+    """As many images as fit in memory, with all numbers that are fitted for each; not above `most`."""
     of_one = jax.eval_shape(lambda x: model.posterior(params, Batch(to_unit_interval(x))), images[:1])
-    return min(IMAGES_PER_CALL, max(1, NUMBERS_PER_CALL // sum(leaf.size for leaf in jax.tree.leaves(of_one))))
+    fitted = sum(leaf.size for leaf in jax.tree.leaves(of_one))
+    return max(1, min(IMAGES_PER_CALL, NUMBERS_PER_CALL // fitted, most))
 
 
-def _fit_each(root, params, examples: Batch, *, model: Model, counts: tuple[int, int, int]):
+def _fit_each(root, params, examples: Batch, *, model: Model, counts: tuple[int, int, int, int]):
     """`_fit` of each example, [B] each."""
     return jax.vmap(partial(_fit, root, params, model=model, counts=counts))(examples)
 
 
-def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, int]):
+def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, int, int]):
     """(ELBO of the encoder's q, ELBO of the fitted one) of one example, x [H, W, C]."""
-    num_steps, num_samples, num_evaluated = counts
+    num_steps, num_samples, num_evaluated, at_once = counts
     batch = jax.tree.map(lambda a: a[None], example)
     # Three, of which two are spent: a diagonal q keeps the noise that it always had.
     _, key_steps, key_evaluate = jax.random.split(stream(root, Stream.AMORTIZE, example.index), 3)
@@ -106,7 +110,15 @@ def _fit(root, params, example: Batch, *, model: Model, counts: tuple[int, int, 
     optimized, _ = lax.fori_loop(0, num_steps, step, (encoder, optimizer.init(encoder)))
 
     def elbo(key, q):
-        return weigh(key, params, model, q, batch, num_evaluated).log_w.mean()
+        z, log_q = q.sample_and_log_prob(key, num_evaluated)
+        if num_evaluated <= at_once:
+            return score_samples(params, model, batch, z, log_q).log_w.mean()
+
+        def log_w_of(drawn):
+            one_z, one_log_q = jax.tree.map(lambda a: a[None], drawn)
+            return score_samples(params, model, batch, one_z, one_log_q).log_w[0]
+
+        return lax.map(log_w_of, (z, log_q), batch_size=at_once).mean()
 
     # The same noise for both: their difference is then known better than either.
     return elbo(key_evaluate, encoder), elbo(jax.random.clone(key_evaluate), optimized)

@@ -15,6 +15,7 @@ from vae import objectives
 from vae.datasets.dataset import Split
 from vae.datasets.images import to_unit_interval
 from vae.evaluation import gradients
+from vae.models import memory
 from vae.models.model import Batch, Model
 from vae.objectives import Objective
 from vae.settings import Hyperparameters, Settings
@@ -66,8 +67,9 @@ def measure(
     """A row for each objective, K and estimator that can be measured.
 
     `on_skip` gets a line with the reason for each of the others, `on_progress` what is measured and the number of
-    samples that were drawn since.
+    samples that were drawn since. Raises TooLarge if one draw exceeds the memory.
     """
+    check_memory(subject, grid)
     build = functools.cache(objectives.build)  # an objective's program is compiled once, for draws and reference
 
     def draw(name, num_samples, estimator, num_draws, reference):
@@ -99,6 +101,14 @@ def measure(
                         groups[group] |= gradients.bias(parts, reference[group])._asdict()
                 rows.append({"objective": name, "estimator": estimator, "num_samples": num_samples, "groups": groups})
     return rows
+
+
+def check_memory(subject: GradientSubject, grid: GradientGrid) -> None:
+    """Raises TooLarge, which names the option that takes most, if a draw at the largest K exceeds the memory."""
+    sizes = {"num_samples": max(grid.num_samples), "num_groups": grid.num_groups, "batch_size": len(subject.batch.x)}
+    kept = 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(subject.params))  # the draw, the mean and the deviations
+    settings = dataclasses.replace(subject.settings, **sizes)
+    memory.check_training(settings, kept, 1, memory.of_device(jax.local_devices()[0]), "a draw of the gradient")
 
 
 def _draw(

@@ -39,18 +39,45 @@ class TooLarge(ValueError):
 def values_of_a_sample(settings: Settings) -> int:
     """How many numbers a model computes of one z of one image: in the decoder, in p(x|z), in the prior and in q."""
     outputs = LIKELIHOODS[settings.likelihood].function(settings).outputs_per_channel
+    values = math.prod(settings.image_shape) * outputs + _values_of_layers(settings) + settings.num_classes
+    return values + settings.latent_dim * (2 + _components(settings)) + settings.upper_latent_dim * 2
+
+
+def values_of_prior(settings: Settings) -> int:
+    """How many numbers the encoder computes of the pseudo-inputs that a prior has, once for all samples."""
+    if not PRIORS[settings.prior].encodes:
+        return 0
+    of_each = math.prod(settings.image_shape) + _values_of_layers(settings) + 2 * settings.latent_dim
+    return _components(settings) * of_each
+
+
+def _values_of_layers(settings: Settings) -> int:
+    """How many numbers the hidden layers of the encoder, or of the decoder, compute of one image."""
     height, width, _ = settings.image_shape
-    values = math.prod(settings.image_shape) * outputs + sum(settings.hidden_sizes) + settings.num_classes
     maps = settings.channels if "channels" in NETWORKS[settings.network].fields else ()
-    for depth, channels in enumerate(maps, 1):
-        values += -(-height // 2**depth) * -(-width // 2**depth) * channels * (1 + COPIES_OF_MAP)
-    components = settings.prior_components if "prior_components" in PRIORS[settings.prior].fields else 1
-    return values + settings.latent_dim * (2 + components) + settings.upper_latent_dim * 2
+    return sum(settings.hidden_sizes) + sum(
+        -(-height // 2**depth) * -(-width // 2**depth) * channels * (1 + COPIES_OF_MAP)
+        for depth, channels in enumerate(maps, 1)
+    )
+
+
+def _components(settings: Settings) -> int:
+    return settings.prior_components if "prior_components" in PRIORS[settings.prior].fields else 1
 
 
 def bytes_of(settings: Settings, num_samples: int, *, gradient: bool = False) -> int:
     """Bytes of the arrays of `num_samples` z at once, K·B of them, roughly."""
     return 4 * values_of_a_sample(settings) * num_samples * (WITH_GRADIENT if gradient else FORWARD)
+
+
+def with_gradient(sample_bytes: int) -> int:
+    """Bytes of a sample if a gradient flows through it, from those without one."""
+    return sample_bytes * WITH_GRADIENT // FORWARD
+
+
+def bytes_of_step(settings: Settings, num_samples: int) -> int:
+    """Bytes of the gradient of a bound of `num_samples` z, K·B of them, without those of the parameters."""
+    return bytes_of(settings, num_samples, gradient=True) + 4 * values_of_prior(settings) * WITH_GRADIENT
 
 
 def samples_at_once(sample_bytes: int) -> int:
@@ -74,12 +101,14 @@ def check(needed: int, there: int, what: str, remedy: str) -> None:
         )
 
 
-def check_training(settings: Settings, state_bytes: int, num_devices: int, there: int) -> None:
+def check_training(
+    settings: Settings, state_bytes: int, num_devices: int, there: int, what: str = "a training step"
+) -> None:
     """Raises TooLarge, which names the option that takes most, if a training step cannot fit on each of the devices."""
 
     def needed(values: Settings) -> int:
         samples = values.batch_size * values.num_samples * values.num_groups
-        return state_bytes + bytes_of(values, -(-samples // num_devices), gradient=True)
+        return state_bytes + bytes_of_step(values, -(-samples // num_devices))
 
     def without(name: str) -> int:
         smaller = {name: LEAST[name]} | ({"prior": "standard"} if name == "prior_components" else {})
@@ -91,7 +120,7 @@ def check_training(settings: Settings, state_bytes: int, num_devices: int, there
             name, f"{name}={_shown(getattr(settings, name))}"
         )
         remedy = "use another" if name in ("likelihood", "num_classes") else "use a smaller one"
-        check(needed(settings), there, "a training step", f"`{shown}` takes most of it: {remedy}")
+        check(needed(settings), there, what, f"`{shown}` takes most of it: {remedy}")
 
 
 def _shown(value: Any) -> str:

@@ -5,9 +5,10 @@ from vae.evaluation.annealing.estimates import (
     Bracket,
     ais,
     bdmc,
+    check_memory,
     sigmoidal_schedule,
     summarize,
     summarize_bracket,
 )
 
-__all__ = ["Annealed", "Bracket", "ais", "bdmc", "sigmoidal_schedule", "summarize", "summarize_bracket"]
+__all__ = ["Annealed", "Bracket", "ais", "bdmc", "check_memory", "sigmoidal_schedule", "summarize", "summarize_bracket"]

@@ -17,9 +17,10 @@ from vae.evaluation.annealing import chains
 from vae.evaluation.importance import batches, shardings
 from vae.evaluation.summary import means_and_errors
 from vae.evaluation.weights import effective_sample_size, log_mean_exp
+from vae.models import memory
 from vae.models.model import Batch, Model
 
-CHAINS_AT_ONCE = 1024  # of all examples together
+CHAINS_AT_ONCE = 1024  # of all examples together; fewer if they are large
 TEMPERATURES_PER_CALL = 20
 PILOT_TEMPERATURES = 200
 INITIAL_STEP_SIZE = 0.1
@@ -133,8 +134,10 @@ class _Run(NamedTuple):
 def _over_batches(function, run: _Run, arrays, devices, num_temperatures: int, on_progress):
     """`function(run, *batch)` of every batch of `arrays`, end to end; each reports `num_temperatures` in all."""
     devices = list(devices or jax.devices()[:1])
+    check_memory(run.model, run.num_chains, devices[0])
     root, params = jax.device_put((run.root, run.params), shardings(devices)[1])
-    batch_size = max(1, CHAINS_AT_ONCE // run.num_chains)
+    at_once = min(CHAINS_AT_ONCE, memory.samples_at_once(memory.with_gradient(run.model.sample_bytes)))
+    batch_size = max(1, at_once // run.num_chains)
     total, done = -(-len(arrays[-1]) // batch_size) * num_temperatures, 0
 
     def report(count):
@@ -148,6 +151,13 @@ def _over_batches(function, run: _Run, arrays, devices, num_temperatures: int, o
         for batch, count in batches(arrays, batch_size, devices)
     ]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def check_memory(model: Model, num_chains: int, device: Any) -> None:
+    """Raises TooLarge if not even the chains of one example fit into memory: they move together."""
+    needed = num_chains * memory.with_gradient(model.sample_bytes)
+    what = f"the annealing of an image with `ais_chains={num_chains}`"
+    memory.check(needed, memory.of_device(device), what, "use fewer")
 
 
 def _step_sizes(run: _Run, examples: Batch) -> np.ndarray:
