@@ -153,7 +153,7 @@ def stored_flags(workdir: Path | None) -> dict[str, Any]:
     Raises RunError if its config.json is damaged, UsageError if it was lost.
     """
     from vae.runs.config import read_config
-    from vae.runs.files import read_json
+    from vae.runs.files import RunError, read_json
     from vae.runs.folder import CHECKPOINTS, CONFIG
     from vae.sweeps.sweep_file import SWEEP
 
@@ -169,4 +169,7 @@ def stored_flags(workdir: Path | None) -> dict[str, Any]:
             )
         return {}
     read_config(workdir)
-    return read_json(workdir / CONFIG).get("flags", {})
+    flags = read_json(workdir / CONFIG).get("flags")
+    if not isinstance(flags, dict | None):
+        raise RunError(f"{workdir / CONFIG} is damaged: its 'flags' are no object; put it back")
+    return flags or {}

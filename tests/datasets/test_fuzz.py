@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from experiments.flags import configuration
 from tests.data_samples import idx, pictures
+from tests.flag_samples import parsed
 from tests.run_samples import config
 from vae.datasets import DataError, from_arrays
 from vae.datasets.arrays import as_images, load_npz
@@ -142,10 +144,18 @@ VALUES = st.recursive(
 
 
 @pytest.fixture(scope="module")
+def of_train():
+    """The flags of a command that gives none."""
+    with parsed() as flags:
+        yield flags
+
+
+@pytest.fixture(scope="module")
 def stored(tmp_path_factory) -> str:
     """The config.json of a run."""
     folder = tmp_path_factory.mktemp("stored")
-    write_config(folder, config(), data=fingerprint.of(from_arrays(pictures(20, 3), np.arange(20))))
+    data = fingerprint.of(from_arrays(pictures(20, 3), np.arange(20)))
+    write_config(folder, config(), data=data, flags={"epochs": 3, "hidden_sizes": ["16"]})
     return (folder / "config.json").read_text()
 
 
@@ -160,24 +170,34 @@ def replaced(value, path: list[int], new):
     return changed
 
 
-def reads_or_refuses(folder: Path) -> None:
-    for read in (read_config, fingerprint.read):
+def reads_or_refuses(folder: Path, of_train) -> None:
+    def settled(folder):
+        return configuration.settle(of_train, configuration.stored_flags(folder))
+
+    for read in (read_config, fingerprint.read, settled):
         read_or_refused(RunError, read, folder)
 
 
 @fuzzed
 @given(changes=CHANGES)
-def test_a_damaged_config_is_an_error_of_the_run(folder, stored, changes):
+def test_a_damaged_config_is_an_error_of_the_run(folder, stored, of_train, changes):
     (folder / "config.json").write_bytes(damaged(stored.encode(), changes))
-    reads_or_refuses(folder)
+    reads_or_refuses(folder, of_train)
 
 
 @fuzzed
 @given(path=st.lists(st.integers(0, 100), min_size=1, max_size=4), new=VALUES)
-def test_any_value_anywhere_in_a_config_is_read_or_refused(folder, stored, path, new):
+def test_any_value_anywhere_in_a_config_is_read_or_refused(folder, stored, of_train, path, new):
     values = json.loads(stored)
     (folder / "config.json").write_text(json.dumps(replaced(values, path, new)))
-    reads_or_refuses(folder)
+    reads_or_refuses(folder, of_train)
+
+
+@pytest.mark.parametrize("flags", [[1], "x", 3, True, [["epochs", 3]]], ids=str)
+def test_flags_of_a_config_that_are_no_object_are_one_line(folder, stored, flags):
+    (folder / "config.json").write_text(json.dumps(json.loads(stored) | {"flags": flags}))
+    with pytest.raises(RunError, match="config.json is damaged: its 'flags' are no object"):
+        configuration.stored_flags(folder)
 
 
 ANY_ARRAY = arrays.arrays(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.run_samples import EVALUATED, config
+from vae.evaluation.summary import EvaluationSettings
 from vae.judging import evaluations
 from vae.runs.config import read_config, write_config
 from vae.runs.files import RunError, RunWarning, write_arrays, write_json
@@ -13,6 +14,7 @@ from vae.runs.folder import CONFIG, EVALUATION, METRICS
 from vae.runs.metrics import Metrics, read_evaluation, read_metrics, summary
 from vae.sweeps import results
 from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
+from vae.training.record import FAILURE, Record
 
 PLANS = {"0": {"strategy": "map", "chunk_size": 2, "seconds": 0.1, "done": 0}}
 ROUNDS = {"trials": [0], "names": ["000"], "plans": PLANS}
@@ -27,6 +29,7 @@ def folder(tmp_path):
     write_json(tmp_path / SWEEP, SWEEPS)
     write_json(tmp_path / EVALUATION, EVALUATED)
     write_arrays(tmp_path / "evaluation.npz", {"log_likelihood": LOG_LIKELIHOOD, "kl": LOG_LIKELIHOOD})
+    write_json(tmp_path / FAILURE, {"step": 7, "epoch": 0.3, "what": "the bound", "recent_bound": [-90.5, None] * 10})
     metrics = Metrics(tmp_path, 0, watched=False)
     for step in range(1, 5):
         metrics.write(step, float(step), "train", {"elbo": -90.5 + step, "kl": 3.25})
@@ -45,6 +48,7 @@ READ = {
     SWEEP: lambda folder: (read_sweep(folder), results.rows(folder)),
     EVALUATION: lambda folder: (read_evaluation(folder / EVALUATION), summary(folder)),
     METRICS: read_metrics,
+    FAILURE: lambda folder: Record(config(), 1000, workdir=folder).failed_step(),
     "evaluation.npz": of_each_image,
 }
 
@@ -74,6 +78,34 @@ def test_a_flipped_bit_or_a_cut_is_one_line(folder, name):
     if name != "evaluation.npz":
         assert len(refused) > 50
     path.unlink()
+
+
+@pytest.mark.parametrize("failure", [{}, {"stap": 7}, {"step": "7"}, {"step": 7.0}, {"step": -1}, {"step": True}])
+def test_a_failure_without_its_step_is_one_line(tmp_path, failure):
+    write_json(tmp_path / FAILURE, failure)
+    with pytest.raises(RunError, match=r"failure.json is damaged: it does not say at which step"):
+        Record(config(), 1000, workdir=tmp_path).failed_step()
+
+
+@pytest.mark.parametrize("lost", [None, "images_sha256", "kl_per_dimension"])
+def test_an_evaluation_that_lacks_what_a_comparison_reads_is_computed_again(tmp_path, monkeypatch, lost):
+    whole = EVALUATED | {"images_sha256": "a3", "num_examples": 50, "log_likelihood": float(LOG_LIKELIHOOD.mean())}
+    write_json(tmp_path / EVALUATION, {key: value for key, value in whole.items() if key != lost})
+    write_arrays(tmp_path / "evaluation.npz", {"log_likelihood": LOG_LIKELIHOOD})
+    again = []
+    monkeypatch.setattr(evaluations, "choose", lambda folder: whole["checkpoint"])
+    monkeypatch.setattr(evaluations, "load_run", lambda folder: again.append(folder) or 1 / 0)
+    chosen = EvaluationSettings("test", whole["num_samples"], whole["seed"], None)
+
+    def evaluated():
+        return evaluations.evaluation_of(tmp_path, chosen, lambda folder: 1 / 0, [], lambda *counts: None)
+
+    if lost is None:
+        assert evaluated().summary == whole
+    else:
+        with pytest.raises(ZeroDivisionError):
+            evaluated()
+    assert len(again) == (lost is not None)
 
 
 WRONG = [np.zeros((2, 3)), np.zeros(0), np.array(["a"]), np.zeros(3, complex), np.zeros(3, bool), np.zeros(4)]

@@ -97,7 +97,9 @@ def evaluation_of(
         stored, path = found
         same = stored["checkpoint"], stored["num_samples"], stored["seed"]
         wanted = checkpoint, chosen.num_samples, chosen.seed
-        values = _of_each_image(path.with_suffix(".npz"), stored["num_examples"]) if same == wanted else None
+        # One that lacks what a comparison reads of it is damaged, or from before it was kept.
+        whole = isinstance(stored.get("images_sha256"), str) and "kl_per_dimension" in stored
+        values = _of_each_image(path.with_suffix(".npz"), stored["num_examples"]) if whole and same == wanted else None
         # A process killed between the two files leaves those of different evaluations. What is not finite is null.
         mean = np.nan if values is None else values.mean()
         told = np.nan if stored["log_likelihood"] is None else stored["log_likelihood"]

@@ -14,7 +14,7 @@ import numpy as np
 from vae import hosts
 from vae.runs import checkpoint, tensorboard
 from vae.runs.config import Config
-from vae.runs.files import read_json, write_json
+from vae.runs.files import RunError, is_count, read_json, write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.runs.metrics import Metrics, Row, read_metrics
 from vae.training import step as training
@@ -152,7 +152,11 @@ class Record(MemoryRecord):
 
     def failed_step(self) -> int | None:
         path = self.workdir / FAILURE
-        return read_json(path)["step"] if path.exists() else None
+        if not path.exists():
+            return None
+        if not is_count(step := read_json(path).get("step")):
+            raise RunError(f"{path} is damaged: it does not say at which step the run diverged; remove it")
+        return step
 
     def show_rows(self) -> None:
         """Write the rows for TensorBoard, of a run that nobody watched."""
