@@ -258,7 +258,7 @@ def finish(
     workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate, folders: DataFolders, *, draw: bool
 ) -> int:
     """Evaluate, compare, draw and write."""
-    from experiments.pictures import comparison_pictures
+    from experiments.pictures import comparison_pictures, run_pictures
     from vae import figures, report
     from vae.judging import evaluations, ranking, tuning
     from vae.judging.groups import common_seeds, refuse_others
@@ -289,10 +289,10 @@ def finish(
     told |= {"command": read_json(workdir / PLAN)["command"], **provenance()}
     for text in left_out:
         print(f"left out: {text}")
-    pictures = comparison_pictures.draw(groups, told, summaries, images) if draw else {}
-    for name, content in pictures.items():
-        figures.write(workdir / FIGURES / f"{name}.png", content)
     write_json(workdir / "comparison.json", told)
+    pictures = comparison_pictures.draw(groups, told, summaries, images) if draw else {}
+    written = {name: partial(figures.write, workdir / FIGURES / f"{name}.png", pictures[name]) for name in pictures}
+    run_pictures.drawn(written)
     figures.write(workdir / "comparison.md", report.markdown(told, list(pictures)).encode())
     colors = [figures.color_of(rank) for rank in range(len(groups))]
     figures.write(workdir / "report.html", report.page(told, pictures, colors).encode())

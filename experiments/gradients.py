@@ -116,15 +116,15 @@ def main(_: StopRequest) -> int:
         "results": rows,
     }
     print_table(rows)
+    write_json(workdir / "gradients.json", summary)
     panels = curves(rows)
     made = {}
     if panels:
         floor = rows[0]["groups"][next(iter(panels))]["noise_floor"]
         title = f"Gradient of {', '.join(dict.fromkeys(row['objective'] for row in rows))}"
-        made["gradients_snr"] = figures.signal_to_noise(panels, floor, title)
-    for path in run_pictures.save(workdir, made):
+        made["gradients_snr"] = lambda: figures.signal_to_noise(panels, floor, title)
+    for path in run_pictures.save(workdir, run_pictures.drawn(made)):
         print(f"picture: {path}")
-    write_json(workdir / "gradients.json", summary)
     print(workdir / "gradients.json")
     return 0
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.pictures.run_pictures import sorted_classes, unit
+from experiments.pictures.run_pictures import drawn, sorted_classes, unit
 from vae import figures
 from vae.api import load_run
 from vae.evaluation.comparison import LEAST_SEEDS
@@ -26,41 +28,49 @@ def draw(
     evaluations: dict[Path, dict],
     images: Callable[[Path], tuple],
 ) -> dict[str, bytes]:
-    """Draw every picture of report.PICTURES that the runs allow; `groups` and the comparison are best first."""
-    made = charts(groups, comparison, evaluations) | of_models(groups, images)
-    return {name: figures.png(figure) for name, figure in made.items()}
+    """Draw every picture of report.PICTURES that the runs allow; `groups` and the comparison are best first.
+
+    Those that cannot be drawn are left out, with a line that says why.
+    """
+    made = drawn(charts(groups, comparison, evaluations) | of_models(groups, images))
+    return drawn({name: partial(figures.png, figure) for name, figure in made.items()})
 
 
-def charts(groups: Sequence[RunGroup], comparison: dict[str, Any], evaluations: dict[Path, dict]) -> dict[str, Any]:
+def charts(
+    groups: Sequence[RunGroup], comparison: dict[str, Any], evaluations: dict[Path, dict]
+) -> dict[str, Callable[[], Any]]:
+    """What draws each chart, by its name."""
     entries, best = comparison["objectives"], groups[0].label
     scores = {one["label"]: one["log_likelihood_by_seed"] for one in entries}
-    made = {"log_likelihoods": figures.log_likelihoods(scores, "Log-likelihood by seed")}
+    made: dict[str, Callable[[], Any]] = {
+        "log_likelihoods": partial(figures.log_likelihoods, scores, "Log-likelihood by seed")
+    }
     pairs = {pair["lower"]: pair for pair in comparison["pairs"] if pair["higher"] == best}
     if len(comparison["seeds"]) >= LEAST_SEEDS:  # fewer have no intervals
         leads = {
             group.label: tuple(pairs[group.label][key] for key in ("difference", "low", "high", "significant"))
             for group in groups[1:]
         }
-        made["differences"] = figures.differences(leads, best, f"Paired difference from {best}")
+        made["differences"] = partial(figures.differences, leads, best, f"Paired difference from {best}")
     curves = {group.label: [elbo_curve(folder) for folder in folders(group, comparison)] for group in groups}
     curves = {name: [curve for curve in runs if len(curve[0])] for name, runs in curves.items()}
     if any(curves.values()):
         label = "held-out ELBO (nats per image)"
-        made["elbo_by_step"] = figures.curves_of_objectives(curves, "step", label, "ELBO against steps")
+        made["elbo_by_step"] = partial(figures.curves_of_objectives, curves, "step", label, "ELBO against steps")
         paces = {one["label"]: one["seconds_per_step"] for one in entries}
         timed = {name: [(paces[name] * t, values) for t, values in runs] for name, runs in curves.items()}
-        made["elbo_by_second"] = figures.curves_of_objectives(
-            timed, "seconds of training, alone", label, "ELBO against seconds"
+        made["elbo_by_second"] = partial(
+            figures.curves_of_objectives, timed, "seconds of training, alone", label, "ELBO against seconds"
         )
     of_runs = {group.label: [evaluations[folder] for folder in folders(group, comparison)] for group in groups}
     planes = {name: (values_of(runs, "kl"), -values_of(runs, "reconstruction")) for name, runs in of_runs.items()}
     planes = {name: plane for name, plane in planes.items() if np.isfinite(plane).all()}
     if planes:
-        made["rate_distortion"] = figures.rate_distortion(planes, "Rate and distortion, test images")
+        made["rate_distortion"] = partial(figures.rate_distortion, planes, "Rate and distortion, test images")
     spectra = {name: values_of(runs, "kl_per_dimension") for name, runs in of_runs.items()}
     spectra = {name: values for name, values in spectra.items() if np.isfinite(values).all()}
     if spectra:
-        made["kl_spectra"] = figures.kl_spectra(spectra, "KL of each latent dimension")
+        made["kl_spectra"] = partial(figures.kl_spectra, spectra, "KL of each latent dimension")
     return made
 
 
@@ -82,25 +92,31 @@ def elbo_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["step"] for row in kept], float), np.array(values, float)
 
 
-def of_models(groups: Sequence[RunGroup], images: Callable[[Path], tuple]) -> dict[str, Any]:
-    """Reconstructions of the same images and samples from the same key, a row for each objective; the first seed."""
+def of_models(groups: Sequence[RunGroup], images: Callable[[Path], tuple]) -> dict[str, Callable[[], Any]]:
+    """What draws reconstructions of the same images and samples from the same key, a row for each objective, of the
+    first seed."""
     key_samples, key_reconstructions = jax.random.split(jax.random.key(0))
-    first = [next(iter(group.folders.values())) for group in groups]
-    data, index = images(first[0])
-    chosen = np.linspace(0, len(data.images) - 1, NUM_RECONSTRUCTED).astype(int)
-    originals = unit(data.images[chosen])
-    reconstructed, sampled = {f"original, #{index[chosen[0]]} to #{index[chosen[-1]]}": originals}, {}
-    for group, folder in zip(groups, first, strict=True):
-        run = load_run(folder)
-        model, params, settings = run.model, run.params, run.settings
-        labels = data.labels[chosen] if settings.num_classes else None
-        means, _ = generation.reconstructions(
-            jax.random.clone(key_reconstructions), params, data.images[chosen], model, labels
-        )
-        reconstructed[group.label] = means
-        classes = sorted_classes(settings.num_classes, NUM_SAMPLED)
-        sampled[group.label] = generation.samples(jax.random.clone(key_samples), params, model, NUM_SAMPLED, classes)
-    return {
-        "reconstructions": figures.side_by_side(reconstructed, "Reconstructions of the same test images"),
-        "samples": figures.side_by_side(sampled, "Samples from the same draws of the prior"),
-    }
+    first = {group.label: next(iter(group.folders.values())) for group in groups}
+    loaded = functools.cache(load_run)
+
+    def reconstructions():
+        data, index = images(next(iter(first.values())))
+        chosen = np.linspace(0, len(data.images) - 1, NUM_RECONSTRUCTED).astype(int)
+        rows = {f"original, #{index[chosen[0]]} to #{index[chosen[-1]]}": unit(data.images[chosen])}
+        for name, folder in first.items():
+            run = loaded(folder)
+            labels = data.labels[chosen] if run.settings.num_classes else None
+            key = jax.random.clone(key_reconstructions)
+            rows[name], _ = generation.reconstructions(key, run.params, data.images[chosen], run.model, labels)
+        return figures.side_by_side(rows, "Reconstructions of the same test images")
+
+    def samples():
+        rows = {}
+        for name, folder in first.items():
+            run = loaded(folder)
+            classes = sorted_classes(run.settings.num_classes, NUM_SAMPLED)
+            key = jax.random.clone(key_samples)
+            rows[name] = generation.samples(key, run.params, run.model, NUM_SAMPLED, classes)
+        return figures.side_by_side(rows, "Samples from the same draws of the prior")
+
+    return {"reconstructions": reconstructions, "samples": samples}

@@ -34,7 +34,8 @@ def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
     made = drawn({"learning_curves": lambda: learning_curves(workdir)})
     made |= of_model(jax.random.key(0), loaded, data, "test", dataset.classes, indices=indices)
     paths = save(workdir, made)
-    tensorboard.write_pictures(workdir, loaded.step, {path.stem: path.read_bytes() for path in paths})
+    pictures = {path.stem: path.read_bytes() for path in paths}
+    drawn({"in TensorBoard": lambda: tensorboard.write_pictures(workdir, loaded.step, pictures)})
     return paths
 
 
@@ -82,7 +83,7 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
             list(map(int, bounds)),
             [bound["lower"] for bound in bounds.values()],
             [bound["upper"] for bound in bounds.values()],
-            f"Annealing from both sides, {bdmc['num_examples']} simulated images",
+            f"Annealing from both sides, {bdmc['num_examples']} simulated images, step {summary['checkpoint']}",
         )
     return save(workdir, drawn(pictures))
 
@@ -117,11 +118,13 @@ def of_model(
         of_each = sorted_classes(settings.num_classes, num_images)
         made = generation.samples(key_samples, params, model, num_images, of_each)
         sorted_by = "" if of_each is None else ", class after class" + _listed(named(range(settings.num_classes)))
-        return figures.samples(made, f"{num_images} samples from the prior, mean of p(x|z){sorted_by}")
+        return figures.samples(
+            made, f"{num_images} samples from the prior (step {loaded.step}), mean of p(x|z){sorted_by}"
+        )
 
     def reconstructions():
         means, draws = generation.reconstructions(key_reconstructions, params, chosen, model, _given(settings, shown))
-        title = f"Reconstructions of {split} images"
+        title = f"Reconstructions of {split} images, step {loaded.step}"
         return figures.reconstructions(unit(chosen), means, draws, indices, title, named(shown))
 
     @functools.cache
@@ -133,7 +136,8 @@ def of_model(
         (z, active), values = codes(), np.linspace(-3, 3, 13)
         points = generation.traversals(z[indices[0]], active, values)
         made = generation.decode(params, points, model, first)
-        return figures.traversals(made, active, values, f"Latent traversals from image #{indices[0]}")
+        title = f"Latent traversals from image #{indices[0]}, step {loaded.step}"
+        return figures.traversals(made, active, values, title)
 
     def pair():
         active = codes()[1]
@@ -142,11 +146,11 @@ def of_model(
     def manifold():
         z_values, grid = generation.quantile_grid(settings.latent_dim, pair(), 20)
         of_class = "" if first is None else f", class {named(first)[0]}"
-        title = f"Decoded manifold, at equal steps of the prior's quantiles{of_class}"
+        title = f"Decoded manifold (step {loaded.step}), at equal steps of the prior's quantiles{of_class}"
         return figures.manifold(generation.decode(params, grid, model, first), z_values, title, pair())
 
     def latent_space():
-        title = f"{len(data.images)} images in latent space, mean of q(z|x)"
+        title = f"{len(data.images)} images in latent space, mean of q(z|x), step {loaded.step}"
         return figures.latent_scatter(codes()[0], data.labels, title, pair(), names)
 
     pictures = {"samples": samples, "reconstructions": reconstructions, "traversals": traversals}
@@ -195,7 +199,7 @@ def morph(
         return generation.decode(params, generation.interpolate(z[0], z[1], count, path), model, nearer)
 
     name = f"morph_{start}_{end}"
-    title = f"From image #{start} to #{end}, {path} path"
+    title = f"From image #{start} to #{end}, {path} path, step {loaded.step}"
     gif = workdir / FIGURES / f"{name}.gif"
     saved = save(workdir, drawn({name: lambda: figures.morph(steps(num_steps), start, end, title, unit(ends))}))
     moving = drawn({gif.name: lambda: figures.morph_gif(steps(4 * num_steps), gif)})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.pictures.run_pictures import save
+from experiments.pictures.run_pictures import drawn, save
 from vae import figures
 from vae.sweeps.space import Range, SearchSpace
 
@@ -22,12 +24,22 @@ def draw(workdir: Path, trials: Sequence[FrozenTrial], space: SearchSpace, label
     scores = [math.nan if trial.value is None or math.isinf(trial.value) else trial.value for trial in told]
     finished = [trial.state == TrialState.COMPLETE for trial in told]
     y_label = f"{label} (nats per image)"
-    made = {"search": figures.score_by_trial(numbers, scores, finished, y_label, "Value of each trial")}
+    made: dict[str, Callable[[], Any]] = {
+        "search": partial(figures.score_by_trial, numbers, scores, finished, y_label, "Value of each trial")
+    }
     for axis in space:
         values = [trial.params[axis.name] for trial in told]
         log = isinstance(axis, Range) and axis.log
         title = f"Value of each trial against {axis.name}"
-        made[f"search_against_{axis.name}"] = figures.score_against_parameter(
-            values, np.array(numbers), scores, finished, axis.name, y_label, title, log=log
+        made[f"search_against_{axis.name}"] = partial(
+            figures.score_against_parameter,
+            values,
+            np.array(numbers),
+            scores,
+            finished,
+            axis.name,
+            y_label,
+            title,
+            log=log,
         )
-    return save(workdir, made)
+    return save(workdir, drawn(made))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.pictures.run_pictures import save
+from experiments.pictures.run_pictures import drawn, save
 from vae import figures
 from vae.runs.config import read_config
 from vae.runs.files import read_json
@@ -37,10 +38,10 @@ def draw(workdir: Path) -> list[Path]:
         if not any(math.isfinite(row["score"]) for row in chosen):
             continue
         varied = [axis for axis in axes if len({str(row[axis]) for row in chosen}) > 1]
-        drawn = _of_ranking(workdir, chosen, varied, one, configs)
+        pictures = _of_ranking(workdir, chosen, varied, one, configs)
         suffix = "" if len(found) == 1 else f"_{suffix_of(one.ranking.images)}"
-        made |= {f"{name}{suffix}": figure for name, figure in drawn.items()}
-    return save(workdir, made)
+        made |= {f"{name}{suffix}": draw for name, draw in pictures.items()}
+    return save(workdir, drawn(made))
 
 
 def suffix_of(images: dict[str, Any]) -> str:
@@ -49,14 +50,17 @@ def suffix_of(images: dict[str, Any]) -> str:
     return folder_name(f"{first}={text(value)}", dict(rest))
 
 
-def _of_ranking(workdir: Path, rows: list[Row], axes: list[str], one: results.Ranked, configs) -> dict:
+def _of_ranking(
+    workdir: Path, rows: list[Row], axes: list[str], one: results.Ranked, configs
+) -> dict[str, Callable[[], Any]]:
+    """What draws each picture of runs that compare, by its name."""
     others = [axis for axis in axes if axis != "seed"]
     split = one.split
     label = f"{split} {one.ranking.title} (nats per image)"
-    made = {f"{split}_against_{axis}": _against(rows, axis, others, label) for axis in others}
+    made = {f"{split}_against_{axis}": partial(_against, rows, axis, others, label) for axis in others}
     for x, y in itertools.combinations(others, 2):
-        made[f"{split}_over_{x}_and_{y}"] = _heat_map(rows, x, y, others, label)
-    made["learning_curves"] = _learning_curves(workdir, rows, others, one, configs, label)
+        made[f"{split}_over_{x}_and_{y}"] = partial(_heat_map, rows, x, y, others, label)
+    made["learning_curves"] = partial(_learning_curves, workdir, rows, others, one, configs, label)
     return made
 
 

@@ -196,7 +196,7 @@ def test_any_value_anywhere_in_a_config_is_read_or_refused(folder, stored, of_tr
 @pytest.mark.parametrize("flags", [[1], "x", 3, True, [["epochs", 3]]], ids=str)
 def test_flags_of_a_config_that_are_no_object_are_one_line(folder, stored, flags):
     (folder / "config.json").write_text(json.dumps(json.loads(stored) | {"flags": flags}))
-    with pytest.raises(RunError, match="config.json is damaged: its 'flags' are no object"):
+    with pytest.raises(RunError, match="is damaged: its 'flags' are no object"):
         configuration.stored_flags(folder)
 
 

@@ -12,7 +12,7 @@ from experiments.flags import variants
 from tests.run_samples import config
 from tests.script_calls import everything
 from tests.script_runs import scripts
-from vae import report
+from vae import figures, report
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CONFIG, METRICS
@@ -109,6 +109,29 @@ def test_started_again_it_does_nothing_twice(scripts, finished, tmp_path):
     again, once = compared(tmp_path / "c"), compared(finished / "c")
     assert again | {"objectives": None} == once | {"objectives": None}
     assert (tmp_path / "c" / "report.html").exists()
+
+
+def test_pictures_that_cannot_be_drawn_or_written_are_lines_and_the_comparison_is_done(
+    scripts, finished, tmp_path, monkeypatch
+):
+    shutil.copytree(finished / "c", tmp_path / "c")
+    (tmp_path / "c" / "comparison.json").unlink()
+    (tmp_path / "c" / "report.html").unlink()
+
+    def failing(*args, **kwargs):
+        raise MemoryError("no room")
+
+    for name in ("rate_distortion", "side_by_side", "curves_of_objectives"):
+        monkeypatch.setattr(figures, name, failing)
+    shutil.rmtree(tmp_path / "c" / "figures")
+    (tmp_path / "c" / "figures").write_text("no folder")
+    code, out, err = scripts.call(tmp_path, "compare", "--workdir=c")
+    assert (code, err) == (0, "")
+    lost = [line.split()[3] for line in out.splitlines() if line.startswith("warning: the picture ")]
+    assert lost[:5] == ["elbo_by_step", "elbo_by_second", "rate_distortion", "reconstructions", "samples"]
+    assert lost[5:] == ["log_likelihoods", "kl_spectra"]  # these are drawn, and are in the report
+    assert compared(tmp_path / "c") == compared(finished / "c")
+    assert (tmp_path / "c" / "report.html").read_text().count("data:image/png") == 2
 
 
 def test_of_more_seeds_only_the_new_ones_are_trained(scripts, finished, tmp_path):

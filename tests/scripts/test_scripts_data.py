@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from tests.script_runs import scripts
 from vae import figures
 from vae.api import load_run
 from vae.datasets import load
-from vae.runs import fingerprint
+from vae.runs import fingerprint, tensorboard
 from vae.runs.config import write_config
 from vae.runs.folder import METRICS
 from vae.training import fit
@@ -101,14 +102,46 @@ def test_a_comparison_on_one_test_image_is_refused_before_it_trains_or_evaluates
     assert said in scripts.refusal(tmp_path, "compare", "--runs=a,b")
 
 
-def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_is_done(monkeypatch, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of an epoch."""
+    workdir = tmp_path_factory.mktemp("trained")
+    train(workdir, config(epochs=1))
+    return workdir
+
+
+def test_every_picture_of_a_model_says_of_which_step_it_is(monkeypatch, trained):
+    """It may stand beside a later epoch."""
+    titles = {}
+
+    def shown(name):
+        return lambda *args, **kwargs: titles.update({name: " ".join(one for one in args if isinstance(one, str))})
+
+    for name in ("samples", "reconstructions", "traversals", "manifold", "latent_scatter", "morph", "morph_gif",
+                 "log_likelihood_by_num_samples", "kl_per_dimension", "log_likelihood_bracket"):  # fmt: skip
+        monkeypatch.setattr(figures, name, shown(name))
+    monkeypatch.setattr(run_pictures, "save", lambda workdir, made: [])
+    run, test = load_run(trained), digits().test
+    run_pictures.of_model(jax.random.key(0), run, test, "test", None, indices=[0, 1], num_images=4)
+    run_pictures.morph(trained, run, test, 0, 1, 3, "linear")
+    bdmc = {"by_num_temperatures": {"1": {"lower": -2.0, "upper": -1.0}}, "num_examples": 3}
+    summary = {"log_likelihood_by_num_samples": {"1": [-3.0, 0.1], "5": [-2.0, 0.1]}, "bdmc": bdmc}
+    run_pictures.of_evaluation(trained, summary | {"kl_per_dimension": [1.0], "checkpoint": run.step})
+    assert run.step == 25
+    assert titles.pop("morph_gif") == ""
+    assert {name: "step 25" in title for name, title in titles.items()} == dict.fromkeys(titles, True)
+    assert len(titles) == 9
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_is_done(monkeypatch, tmp_path, trained, capsys):
     """A finished run is never failed by what is drawn of it."""
 
     def no_memory(*args, **kwargs):
         raise MemoryError("Unable to allocate 24.0 GiB")
 
-    train(tmp_path, config(epochs=1))
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(figures, "samples", no_memory)
+    monkeypatch.setattr(tensorboard, "write_pictures", no_memory)
     nan = np.full((1, 2, 2, 1), np.nan)
     monkeypatch.setattr(figures, "manifold", lambda *args: figures.side_by_side({"": nan}, ""))
     paths = run_pictures.after_training(tmp_path, digits())
@@ -116,7 +149,8 @@ def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_is_done(monkeypatc
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "warning: the picture samples is not drawn: Unable to allocate 24.0 GiB"
     assert said[1].startswith("warning: the picture manifold is not drawn: ")
-    assert len(said) == 2
+    assert said[2] == "warning: the picture in TensorBoard is not drawn: Unable to allocate 24.0 GiB"
+    assert len(said) == 3
 
 
 def test_names_of_classes_are_shown_and_stored_with_embeddings(tmp_path, scripts, monkeypatch):

@@ -1,20 +1,25 @@
 """What may be ranked against what: one rule for a sweep's last lines, its live line, its pictures and a search."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import math
 
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
 
 from experiments import sweep
-from experiments.pictures import sweep_pictures
+from experiments.pictures import search_pictures, sweep_pictures
 from tests.run_samples import config
+from vae import figures
 from vae.configuration import ConfigurationError
 from vae.runs.config import write_config
 from vae.runs.files import write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.sweeps import planning, ranking, results, space
+from vae.sweeps.space import Range
 from vae.sweeps.sweep_file import SWEEP
 
 GREY = {"binarization": "none"}
@@ -73,6 +78,12 @@ def test_bounds_of_other_images_or_another_likelihood_are_not_ranked_against_eac
     assert [one.title for one in ranked(*changes)] == titles
 
 
+@pytest.mark.parametrize(("name", "values"), [("dataset", ["digits", "mnist"]), ("image_size", [None, 4])])
+def test_bounds_of_other_data_or_another_size_of_image_are_not_ranked_against_each_other(name, values):
+    configs = {str(value): dataclasses.replace(config(), **{name: value}) for value in values}
+    assert [one.title for one in ranking.rankings(configs)] == [f"elbo ({name}={value})" for value in values]
+
+
 def test_the_elbo_of_a_row_is_reconstruction_minus_kl_and_null_is_no_number():
     row = {"iwae": -80.0, "reconstruction": -70.0, "kl": 15.0}
     assert ranking.value("bound", "iwae", row) == -80
@@ -127,8 +138,8 @@ def test_the_best_run_of_a_sweep_over_objectives_is_the_one_with_the_highest_elb
     assert capsys.readouterr().out.splitlines() == [
         "objective changes what the bound means: runs are compared by the ELBO",
         "best validation ELBO: -20.00 nats per image, run 000",
-        "test bound not finite: 1 of 4 runs (001)",
     ]
+    assert results.not_tested(workdir, results.rows(workdir), runs) == ["001"]
 
 
 def test_pictures_of_a_sweep_over_objectives_are_one_set_by_the_elbo_with_the_objective_as_an_axis(written):
@@ -136,6 +147,23 @@ def test_pictures_of_a_sweep_over_objectives_are_one_set_by_the_elbo_with_the_ob
     assert sorted(path.name for path in paths) == ["learning_curves.png", "validation_against_objective.png"]
     (one,) = results.ranked(results.rows(written[0]), written[1])
     assert one.scores == {"000": -20.0, "001": -21.0, "002": -25.0, "003": -26.0}
+
+
+def test_a_picture_of_a_sweep_or_a_search_that_cannot_be_drawn_is_a_line(written, monkeypatch, capsys):
+    def no_memory(*args, **kwargs):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(figures, "score_against_axis", no_memory)
+    assert [path.stem for path in sweep_pictures.draw(written[0])] == ["learning_curves"]
+    monkeypatch.setattr(figures, "score_by_trial", no_memory)
+    rate = FloatDistribution(0, 1)
+    trials = [create_trial(params={"beta": v}, distributions={"beta": rate}, value=v) for v in (0.25, 0.5)]
+    paths = search_pictures.draw(written[0], trials, [Range("beta", 0.0, 1.0)], "validation ELBO")
+    assert [path.stem for path in paths] == ["search_against_beta"]
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: the picture validation_against_objective is not drawn: no room",
+        "warning: the picture search is not drawn: no room",
+    ]
 
 
 def test_a_test_bound_that_is_null_is_an_empty_cell(written):
