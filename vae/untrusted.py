@@ -6,11 +6,14 @@ ValueError with a few words; the caller says which file it was and what to do.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 from pathlib import Path
 from typing import Any
+
+OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ESTALE)
 
 
 def parse_json(content: str | bytes) -> Any:
@@ -28,6 +31,22 @@ def parse_object(content: str | bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"it holds {_KINDS.get(type(values), 'a value')}, not an object")
     return values
+
+
+def of_the_system(error: BaseException, path: Path) -> OSError | None:
+    """The OSError with which the system refused to read `path`, if that is behind `error`: no fault of its content.
+
+    Libraries raise errors of their own for it, or name it in a text. A seek to a place that a damaged file names is
+    EINVAL.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        numbers = [seen.errno] if isinstance(seen, OSError) else []
+        numbers += [number for number in OF_THE_SYSTEM if os.strerror(number) in str(seen)]
+        if number := next((number for number in numbers if number not in (None, errno.EINVAL, errno.EOVERFLOW)), None):
+            return OSError(number, os.strerror(number), str(path))
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def plain_name(name: Any) -> str:

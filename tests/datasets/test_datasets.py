@@ -1,15 +1,20 @@
 """Splits, a user's own arrays, and what is said where they are wrong."""
 
+import errno
+import os
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data_samples import pictures
 from vae import options, untrusted
-from vae.datasets import DataError, default_data_dir, load, loading
+from vae.datasets import DataError, default_data_dir, load, loading, npz, prepared
+from vae.datasets.builder import tfds
 from vae.datasets.dataset import Split
 from vae.datasets.resize import area_weights, resize
 from vae.datasets.splits import assemble
@@ -283,3 +288,50 @@ def test_damaged_npz_is_refused(tmp_path):
     (tmp_path / "own.txt").write_text("1 2 3")
     with pytest.raises(DataError, match=r"own.txt is not an .npz file"):
         load(tmp_path / "own.txt")
+
+
+def fails(number):
+    """As the system does, and as libraries pass it on."""
+    text = f"{os.strerror(number)}; reading x"
+
+    def raises(*args, **kwargs):
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError as error:
+            if number == errno.EACCES:
+                raise ValueError("File is not a zip file") from error
+            raise
+
+    def tells(*args, **kwargs):
+        raise RuntimeError(text)
+
+    return raises, tells
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch, number):
+    """Nobody is told to delete or to replace what is whole."""
+    raises, tells = fails(number)
+    place = save(tmp_path, images=pictures(20, 4))
+    (tmp_path / "folder").mkdir()
+    Image.fromarray(pictures(1, 4)[0]).save(tmp_path / "folder" / "0.png")
+    said = rf"cannot load \S+: \[Errno {number}\] {os.strerror(number)}: '{tmp_path}/"
+    with monkeypatch.context() as patch:
+        patch.setattr(npz.zipfile, "ZipFile", raises)
+        with pytest.raises(DataError, match=said + "own.npz'"):
+            load(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", raises)
+        with pytest.raises(DataError, match=said + "folder/0.png'"):
+            load(tmp_path / "folder", progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "convert", raises)
+        with pytest.raises(DataError, match=said + "folder/0.png'"):
+            load(tmp_path / "folder", progress=False)
+    monkeypatch.setattr(prepared, "check_classes", lambda folder: None)
+    monkeypatch.setattr(tfds, "builder_from_directory", tells)
+    with pytest.raises(OSError, match=f"Errno {number}"):
+        prepared._open(tmp_path)
+    builder = SimpleNamespace(as_data_source=tells, data_dir=tmp_path)
+    with pytest.raises(OSError, match=f"Errno {number}"):
+        list(prepared._blocks(builder, "train", "own train", None, False))

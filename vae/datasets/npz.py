@@ -29,10 +29,8 @@ def read(path: Path, wanted: Container[str]) -> dict[str, np.ndarray]:
     """The arrays of the keys that are `wanted`; all other keys have an empty array.
 
     The size that a header claims is compared with the file and with the free memory before an array is made. Raises
-    DataError.
+    DataError, and OSError if the system does not let it be read.
     """
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is not an .npz file (numpy.savez writes one), or it is cut short")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -47,6 +45,10 @@ def read(path: Path, wanted: Container[str]) -> dict[str, np.ndarray]:
     except DataError:
         raise
     except DAMAGE as error:
+        if refused := untrusted.of_the_system(error, path):
+            raise refused from error
+        if str(error) == "File is not a zip file":
+            raise DataError(f"{path} is not an .npz file (numpy.savez writes one), or it is cut short") from error
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(f"{path} holds Python objects, which are not read; save numbers of one shape") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__

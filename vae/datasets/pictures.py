@@ -240,11 +240,16 @@ def _open(path: Path):
     try:
         return open_picture(path)
     except DAMAGE as error:
+        if refused := untrusted.of_the_system(error, path):
+            raise refused from error
         what = str(error) if str(error).startswith("claims ") else "is not a picture that can be read"
         raise DataError(f"{path} {what}; {', '.join(FORMATS)} are read: replace or remove it") from error
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def _damaged(path: Path, error: Exception) -> Exception:
+    """What to raise for an error in decoding a picture: of its content, or of the system."""
+    if refused := untrusted.of_the_system(error, path):
+        return refused
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return DataError(f"{path} is damaged: {reason}; replace or remove it")
 

@@ -74,6 +74,8 @@ def _open(folder: Path) -> Any:
     try:
         builder: Any = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS raises whatever its files make it raise
+        if refused := untrusted.of_the_system(error, folder):
+            raise refused from error
         raise DataError(f"{folder} cannot be read by TFDS: {_first_line(error)}") from error
     file_format = getattr(builder.info.file_format, "value", None)
     if file_format != "array_record":
@@ -104,8 +106,8 @@ def check_classes(folder: Path) -> None:
                     )
                 left.append(untrusted.parse_json(inner) if key in NESTED_KEYS and isinstance(inner, str) else inner)
             left += value if isinstance(value, list) else []
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); prepare the data set again") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; prepare the data set again") from error
     except DataError:
         raise
     except ValueError as error:
@@ -140,9 +142,11 @@ def _blocks(builder: Any, split: str, where: str, image_size: int | None, progre
                     raise EOFError("images are missing")
                 progress_bar.update(len(block))
                 yield block
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # the reader's errors are of many types
+        if refused := untrusted.of_the_system(error, Path(builder.data_dir)):
+            raise refused from error
         raise DataError(f"{where} is damaged: {_first_line(error)}; delete the folder and prepare it again") from error
 
 
