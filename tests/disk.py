@@ -5,6 +5,8 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from vae.runs import checkpoint
+
 
 class State(NamedTuple):
     """What is on the disk, by inodes: the names in each folder (inode, is it a folder), the content of each file."""
@@ -18,7 +20,7 @@ class Disk:
 
     `states` are what was on the disk after each of them, if a rename or a new file is lost until its folder is synced,
     and a file is empty or old until it is. `faults` are renames of what was not synced, which another file system keeps
-    first.
+    first; and checkpoints that go before their successor is kept.
     """
 
     def __init__(self, patch, root: Path):
@@ -43,6 +45,7 @@ class Disk:
                 with self._lock:
                     if Path(target).is_relative_to(root):
                         self._check(Path(source))
+                        self._check_replaced(Path(source), Path(target))
                     return original(source, target, **options)
 
             return wrapper
@@ -69,6 +72,13 @@ class Disk:
                 kept = self._contents.get(inode) == one.read_bytes()
             if not kept and not self._is_of_orbax(one):
                 self.faults.append(str(one.relative_to(self._root)))
+
+    def _check_replaced(self, source: Path, target: Path) -> None:
+        """A checkpoint goes once the folder that names a newer one is on the disk, or both may be lost."""
+        if target.name.startswith(checkpoint.DELETED):
+            kept = self._names.get(source.parent.stat().st_ino, {})
+            if not any(name.isdigit() and int(name) > int(source.name) for name in kept):
+                self.faults.append(f"{source.relative_to(self._root)} goes before its successor is kept")
 
     @staticmethod
     def _is_of_orbax(path: Path) -> bool:

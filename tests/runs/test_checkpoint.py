@@ -1,5 +1,6 @@
 """checkpoint.py: what comes back is bit for bit what was saved, or a CheckpointError; never something else."""
 
+import contextlib
 import json
 import shutil
 from typing import Any, NamedTuple
@@ -8,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from tests.run_samples import assert_same_bits
 from vae import durable
 from vae.runs import checkpoint
 from vae.runs import manifest as of_manifest
+from vae.runs.files import RunError
+from vae.runs.folder import CHECKPOINTS, lock
 from vae.runs.manifest import MANIFEST, sha256, sha256_of_manifest
 
 
@@ -301,3 +305,29 @@ def test_an_array_whose_head_claims_more_than_the_manifest_says_is_not_read(fold
     tensorstore.open(spec, create=True, delete_existing=True, dtype="uint8", shape=shape).result()
     sign(folder / "7")
     assert message in refusal(folder)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_folder_that_is_moved_during_a_save_is_not_made_again_under_its_old_name(tmp_path, monkeypatch, moment):
+    run, aside, original = tmp_path / "x", tmp_path / "aside", ocp.save
+
+    def moved_meanwhile(*args):
+        if moment == "after":
+            original(*args)
+        run.rename(aside)
+        if moment == "before":
+            original(*args)
+
+    with contextlib.suppress(RunError), lock(run):
+        checkpoint.save(run / CHECKPOINTS, 3, tree(3))
+        monkeypatch.setattr(ocp, "save", moved_meanwhile)
+        with pytest.raises(RunError, match="x was deleted or moved while it was in use"):
+            checkpoint.save(run / CHECKPOINTS, 7, tree(7))
+    assert not run.exists()
+    assert_same_bits(checkpoint.restore(aside / CHECKPOINTS, 3, tree()), jax.tree.map(np.asarray, tree(3)))
+    aside.rename(run)
+    monkeypatch.setattr(ocp, "save", original)
+    with lock(run):
+        checkpoint.clean(run / CHECKPOINTS)
+        checkpoint.save(run / CHECKPOINTS, 7, tree(7))
+    assert checkpoint.steps(run / CHECKPOINTS) == [3, 7]

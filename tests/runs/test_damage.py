@@ -275,7 +275,7 @@ def test_nothing_is_called_saved_of_a_folder_that_was_deleted(tmp_path):
     assert not workdir.exists()
     with lock(tmp_path / "y"):
         check_kept(tmp_path / "y")
-    with pytest.raises(RunError, match="was deleted while it was in use"), lock(workdir):
+    with pytest.raises(RunError, match="was deleted or moved while it was in use"), lock(workdir):
         shutil.rmtree(workdir)
 
 

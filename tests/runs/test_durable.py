@@ -39,7 +39,8 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_resumes_bit_for_bit_from_what_a_power_cut_leaves_at_any_moment(disk, tmp_path, undisturbed):
     workdir = tmp_path / "disk" / "x"
-    train(workdir, config(epochs=2))
+    train(workdir, config(epochs=2), keep_last=1, keep_best=0)  # the older checkpoint is deleted
+    assert checkpoint.steps(workdir / CHECKPOINTS) == [50]
     assert disk.faults == []
     assert len(disk.states) > 20
     newest, seen, resumed = 0, set(), set()

@@ -148,6 +148,8 @@ def of_script(name: str) -> Iterator[list[str]]:
         yield [*search, "--distributed"]
         yield [*search, "--storage=postgresql://nobody:secret@"]
         yield [*search, "--storage=none://x"]
+        yield [*search, "--storage="]
+        yield [*search, "--study="]
         yield [*search, "--storage=empty/none/journal"]
         yield [*search, "--search=cmaes", "--sweep=objective=elbo,iwae"]
         yield ["--preset=digits", "--search=cmaes", "--sweep=objective=elbo,iwae"]

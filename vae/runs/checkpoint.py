@@ -22,7 +22,7 @@ import numpy as np
 from vae import durable, hosts
 from vae.runs import manifest
 from vae.runs.files import RunError, RunWarning
-from vae.runs.folder import CHECKPOINTS
+from vae.runs.folder import CHECKPOINTS, nothing_remade
 from vae.runs.manifest import (
     CheckpointError,
     DamagedError,
@@ -65,7 +65,8 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
     """Write `tree` (arrays) as checkpoint `step`; returns when it is on the disk. A step that exists is left as it is.
 
     `rows` of metrics are kept beside it. All processes call it with the same arrays, since orbax makes them wait for
-    each other; process 0 writes. The folder that holds `folder` must be there. Raises CheckpointError.
+    each other; process 0 writes. The folder that holds `folder` must be there. Raises CheckpointError, or
+    RunError if the run folder was moved or deleted.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -86,18 +87,19 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
         manifest.write(partial, step, tree, score, rows)
         durable.rename(partial, final)
 
-    try:
-        if hosts.agreed(begin):
-            gathered = hosts.gather(tree)
-            with _writing(), _quiet():
-                ocp.save(str(partial.absolute() / STATE), gathered)
-            _check_read_back(partial, gathered)
-            hosts.agreed(finish)
-    except (OSError, ValueError) as error:  # tensorstore raises ValueError if the disk is full
-        raise CheckpointError(
-            f"checkpoint {final} cannot be written ({' '.join(str(error).split())[:200]}); make room or give "
-            "permission, and start again: the run resumes from its last checkpoint"
-        ) from error
+    with nothing_remade(partial, final):
+        try:
+            if hosts.agreed(begin):
+                gathered = hosts.gather(tree)
+                with _writing(), _quiet():
+                    ocp.save(str(partial.absolute() / STATE), gathered)
+                _check_read_back(partial, gathered)
+                hosts.agreed(finish)
+        except (OSError, ValueError) as error:  # tensorstore raises ValueError if the disk is full
+            raise CheckpointError(
+                f"checkpoint {final} cannot be written ({' '.join(str(error).split())[:200]}); make room or give "
+                "permission, and start again: the run resumes from its last checkpoint"
+            ) from error
 
 
 def _check_read_back(path: Path, tree: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,12 +71,30 @@ def _lock_of_one(workdir: Path) -> Iterator[None]:
 
 
 def check_kept(workdir: Path) -> None:
-    """Raises RunError if a folder whose lock this process holds was deleted since."""
+    """Raises RunError if a folder whose lock this process holds was deleted or moved since."""
     inode = HELD.get(workdir.absolute())
     with contextlib.suppress(FileNotFoundError):
         if inode is None or inode == (workdir / ".lock").stat().st_ino:
             return
-    raise RunError(f"{workdir} was deleted while it was in use: nothing of it is saved; start again")
+    raise RunError(f"{workdir} was deleted or moved while it was in use: nothing more is saved; start again")
+
+
+@contextlib.contextmanager
+def nothing_remade(*written: Path) -> Iterator[None]:
+    """While folders are written: RunError if the one whose lock this process holds was moved or deleted meanwhile.
+
+    What writes it may have made the folders above it again; they are removed, if nothing else is in them.
+    """
+    own = [path.absolute() for path in written]
+    held = next((folder for folder in HELD if folder in own[0].parents), None)
+    try:
+        yield
+    finally:
+        if held is not None and not (held / ".lock").exists():
+            found = [path for path in held.rglob("*") if not path.is_dir()]
+            if all(any(one in path.parents for one in own) for path in found):
+                shutil.rmtree(held, ignore_errors=True)
+            check_kept(held)
 
 
 def is_locked(workdir: Path) -> bool:
