@@ -276,7 +276,7 @@ def conclude(workdir: Path, worker: StudyWorker, wanted: Wanted, *, figures: boo
     from vae.training import record
 
     trials = worker.trials()
-    found, table = outcome.outcome(trials), results.write(workdir)
+    found, table = outcome.outcome(trials, wanted.spec().space), results.write(workdir)
     elsewhere = f", {found.num_running} in training elsewhere" if found.num_running else ""
     print(f"trials: {found.counted}{elsewhere}")
     if not found.finished and not found.num_running:

@@ -1,19 +1,26 @@
 """A study's journal outlives a full disk and a kill at any byte: what was told is kept, and work goes on."""
 
 import builtins
+import contextlib
 import errno
+import json
 import os
 import warnings
 
 import numpy as np
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 
+from tests.datasets.test_fuzz import CHANGES, VALUES, damaged, examples, replaced
+from vae.runs import fingerprint
 from vae.runs.files import RunError, RunWarning
-from vae.sweeps import storage
+from vae.sweeps import outcome, space, storage, study
+from vae.sweeps.space import Range
 
-SPACE = {"a": FloatDistribution(0, 1)}
+SPACE: study.Space = {"a": FloatDistribution(0, 1)}
 
 
 def tell(opened, number: int) -> optuna.Study:
@@ -101,3 +108,86 @@ def test_a_flipped_bit_within_a_journal_is_one_line_or_changes_no_more_than_a_va
                 refused.append(str(error))
     assert len(refused) > 20
     assert not [message for message in refused if "\n" in message]
+
+
+fuzzed = settings(max_examples=max(1, examples // 4), deadline=None, derandomize=True, database=None)  # files take long
+IMAGES = {split: {"count": 3, "sha256": "a3", "labels": None} for split in fingerprint.SPLITS}
+ASKED = {"--search": "tpe", "--dataset": "a", study.IMAGES: IMAGES}
+IDENTITY = study.WorkerId("a", "/none/x", "here")
+SPEC = study.Spec(SPACE, "tpe", "median", "bound", population=2, epochs=3, seeds=(0,))
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory) -> bytes:
+    """Of a study of three trials: one told, one pruned, one in training."""
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    opened = storage.open_storage(str(path))
+    study.join(opened, "s", ASKED)
+    worker = study.StudyWorker(opened, "s", IDENTITY, ASKED, 3)
+    asked = worker.ask(3, SPACE, lambda number: study.sampler(SPEC, number), study.pruner("median", 3))
+    for number, state in zip(asked, (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED), strict=False):
+        trial = worker.trial(worker.study(), number)
+        trial.report(-90.5, 1)
+        trial.set_user_attr(study.RUN, f"{number:03}")
+        worker.study().tell(number, -90.5 if state == optuna.trial.TrialState.COMPLETE else None, state)
+    return path.read_bytes()
+
+
+def searched(path) -> None:
+    """All that experiments.sweep reads of a study: only RunError may come out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        opened = storage.open_storage(str(path))
+        study.join(opened, "s", ASKED)
+        worker = study.StudyWorker(opened, "s", IDENTITY, ASKED, 5)
+        worker.free_the_dead(SPACE)
+        if worker.num_left() > 0:
+            worker.ask(1, SPACE, lambda number: study.sampler(SPEC, number), study.pruner("median", 3))
+        found = outcome.outcome(worker.trials(), SPACE)
+        for trial in found.finished:
+            outcome.folder_of(trial, path.parent, "a")
+            space.point_of([Range("a", 0.0, 1.0)], trial.params)
+
+
+def test_a_damaged_journal_is_an_error_of_the_run(tmp_path, journal):
+    @fuzzed
+    @given(CHANGES)
+    def check(changes):
+        (tmp_path / "journal").write_bytes(damaged(journal, changes))
+        with contextlib.suppress(RunError):
+            searched(tmp_path / "journal")
+
+    (tmp_path / "journal").write_bytes(journal)
+    searched(tmp_path / "journal")
+    check()
+
+
+LINES = st.one_of(
+    st.tuples(st.just("value"), st.lists(st.integers(0, 100), min_size=1, max_size=3), VALUES),
+    st.tuples(st.just("line"), st.none(), VALUES),
+    st.tuples(st.just("lost"), st.none(), st.none()),
+    st.tuples(st.just("twice"), st.none(), st.none()),
+)
+
+
+def test_lines_of_a_journal_that_are_a_strangers_are_an_error_of_the_run(tmp_path, journal):
+    @fuzzed
+    @given(st.lists(st.tuples(st.integers(0, 100), LINES), min_size=1, max_size=3))
+    def check(changes):
+        lines = [json.loads(line) for line in journal.splitlines()]
+        for place, (kind, path, new) in changes:
+            at = place % len(lines)
+            if kind == "value":
+                lines[at] = replaced(lines[at], path, new)
+            elif kind == "line":
+                lines.insert(at, new)
+            elif kind == "twice":
+                lines.insert(at, lines[at])
+            elif len(lines) > 1:
+                del lines[at]
+        content = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        (tmp_path / "journal").write_text(content)
+        with contextlib.suppress(RunError):
+            searched(tmp_path / "journal")
+
+    check()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from vae import untrusted
+from vae.runs.files import RunError
 from vae.sweeps import study
 from vae.sweeps.planning import RUNS
 
@@ -32,13 +34,22 @@ class SearchOutcome(NamedTuple):
         return f"{len(self.finished)} finished, {self.num_pruned} pruned, {self.num_diverged} diverged"
 
 
-def outcome(trials: Sequence[FrozenTrial]) -> SearchOutcome:
-    """The trials of a study, counted by how they ended."""
+def outcome(trials: Sequence[FrozenTrial], space: study.Space) -> SearchOutcome:
+    """The trials of a study, counted by how they ended; RunError if one that was told is not a point of the space."""
     told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    for trial in told:
+        if trial.params.keys() != space.keys() or not all(_fits(space[n], v) for n, v in trial.params.items()):
+            raise RunError(f"trial {trial.number} of the study was not made by this program; use another `study`")
     finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
     num_diverged = sum(bool(trial.user_attrs.get(study.DIVERGED)) for trial in told)
     num_running = sum(trial.state == TrialState.RUNNING for trial in trials)
     return SearchOutcome(finished, len(told) - len(finished) - num_diverged, num_diverged, num_running)
+
+
+def _fits(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return type(value) in (int, float)
 
 
 def folder_of(trial: FrozenTrial, workdir: Path, worker: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import random
 import time
@@ -23,6 +24,8 @@ from vae import durable
 from vae.runs.files import RunError, RunWarning
 from vae.sweeps import passwords
 
+LAST_BYTES = 4096  # of a journal, in which its last line is
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)  # of lines of a journal
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
 WRITE = "write postgresql://user@host/database, or a file; in a password @ is %40, / %2F, : %3A, ? %3F, # %23 and % %25"
 ATTEMPTS = 20  # to create what other processes create at the same time
@@ -60,8 +63,8 @@ def without_password(text: str) -> str:
 class _FileLock(BaseJournalFileLock):
     """The system releases it if its holder is killed. Optuna's own locks would stay for half a minute.
 
-    Whoever holds it appends to the journal. So a line that a killed process or a full disk left incomplete is moved
-    away first: what is appended to it would be lost with it, and all that follows.
+    Whoever holds it appends to the journal. So a last line that a killed process or a full disk left incomplete, or
+    that is no JSON, is moved away first: what is appended behind it would be lost with it.
     """
 
     def __init__(self, journal: Path):
@@ -77,20 +80,49 @@ class _FileLock(BaseJournalFileLock):
     def _cut(self) -> None:
         with self._journal.open("rb+") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            if file.read(1) in (b"", b"\n"):
+            file.seek(first := max(0, size - LAST_BYTES))
+            end = file.read()
+            if first and b"\n" not in end[:-1]:  # the last line is longer
+                file.seek(first := 0)
+                end = file.read()
+            start = end[:-1].rfind(b"\n") + 1
+            if not end or (end.endswith(b"\n") and _is_json(end[start:])):
                 return
-            file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
+            whole = first + start
             file.seek(whole)
             aside = self._journal.with_name(f"{self._journal.name}.damaged")
-            durable.append(aside, file.read() + b"\n")
+            durable.append(aside, file.read().removesuffix(b"\n") + b"\n")
             file.truncate(whole)
             os.fsync(file.fileno())
-        warnings.warn(f"{self._journal} ended within a line, which is now in {aside}", RunWarning, 2)
+        what = "in a damaged line" if end.endswith(b"\n") else "within a line"
+        warnings.warn(f"{self._journal} ended {what}, which is now in {aside}", RunWarning, 2)
 
     def release(self) -> None:
         self._file.close()
+
+
+class _Journal(optuna.storages.JournalStorage):
+    """Lines of others come at any time: one that is no line of Optuna is a RunError whenever it is read."""
+
+    def __init__(self, backend: JournalFileBackend, path: Path):
+        self._path = path
+        super().__init__(backend)
+
+    def _sync_with_backend(self) -> None:
+        try:
+            super()._sync_with_backend()
+        except optuna.exceptions.OptunaError:  # what another worker has done meanwhile
+            raise
+        except DAMAGE as error:
+            raise RunError(f"`storage={self._path}` is damaged ({_reason(error)}); choose another file") from error
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _open_journal(path: Path) -> optuna.storages.BaseStorage:
@@ -101,12 +133,9 @@ def _open_journal(path: Path) -> optuna.storages.BaseStorage:
     lock = _FileLock(path)
     lock.acquire()
     lock.release()
-    try:
-        opened = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-        durable.sync(path.parent)
-        return opened
-    except (ValueError, LookupError, TypeError, AssertionError, RecursionError) as error:
-        raise RunError(f"`storage={path}` is damaged ({_reason(error)}); choose another file") from error
+    opened = _Journal(JournalFileBackend(str(path), lock_obj=lock), path)
+    durable.sync(path.parent)
+    return opened
 
 
 def _is_journal(path: Path) -> bool:

@@ -12,7 +12,7 @@ import os
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,8 +192,14 @@ class StudyWorker:
         self._half_asked: set[int] = set()
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials of the study, as they are now; not to be changed."""
-        return self.storage.get_all_trials(self._study_id, deepcopy=False)
+        """All trials of the study, as they are now; not to be changed. RunError if one is not of this program."""
+        found = self.storage.get_all_trials(self._study_id, deepcopy=False)
+        for trial in found:
+            parts = trial.params, trial.user_attrs, trial.system_attrs, trial.intermediate_values
+            numbers = [*trial.intermediate_values.values(), *(trial.values or [])] if _are_objects(parts) else ["none"]
+            if not all(type(number) in (int, float) for number in numbers):
+                raise RunError(f"trial {trial.number} of the study {self.name} is damaged; use another `study`")
+        return found
 
     def num_left(self) -> int:
         """How many trials are neither told nor in training; those that failed do not count."""
@@ -278,6 +284,10 @@ class StudyWorker:
 
     def _id_of(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def _are_objects(parts: Iterable[Any]) -> bool:
+    return all(isinstance(part, dict) for part in parts)
 
 
 def counts(trial: FrozenTrial) -> bool:
