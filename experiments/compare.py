@@ -35,6 +35,7 @@ from experiments.flags.configuration import RunFlags
 from experiments.flags.options import DataFolders, Flags
 from experiments.flags.parsing import UsageError, choice, number
 from experiments.flags.points import label
+from vae.places import expanded
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -202,7 +203,7 @@ def what_is_asked(flags: Flags, stored: dict[str, Any]) -> dict[str, Any]:
     """The values of this script's own flags: from the command line, else the stored ones."""
     asked = flags.among(ASKED, stored.get("asked", {}))
     if "runs" in flags.given:
-        named = [Path(text).expanduser() for text in flags.values["runs"]]
+        named = [expanded(text) for text in flags.values["runs"]]
         asked["runs"] = [str(folder) for path in named for folder in comparisons.run_folders(path)]
     return asked
 

@@ -26,6 +26,7 @@ from experiments.command import script
 from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choice
+from vae.places import expanded
 from vae.runs import naming
 
 BOUNDS = ("validation", "test")
@@ -44,7 +45,7 @@ def main(_: StopRequest) -> int:
     from vae.runs.metrics import summary
 
     asked = options.read().values
-    folder = Path(asked["folder"]).expanduser()
+    folder = expanded(asked["folder"])
     if not folder.is_dir():
         raise UsageError(f"--folder={folder} is not a folder; give one that holds run folders")
     found = []

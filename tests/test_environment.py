@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import pwd
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 
 import vae
+from experiments.command import devices
 from tests import script_calls
 from vae import environment
+from vae.datasets import DataError, load
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--preset=digits", "--hidden_sizes=4", "--epochs=1"
@@ -150,3 +154,45 @@ def test_a_working_folder_that_cannot_be_written_to_is_one_line():
     assert code == 1
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """No HOME, and a user of whom the system knows nothing."""
+
+    def unknown(*args):
+        raise KeyError("unknown")
+
+    for name in ("HOME", "VAE_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_folder_one_line_says_what_to_set(tmp_path):
+    said = "there is no home folder to keep prepared data in; set HOME or VAE_DATA_DIR, or pass --data_dir"
+    assert said in script_calls.refusal(tmp_path, "train", "--preset=digits")
+    with pytest.raises(DataError, match="set HOME or VAE_DATA_DIR"):
+        devices._compiled(None)
+    assert load("digits", data_dir=tmp_path).train.images.shape == (1294, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [("train", flag) for flag in ("--dataset", "--data_dir", "--manual_dir", "--init_from", "--workdir")]
+    + [("sweep", "--storage"), ("compare", "--runs"), ("evaluate", "--workdir"), ("runs", "--folder")],
+)
+def test_a_home_folder_that_nobody_knows_is_one_line(tmp_path, script, flag):
+    others = {"train": ["--preset=digits"], "sweep": ["--preset=digits", "--search=tpe", "--sweep=latent_dim=1:4"]}
+    said = script_calls.refusal(tmp_path, script, *others.get(script, []), f"{flag}=~nobodyhere/x")
+    assert "~nobodyhere/x is in a home folder that is not known; write the whole path, or set HOME" in said
+
+
+def test_a_home_folder_that_cannot_be_written_to_is_one_line_if_something_must_be_written(tmp_path, monkeypatch):
+    """The digits need nothing there; a compiled program that cannot be kept is compiled anew."""
+    for name in ("VAE_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    said = script_calls.refusal(tmp_path, "train", "--dataset=mnist")
+    assert re.search("cannot load mnist: .*Not a directory: '/dev/null/.cache", said)
+    assert load("digits").train.images.shape == (1294, 8, 8, 1)

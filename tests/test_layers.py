@@ -13,7 +13,7 @@ PEERS = EXPERIMENTS / "peers"  # scripts of other libraries
 # A room may import from itself and from the rows above its own. A table.py of any room says what can be chosen in it,
 # and imports what says what an option is; `settings` are made of the tables.
 ROOMS = (
-    {"rules", "presets", "untrusted", "hosts", "streams", "durable", "environment"},
+    {"rules", "presets", "untrusted", "hosts", "streams", "durable", "environment", "places"},
     {"options", "figures"},
     {"table"},
     {"settings", "report", "datasets"},

@@ -25,6 +25,7 @@ from vae.datasets.loading import IN_MEMORY
 from vae.evaluation import summary as summaries
 from vae.models import model as models
 from vae.models.model import Model
+from vae.places import expanded
 from vae.presets import PRESETS
 from vae.rules import LARGEST, Number, unknown
 from vae.runs import fingerprint
@@ -126,14 +127,14 @@ def train(
     else:
         values["dataset"] = about["dataset"] = absolute(about["dataset"], data_dir)
         dataset = _load(about, data_dir, manual_dir)
-    if workdir is not None and (Path(workdir).expanduser() / CONFIG).exists():
-        dataset = _checked(Path(workdir).expanduser(), dataset)
+    if workdir is not None and (expanded(workdir) / CONFIG).exists():
+        dataset = _checked(expanded(workdir), dataset)
     config = resolve(values, dataset, options.keys())
     if workdir is None:
         record = fit.fit_in_memory(config, dataset, devices=devices, report=report, should_stop=should_stop)
         state, rows = record.states[-1], record.rows
     else:
-        folder = Path(workdir).expanduser()
+        folder = expanded(workdir)
         start.check(folder, config, dataset, list(devices or jax.devices()[:1]))
         with lock(folder):
             resuming.check(folder, config, dataset)
@@ -162,7 +163,7 @@ def load_run(workdir: str | os.PathLike, checkpoint: str | int = "last") -> Trai
 
     "best" is the checkpoint with the highest validation bound.
     """
-    folder = Path(workdir).expanduser()
+    folder = expanded(workdir)
     config, state = start.saved_state(folder, checkpoint)
     model, params = models.build(config.settings), jax.device_put(state.evaluated_params)
     data = fingerprint.read(folder)
@@ -269,4 +270,4 @@ def _load(about: Mapping[str, Any], data_dir: Any, manual_dir: Any) -> Dataset:
 
 
 def _text(path: Any) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(expanded(path).absolute())

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae import hosts
 from vae.options import SAME, Option, flattened, read, unread_because
+from vae.places import expanded
 from vae.rules import Choice, Number, NumberOr, Numbers, unknown
 from vae.settings import OPTIONS, PROGRAM, Hyperparameters, Settings
 
@@ -109,7 +109,7 @@ def check_effects(values: Mapping[str, Any], given: Collection[str], options: Ma
 
 def absolute(dataset: str, data_dir: str | os.PathLike | None = None) -> str:
     """A path made absolute, so that a run finds its data from any folder; the name of a data set as it is."""
-    path = Path(dataset).expanduser()
+    path = expanded(dataset)
     if not dataset or not path.exists():
         return dataset
     from vae.datasets.loading import is_name

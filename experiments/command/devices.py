@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from experiments.flags.parsing import UsageError
+from vae.places import expanded
 
 
 def start(num_devices: int, data_dir: str | None, *, one_per_core: bool = False, distributed: bool = False):
@@ -63,4 +64,4 @@ def configure(num_virtual: int, data_dir: str | None) -> None:
 def _compiled(data_dir: str | None) -> Path:
     from vae.datasets import default_data_dir
 
-    return (Path(data_dir).expanduser() if data_dir else default_data_dir()) / "compiled"
+    return (expanded(data_dir) if data_dir else default_data_dir()) / "compiled"

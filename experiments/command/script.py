@@ -22,6 +22,7 @@ from experiments.command.stopping import SECONDS_OF_ENDING, STOPPED, Stopped, St
 from experiments.flags.parsing import UsageError, with_dashes
 from vae import durable
 from vae.configuration import ConfigurationError
+from vae.places import expanded
 from vae.sweeps import passwords
 
 FLAGS = flags.FLAGS
@@ -222,10 +223,7 @@ def given_workdir(text: str | None) -> Path | None:
 
     None if it is not given: then a new one is made in the working folder, which must be writable.
     """
-    try:
-        path = Path(text or ".").expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"--workdir={text}: {error}") from error
+    path = expanded(text or ".")
     nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
     reason = None
     if "[" in str(path.absolute()):

@@ -19,6 +19,7 @@ from experiments.flags.configuration import RunFlags
 from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError
 from experiments.flags.points import Data, configured, label, loader
+from vae.places import expanded
 from vae.sweeps import passwords, space
 from vae.sweeps.space import SearchSpace
 
@@ -168,7 +169,7 @@ def what_is_asked(flags: Flags, workdir: Path | None, stored: dict[str, Any]) ->
     if not asked["sweep"]:
         raise UsageError("nothing is searched; write --sweep=name=values, as in --sweep=learning_rate=log:1e-4:1e-2")
     if asked["storage"] and "://" not in asked["storage"]:
-        asked["storage"] = str(Path(asked["storage"]).expanduser().absolute())
+        asked["storage"] = str(expanded(asked["storage"]).absolute())
     if stored:
         check_same(workdir, stored, asked)
     return asked

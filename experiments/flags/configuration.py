@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from experiments.flags.options import AXES, FLAGS, TRAINING_FLAGS, Flags
 from experiments.flags.parsing import UsageError, flag_value
 from vae import configuration
+from vae.places import expanded
 from vae.presets import PRESETS
 from vae.settings import ADDED, FIELDS
 
@@ -143,7 +144,7 @@ def stored_own(path: Path, stored: dict[str, Any], names: Iterable[str]) -> dict
 def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with absolute paths, so that a run can be resumed from any folder."""
     paths = {name: values[name] for name in ("data_dir", "manual_dir", "init_from") if values.get(name)}
-    made = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
+    made = {name: str(expanded(path).absolute()) for name, path in paths.items()}
     return {**values, **made, "dataset": configuration.absolute(values["dataset"], made.get("data_dir"))}
 
 

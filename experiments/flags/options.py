@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments.flags.parsing import UsageError, choice, define, number
 from vae.configuration import NAMES
+from vae.places import expanded
 from vae.presets import PRESETS
 from vae.settings import DATA, PROGRAM, RUN
 
@@ -107,7 +108,7 @@ class Flags(NamedTuple):
 
     @property
     def workdir(self) -> Path | None:
-        return Path(self.values["workdir"]).expanduser() if self.values["workdir"] else None
+        return expanded(self.values["workdir"]) if self.values["workdir"] else None
 
     @property
     def trained_workdir(self) -> Path:

@@ -15,6 +15,7 @@ from vae.datasets.pictures import load_folder
 from vae.datasets.resize import AT_ONCE, resize
 from vae.datasets.splits import assemble, cut, hold_out_test, permute
 from vae.datasets.table import COMPUTED, NAMES
+from vae.places import expanded
 
 IN_MEMORY = "images in memory"  # the name of data that have no place on disk
 CACHE_VERSION = 1  # raise it whenever a builder's arrays change
@@ -24,10 +25,15 @@ _HERE = "{0} is the data set of that name, not the one in this folder, which is 
 
 
 def default_data_dir() -> Path:
-    """$VAE_DATA_DIR, else $XDG_CACHE_HOME/vae, else ~/.cache/vae."""
+    """$VAE_DATA_DIR, else $XDG_CACHE_HOME/vae, else ~/.cache/vae; raises DataError if there is no home folder."""
     if chosen := os.environ.get("VAE_DATA_DIR"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vae"
+        return expanded(chosen)
+    try:
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vae"
+    except FileNotFoundError as error:
+        raise DataError(
+            "there is no home folder to keep prepared data in; set HOME or VAE_DATA_DIR, or pass `data_dir`"
+        ) from error
 
 
 def load(
@@ -51,8 +57,8 @@ def load(
     _check_number("validation", validation, least=0)
     _check_number("image_size", image_size, least=1)
     name = os.fspath(name)
-    home = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    manual = None if manual_dir is None else Path(manual_dir).expanduser()
+    home = default_data_dir() if data_dir is None else expanded(data_dir)
+    manual = None if manual_dir is None else expanded(manual_dir)
     if manual is not None and not manual.is_dir():
         raise DataError(f"manual_dir {manual} is not a folder")
     try:
@@ -75,7 +81,7 @@ def load(
 
 def is_name(name: str, data_dir: str | os.PathLike | None = None) -> bool:
     """Whether `name` is that of a data set, also if there is a folder of that name: one of `NAMES`, or prepared."""
-    home = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    home = default_data_dir() if data_dir is None else expanded(data_dir)
     return name in NAMES or (not _is_path(name) and prepared.find_by_name(name, home) is not None)
 
 
@@ -112,7 +118,7 @@ def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bo
 
 
 def _load_own(name: str, data_dir: Path, image_size: int | None, progress: bool) -> Loaded:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         if path.suffix != ".npz":
             raise DataError(f"{path} is not an .npz file; give one, or a folder")
@@ -137,7 +143,7 @@ def _is_path(name: str) -> bool:
 
 
 def _unknown(name: str, data_dir: Path) -> DataError:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix or len(path.parts) > 1 or _is_path(name):
         return DataError(f"{path} does not exist (no such file, folder, or prepared TFDS data set)")
     known = [*NAMES, *(other for other in prepared.names(data_dir) if other not in NAMES)]

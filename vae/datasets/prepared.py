@@ -26,7 +26,8 @@ HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG and JPEG; for PostScript,
 
 def homes(data_dir: Path) -> list[Path]:
     """The folders that are searched for prepared data sets: `data_dir`, and the default one of TFDS."""
-    return [data_dir, Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()]
+    # Without a home folder there is none of that name, and that is all.
+    return [data_dir, Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")))]
 
 
 def names(data_dir: Path) -> list[str]:

@@ -21,6 +21,7 @@ from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import make_url
 
 from vae import durable
+from vae.places import expanded
 from vae.runs.files import RunError, RunWarning
 from vae.sweeps import passwords
 
@@ -44,7 +45,7 @@ def open_storage(text: str) -> optuna.storages.BaseStorage:
     """
     if "://" in text:
         return _open_database(text)
-    path = Path(text).expanduser().absolute()
+    path = expanded(text).absolute()
     if passwords.passwords_in([text]) and not path.exists():
         raise RunError(f"`storage={without_password(text)}` is neither a URL nor a file; {WRITE}")
     return _open_journal(path)

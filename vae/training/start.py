@@ -15,6 +15,7 @@ from vae.datasets import images, splits
 from vae.datasets.dataset import Dataset, Split
 from vae.models import checks, memory
 from vae.models import model as models
+from vae.places import expanded
 from vae.runs import checkpoint
 from vae.runs.config import Config, read_config
 from vae.runs.files import RunError
@@ -121,7 +122,7 @@ def saved_state(workdir: Path, which: str | int = "last") -> tuple[Config, train
 
 def initial_params(workdir: str, like: Any) -> Any:
     """The parameters of the run in `workdir`; raises RunError if their names or shapes are not those of `like`."""
-    params = saved_state(Path(workdir).expanduser())[1].evaluated_params
+    params = saved_state(expanded(workdir))[1].evaluated_params
     found, wanted = (
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (params, like)
