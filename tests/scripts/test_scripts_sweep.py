@@ -205,6 +205,18 @@ def test_a_resumed_sweep_says_that_bits_may_differ_and_a_next_line_that_can_be_p
     assert [one["versions"] for one in now["history"]] == [began["versions"]]
 
 
+def test_what_a_kill_within_a_write_left_is_read_by_nobody(scripts, finished, tmp_path):
+    shutil.copytree(finished / "x", tmp_path / "x")
+    found = scripts.call(tmp_path, "runs", "--folder=x").out
+    assert "000" in found
+    table_before = (tmp_path / "x" / "results.csv").read_bytes()
+    for path in [path for path in (tmp_path / "x").rglob("*.*") if path.is_file() and CHECKPOINTS not in path.parts]:
+        path.with_name(f".{path.name}.{'0a' * 16}").write_text("{")
+    assert scripts.call(tmp_path, "runs", "--folder=x").out == found
+    assert scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")[::2] == (0, "")
+    assert (tmp_path / "x" / "results.csv").read_bytes() == table_before
+
+
 def test_a_sweep_names_the_runs_without_a_test_bound_and_fails_if_none_has_one(scripts, finished, tmp_path):
     shutil.copytree(finished / "x", tmp_path / "x")
     for name in ("000", "001", "002", "003"):
