@@ -2,17 +2,21 @@
 
 import functools
 import math
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from tests.disk import Disk
 from tests.marks import soaked
 from tests.run_samples import assert_close_result, assert_same_bits, config, digits, rows, state, train
+from vae import durable
 from vae.datasets import images
 from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.files import RunError, RunWarning, read_json, write_json
+from vae.runs.folder import CHECKPOINTS
 from vae.runs.manifest import MANIFEST
 from vae.runs.metrics import Metrics
 from vae.sweeps import chunks, planning, results, scoreboard, sweep
@@ -334,3 +338,33 @@ def test_a_damaged_checkpoint_of_a_population_is_set_aside_and_its_runs_resume_f
         assert start(tmp_path / "x", save_every=0.0)
     assert first < newest
     assert_same_sweep(tmp_path / "x", undisturbed)
+
+
+def reached(workdir) -> int:
+    """The step from which a sweep resumes its two runs: that of the population, or of the runs if both are done."""
+    population = [checkpoint.steps(path) for path in (workdir / chunks.POPULATION).glob("*")]
+    alone = [checkpoint.steps(workdir / planning.RUNS / name / CHECKPOINTS) for name in ("000", "001")]
+    return max([0, *(saved[-1] for saved in population if saved), min(max(saved, default=0) for saved in alone)])
+
+
+def test_a_power_cut_at_any_moment_of_a_sweep_loses_no_checkpoint_that_was_there_before(tmp_path, monkeypatch):
+    """The population's go once those of its runs are on the disk."""
+    runs = configs(RATES[:2])
+    workdir = tmp_path / "disk" / "x"
+    (tmp_path / "disk").mkdir()
+    with monkeypatch.context() as patch:
+        disk = Disk(patch, tmp_path / "disk")
+        assert not start(workdir, runs, should_stop=lambda: True)  # makes the folders
+        durable.sync_all([tmp_path / "disk", workdir, *workdir.rglob("*")])
+        assert start(workdir, runs, save_every=0.0)
+    newest, seen = 0, []
+    for number, one in enumerate(disk.states):
+        left = disk.survivors(one, tmp_path / f"{number}") / "x"
+        if left.exists():
+            seen.append(reached(left))
+            assert seen[-1] >= newest, "a checkpoint was lost that was there before"
+            newest = seen[-1]
+        shutil.rmtree(tmp_path / f"{number}")
+    disk.close()
+    assert set(seen) == {0, 6, 12, 18}
+    assert disk.faults == []
