@@ -356,7 +356,16 @@ def test_a_power_cut_at_any_moment_of_a_sweep_loses_no_checkpoint_that_was_there
         disk = Disk(patch, tmp_path / "disk")
         assert not start(workdir, runs, should_stop=lambda: True)  # makes the folders
         durable.sync_all([tmp_path / "disk", workdir, *workdir.rglob("*")])
+        original, there = chunks.delete, []
+
+        def deleted(folder):
+            left = disk.survivors(disk.states[-1], tmp_path / f"deleted {len(there)}") / "x" / planning.RUNS
+            there.append([checkpoint.steps(left / name / CHECKPOINTS) for name in runs])
+            original(folder)
+
+        patch.setattr(chunks, "delete", deleted)
         assert start(workdir, runs, save_every=0.0)
+    assert there == [[[18], [18]]] * 2
     newest, seen = 0, []
     for number, one in enumerate(disk.states):
         left = disk.survivors(one, tmp_path / f"{number}") / "x"
