@@ -276,7 +276,7 @@ def test_a_search_names_the_trials_without_a_test_bound_and_fails_if_none_has_on
         code, out, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
         if done < len(trials):
             assert (code, err) == (0, "")
-            assert re.search(rf"test bound not finite: 1 of 1\d runs \({name}\)", out)
+            assert re.search(rf"test bound not finite: 1 of \d+ runs \({name}\)", out)
     assert code == 2
     assert err.startswith("failed: the test bound of all runs is not finite")
 
