@@ -21,8 +21,9 @@ def log_one_plus_exp(negative: Float[Array, "*shape"]) -> Float[Array, "*shape"]
     """
     e = jnp.exp(negative)
     t = e / (2 + e)
-    square, total = t * t, jnp.zeros_like(t)
-    for n in reversed(range(TERMS_OF_FLOAT64 if t.dtype == jnp.float64 else TERMS)):
+    last = (TERMS_OF_FLOAT64 if t.dtype == jnp.float64 else TERMS) - 1
+    square, total = t * t, 1 / (2 * last + 1)
+    for n in reversed(range(last)):
         total = total * square + 1 / (2 * n + 1)
     return 2 * t * total
 
