@@ -8,6 +8,7 @@ import datetime
 import io
 import logging as python_logging
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -18,7 +19,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from experiments.command.stopping import SECONDS_OF_ENDING, STOPPED, Stopped, StopRequest, end_within
+from experiments.command.stopping import SECONDS_OF_ENDING, SIGNALS, STOPPED, Stopped, StopRequest, end_within
 from experiments.flags.parsing import UsageError, with_dashes
 from vae import durable
 from vae.configuration import ConfigurationError
@@ -48,6 +49,9 @@ def run(define_flags: Callable[[], None], main: Main) -> NoReturn:
     """Run a script as this process, and end it with its exit code, within seconds of its last line."""
     open_streams()
     hide_failed_threads()
+    code = STOPPED
+    for number in SIGNALS:  # before and after StopRequest; Python's own way is an error in whatever runs then
+        signal.signal(number, lambda *_: os._exit(code))
     os.environ["MPLBACKEND"] = "agg"  # a notebook's is none of a script's
     define_flags()
     code = call(main, sys.argv)
@@ -60,9 +64,10 @@ def call(main: Main, argv: list[str]) -> int:
 
     Bad use and a failed run are one line, without a traceback. No line shows a password of the command.
     """
-    with StopRequest() as stop, warnings_as_lines():
+    with StopRequest() as stop:
         try:
-            code = _guarded(main, argv, stop)
+            with warnings_as_lines():
+                code = _guarded(main, argv, stop)
             sys.stdout.flush()
         except Stopped:
             code = told_to_stop(stop)

@@ -15,10 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 STOPPED = 75  # exit code
 SIGNALS = signal.SIGINT, signal.SIGTERM
+NOT_NOW = "_xla_gc_callback", "__del__"  # functions whose errors Python prints and forgets
+SECONDS_OF_WAITING = 0.02  # until it is seen whether they have ended
 SECONDS = 8.0  # until work that does not come to its end is left as it is
 SAME = 0.2  # seconds in which a second signal is the first one, once more: timeout(1) sends it twice
 SECONDS_OF_LEAVING = 1.0  # in which the last lines of such work are printed
@@ -40,17 +43,18 @@ class StopRequest:
 
     def __init__(self):
         self.file: Path | None = None
-        self.asked = self._polled = self._heard = False
+        self.asked = self._polled = self._heard = self._raised = False
 
     def __enter__(self) -> StopRequest:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._ask) for number in (*SIGNALS, signal.SIGALRM)}
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -93,9 +97,13 @@ class StopRequest:
             )
 
     def _ask(self, number, frame) -> None:
-        first, self.asked = not self.asked, True
-        if first and not self._polled:
+        self.asked = True
+        if self._polled or self._raised:
+            return
+        if _can_raise(frame):
+            self._raised = True
             raise Stopped
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_OF_WAITING)
 
     def _watch(self) -> None:
         """Hear the signals as they arrive, whatever the main thread does."""
@@ -126,6 +134,15 @@ class StopRequest:
             print(self.file.parent)
         sys.stdout.flush()
         os._exit(STOPPED)
+
+
+def _can_raise(frame: FrameType | None) -> bool:
+    """Whether an error that is raised in `frame` gets out of it. A module of C++ may crash if its import fails."""
+    while frame is not None:
+        if frame.f_code.co_name in NOT_NOW or frame.f_code.co_filename.startswith("<frozen importlib"):
+            return False
+        frame = frame.f_back
+    return True
 
 
 def _is_gone(path: Path, patience: float) -> bool:

@@ -1,6 +1,8 @@
 """Damage is found, told in a line, and costs no more than what was hit; what is not damage is not called so."""
 
+import asyncio
 import errno
+import gc
 import json
 import os
 import shutil
@@ -237,6 +239,23 @@ def test_reading_beside_fast_training_never_fails(tmp_path):
     finally:
         ended.set()
         thread.join()
+
+
+def test_asyncio_tells_nothing_of_arrays_that_could_not_be_read_and_all_else(workdir, caplog):
+    """Which of orbax' tasks it forgets when the first one has failed is a matter of microseconds."""
+
+    async def fail(message):
+        raise ValueError(message)
+
+    async def forgetful():
+        for message in ("NOT_FOUND: a/zarr.json [tensorstore_spec='{}']", "another"):
+            task = asyncio.ensure_future(fail(message))
+            await asyncio.wait([task])
+
+    start.saved_state(workdir)
+    asyncio.run(forgetful())
+    gc.collect()
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["another"]
 
 
 def test_a_save_that_cannot_be_read_back_is_no_checkpoint(tmp_path, monkeypatch):

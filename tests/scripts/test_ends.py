@@ -28,7 +28,7 @@ QUICK = "stopping.SECONDS = script.SECONDS_OF_ENDING = 0.5; "  # in the body of 
 
 # A script whose threads and handlers outlast it, as those of a library may.
 HOLDING = """
-import atexit, hashlib, sys, threading, time
+import atexit, hashlib, signal, sys, threading, time
 from experiments.command import script, stopping
 from experiments.flags.parsing import UsageError
 
@@ -121,9 +121,38 @@ def test_what_does_not_come_to_its_end_is_left_within_ten_seconds():
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
-    for ended in end_all(tmp_path, [WAITING, COMPILING], (0.2, signal.SIGTERM), (0.5, signal.SIGTERM)):
-        assert ended.code in (143, -signal.SIGTERM)
-        assert ended.seconds < 2
+    """With the code that was decided already, if there is one."""
+    ends = end_all(tmp_path, [WAITING, COMPILING], (0.2, signal.SIGTERM), (0.5, signal.SIGTERM))
+    assert [ended.code for ended in ends] == [stopping.STOPPED, 128 + signal.SIGTERM]
+    assert all(ended.seconds < 2 for ended in ends)
+
+
+def test_a_signal_after_the_last_line_ends_at_once_with_the_same_code_and_no_word(tmp_path):
+    (ended,) = end_all(tmp_path, ["atexit.register(signal.raise_signal, signal.SIGINT); return 2"])
+    assert (ended.code, ended.out, ended.err) == (2, "", "")
+
+
+class Asking:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("asks", ["import asking", "del one"])
+def test_a_request_waits_until_an_error_can_be_heard(tmp_path, monkeypatch, capfd, asks):
+    """An error in an import may crash a module of C++, and one in a finalizer is printed and forgotten."""
+    (tmp_path / "asking.py").write_text("import signal; signal.raise_signal(signal.SIGTERM); print('whole')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def ask():
+        exec(asks, {"one": Asking()})
+        time.sleep(SECONDS)
+
+    with stopping.StopRequest() as stop, pytest.raises(stopping.Stopped):
+        ask()
+    assert stop.asked
+    out, err = capfd.readouterr()
+    assert out == ("whole\n" if "import" in asks else "")
+    assert err == "\nstopping; once more to end at once\n"
 
 
 @pytest.mark.parametrize(

@@ -182,12 +182,19 @@ def _writing() -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """orbax and asyncio tell each error in hundreds of lines, and raise it too."""
+    logging.getLogger("asyncio").addFilter(_is_news)
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
         logging.disable(before)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False of what asyncio tells, when its tasks are deleted, of arrays that are gone: the first was raised."""
+    error = record.exc_info and record.exc_info[1]
+    return "tensorstore_spec" not in str(error)
 
 
 def _check_heads(heads: Any, like: Any) -> None:
