@@ -26,8 +26,9 @@ from vae.sweeps.space import SearchSpace
 if TYPE_CHECKING:
     from vae.datasets import Dataset
     from vae.runs.config import Config
+    from vae.sweeps.samplers import Spec
     from vae.sweeps.search import TrialRun
-    from vae.sweeps.study import Spec, StudyWorker
+    from vae.sweeps.study import StudyWorker
 
 ONLY_WITH_SEARCH = ("trials", "population", "pruner", "metric", "storage", "study")
 ASKED = ("search", "sweep", *ONLY_WITH_SEARCH, "strategy")  # stored in sweep.json, so that a search can be resumed
@@ -65,7 +66,7 @@ class Wanted(NamedTuple):
 
     def spec(self) -> Spec:
         """What the study is asked for. Workers that share it draw on their own entropy too, so that each asks anew."""
-        from vae.sweeps.study import Spec
+        from vae.sweeps.samplers import Spec
 
         own = (secrets.randbits(64),) if self.asked["storage"] else ()
         return Spec(

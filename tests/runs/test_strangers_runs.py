@@ -22,7 +22,7 @@ from vae.runs.files import RunError, RunWarning, read_json, write_arrays, write_
 from vae.runs.folder import CONFIG, EVALUATION, METRICS, is_locked, lock
 from vae.runs.manifest import MANIFEST, sha256
 from vae.runs.metrics import Metrics, read_evaluation, read_metrics
-from vae.sweeps import folders, planning, results, search, storage, study
+from vae.sweeps import folders, planning, results, samplers, search, storage, study
 from vae.sweeps.sweep_file import SWEEP, read_sweep
 
 WRONG = {
@@ -168,7 +168,7 @@ def cmaes(sampler, num_trials, opened, name="s"):
     return made, asked
 
 
-SPEC = study.Spec(SPACE, "cmaes", "none", "bound", population=5, epochs=1, seeds=(0,))
+SPEC = samplers.Spec(SPACE, "cmaes", "none", "bound", population=5, epochs=1, seeds=(0,))
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -177,7 +177,9 @@ def test_cmaes_goes_on_from_the_state_that_it_kept_as_optunas_own_does():
     theirs = optuna.samplers.CmaEsSampler(
         seed=seed, popsize=5, consider_pruned_trials=True, warn_independent_sampling=False
     )
-    asked = [cmaes(sampler, 24, optuna.storages.InMemoryStorage())[1] for sampler in (study.sampler(SPEC, 0), theirs)]
+    asked = [
+        cmaes(sampler, 24, optuna.storages.InMemoryStorage())[1] for sampler in (samplers.sampler(SPEC, 0), theirs)
+    ]
     assert asked[0] == asked[1]
 
 
@@ -188,7 +190,7 @@ def test_cmaes_goes_on_from_the_state_that_it_kept_as_optunas_own_does():
 def test_a_state_of_cmaes_in_a_study_runs_nothing(tmp_path, payload, reason):
     """Optuna pickles it into the study, which may be a stranger's journal, or shared with others."""
     opened = storage.open_storage(str(tmp_path / "journal"))
-    made, _ = cmaes(study.sampler(SPEC, 0), 8, opened)
+    made, _ = cmaes(samplers.sampler(SPEC, 0), 8, opened)
     trial = made.ask(SPACE)
     content = payload() if payload is dict else payload(tmp_path / "EXECUTED")
     opened.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", pickle.dumps(content).hex())

@@ -17,10 +17,10 @@ from optuna.distributions import FloatDistribution
 from tests.datasets.test_fuzz import CHANGES, VALUES, damaged, examples, replaced
 from vae.runs import fingerprint
 from vae.runs.files import RunError, RunWarning
-from vae.sweeps import outcome, space, storage, study
+from vae.sweeps import outcome, samplers, space, storage, study
 from vae.sweeps.space import Range
 
-SPACE: study.Space = {"a": FloatDistribution(0, 1)}
+SPACE: samplers.Space = {"a": FloatDistribution(0, 1)}
 
 
 def tell(opened, number: int) -> optuna.Study:
@@ -114,7 +114,7 @@ fuzzed = settings(max_examples=max(1, examples // 4), deadline=None, derandomize
 IMAGES = {split: {"count": 3, "sha256": "a3", "labels": None} for split in fingerprint.SPLITS}
 ASKED = {"--search": "tpe", "--dataset": "a", study.IMAGES: IMAGES}
 IDENTITY = study.WorkerId("a", "/none/x", "here")
-SPEC = study.Spec(SPACE, "tpe", "median", "bound", population=2, epochs=3, seeds=(0,))
+SPEC = samplers.Spec(SPACE, "tpe", "median", "bound", population=2, epochs=3, seeds=(0,))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def journal(tmp_path_factory) -> bytes:
     opened = storage.open_storage(str(path))
     study.join(opened, "s", ASKED)
     worker = study.StudyWorker(opened, "s", IDENTITY, ASKED, 3)
-    asked = worker.ask(3, SPACE, lambda number: study.sampler(SPEC, number), study.pruner("median", 3))
+    asked = worker.ask(3, SPACE, lambda number: samplers.sampler(SPEC, number), samplers.pruner("median", 3))
     for number, state in zip(asked, (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED), strict=False):
         trial = worker.trial(worker.study(), number)
         trial.report(-90.5, 1)
@@ -142,7 +142,7 @@ def searched(path) -> None:
         worker = study.StudyWorker(opened, "s", IDENTITY, ASKED, 5)
         worker.free_the_dead(SPACE)
         if worker.num_left() > 0:
-            worker.ask(1, SPACE, lambda number: study.sampler(SPEC, number), study.pruner("median", 3))
+            worker.ask(1, SPACE, lambda number: samplers.sampler(SPEC, number), samplers.pruner("median", 3))
         found = outcome.outcome(worker.trials(), SPACE)
         for trial in found.finished:
             outcome.folder_of(trial, path.parent, "a")

@@ -22,7 +22,7 @@ from vae.runs import checkpoint, tensorboard
 from vae.runs.config import read_config
 from vae.runs.files import RunError, write_json
 from vae.runs.folder import CHECKPOINTS
-from vae.sweeps import planning, results, search, storage, study
+from vae.sweeps import planning, results, samplers, search, storage, study
 from vae.sweeps.sweep_file import SWEEP
 from vae.training import step as training
 from vae.training.loop import PopulationRun
@@ -31,7 +31,7 @@ from vae.training.program import Program, cached_program
 EPOCHS = 4
 BASE = functools.partial(config, batch_size=400, epochs=EPOCHS)
 RATES = {"learning_rate": FloatDistribution(1e-4, 3e-1, log=True)}
-SPEC = study.Spec(RATES, "tpe", "none", "bound", population=4, epochs=EPOCHS, seeds=(0,))
+SPEC = samplers.Spec(RATES, "tpe", "none", "bound", population=4, epochs=EPOCHS, seeds=(0,))
 ASKED = {"--search": "tpe"}
 
 
@@ -263,9 +263,7 @@ def never_killed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("moment", soaked(["asked", "pruned", "told"], "pruned", "told"))
-def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_goes_on(
-    request, tmp_path, monkeypatch, moment
-):
+def test_a_search_killed_between_two_writes_goes_on_as_if_it_had_not_been(never_killed, tmp_path, monkeypatch, moment):
     original = {"asked": search.Rounds._store, "pruned": PopulationRun._leave, "told": search.TrialReporter.ended}[
         moment
     ]
@@ -287,18 +285,54 @@ def test_a_worker_killed_between_two_writes_leaves_nothing_in_training_when_it_g
         with pytest.raises(Killed):
             start(tmp_path / "x", PRUNED, num_trials=10, save_every=0.0)
     trials = start(tmp_path / "x", PRUNED, num_trials=10)
-    kept = [trial for trial in trials if trial.state != TrialState.FAIL]
-    assert not any(trial.state == TrialState.RUNNING for trial in trials)
-    assert len(kept) == 10
-    if moment == "asked":
-        assert states(trials)[:5] == ["FAIL"] * 5
-    else:
-        never_killed = request.getfixturevalue("never_killed")
-        whole = trials_of(never_killed)
-        assert [(t.params, t.value, t.state) for t in trials] == [(t.params, t.value, t.state) for t in whole]
-        assert results.write(tmp_path / "x").read_bytes() == results.write(never_killed).read_bytes()
-        for folder in (never_killed / planning.RUNS).iterdir():
-            assert rows(tmp_path / "x" / planning.RUNS / folder.name) == rows(folder)
+    whole = trials_of(never_killed)
+    assert [(t.params, t.value, t.state) for t in trials] == [(t.params, t.value, t.state) for t in whole]
+    assert results.write(tmp_path / "x").read_bytes() == results.write(never_killed).read_bytes()
+    for folder in (never_killed / planning.RUNS).iterdir():
+        assert rows(tmp_path / "x" / planning.RUNS / folder.name) == rows(folder)
+
+
+TWO = RATES | {"depth": IntDistribution(1, 1), "beta": FloatDistribution(0.5, 2.0)}
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe", "cmaes"])
+def test_what_a_worker_had_drawn_when_it_was_killed_changes_no_later_draw(tmp_path, kind):
+    """Two rounds of trials; in the second, the worker is killed after each of its writes."""
+    spec = SPEC._replace(space=TWO, sampler=kind)
+
+    def worker():
+        return member_of(tmp_path, opened, num_trials=20)
+
+    def ask(member):
+        wanted = min(5, len(member.asked_before()) + member.num_left())
+        return member.ask(wanted, TWO, lambda number: samplers.sampler(spec, number), samplers.pruner("none", 1))
+
+    def drawn(killed_after):
+        """The trials of the second round, drawn by as many processes as it takes to write so much in each."""
+        opened_study = worker().study()
+        for _ in range(3):  # more than TPE's first ten
+            for number, params in ask(worker()).items():
+                opened_study.tell(number, -abs(math.log(params["learning_rate"] * 100)) - params["beta"])
+        while True:
+            writes, original = [], opened.set_trial_param
+
+            def write(*args, original=original, writes=writes):
+                if len(writes) == killed_after:
+                    raise Killed
+                writes.append(original(*args))
+
+            with mock.patch.object(opened, "set_trial_param", write):
+                try:
+                    return ask(worker())
+                except Killed:
+                    continue
+
+    found = []
+    for killed_after in (math.inf, 1, 2, 4, 5):
+        opened = optuna.storages.InMemoryStorage()
+        found.append(drawn(killed_after))
+    assert len({params["beta"] for params in found[0].values()}) == 5
+    assert found == [found[0]] * 5
 
 
 def other_worker(tmp_path, member, locked):
@@ -309,7 +343,7 @@ def other_worker(tmp_path, member, locked):
     file = (folder / ".lock").open()
     if locked:
         fcntl.flock(file, fcntl.LOCK_EX)
-    numbers = other.ask(2, RATES, lambda number: study.sampler(SPEC, number), study.pruner("none", EPOCHS))
+    numbers = other.ask(2, RATES, lambda number: samplers.sampler(SPEC, number), samplers.pruner("none", EPOCHS))
     return other, list(numbers), file
 
 

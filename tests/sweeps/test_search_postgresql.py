@@ -14,13 +14,13 @@ from tests.postgresql import postgresql
 from tests.script_runs import scripts
 from tests.workers import join_at_once
 from vae.runs.files import read_json
-from vae.sweeps import storage, study
+from vae.sweeps import samplers, storage, study
 from vae.sweeps.sweep_file import SWEEP
 
 __all__ = ["postgresql", "scripts"]
 
 RATES = {"learning_rate": FloatDistribution(1e-4, 1e-1, log=True)}
-SPEC = study.Spec(RATES, "random", "none", "bound", population=2, epochs=1, seeds=(0,))
+SPEC = samplers.Spec(RATES, "random", "none", "bound", population=2, epochs=1, seeds=(0,))
 SMALL = ("--preset=digits", "--hidden_sizes=16", "--batch_size=400", "--strategy=map", "--nofigures", "--search=random",
          "--sweep=learning_rate=log:1e-3:1e-2")  # fmt: skip
 
@@ -49,7 +49,7 @@ def member(opened, identity, host, num_trials=8):
 
 
 def ask(worker, wanted):
-    return worker.ask(wanted, RATES, lambda number: study.sampler(SPEC, number), study.pruner("none", 1))
+    return worker.ask(wanted, RATES, lambda number: samplers.sampler(SPEC, number), samplers.pruner("none", 1))
 
 
 @pytest.mark.parametrize("num_workers", [4, *[pytest.param(8, marks=pytest.mark.soak)] * 4])

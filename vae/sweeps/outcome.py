@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vae import untrusted
 from vae.runs.files import RunError
-from vae.sweeps import study
+from vae.sweeps import samplers, study
 from vae.sweeps.planning import RUNS
 
 
@@ -34,7 +34,7 @@ class SearchOutcome(NamedTuple):
         return f"{len(self.finished)} finished, {self.num_pruned} pruned, {self.num_diverged} diverged"
 
 
-def outcome(trials: Sequence[FrozenTrial], space: study.Space) -> SearchOutcome:
+def outcome(trials: Sequence[FrozenTrial], space: samplers.Space) -> SearchOutcome:
     """The trials of a study, counted by how they ended; RunError if one that was told is not a point of the space."""
     told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     for trial in told:

@@ -23,7 +23,7 @@ from vae import durable
 from vae.datasets.dataset import Dataset, Split
 from vae.runs.config import Config, read_config, write_config
 from vae.runs.files import RunError, write_json
-from vae.sweeps import folders, planning, ranking, study
+from vae.sweeps import folders, planning, ranking, samplers, study
 from vae.sweeps.chunks import ChunkLoop, Reporter, Watch
 from vae.sweeps.planning import RUNS, Group, Plan, PlannedProgram, Plans
 from vae.sweeps.scoreboard import SweepProgress
@@ -80,7 +80,7 @@ class ProgramCache:
 def search(
     workdir: Path,
     worker: StudyWorker,
-    spec: study.Spec,
+    spec: samplers.Spec,
     configure: Callable[[dict[str, Any]], TrialRun],
     load: Callable[[Config], Dataset],
     *,
@@ -99,7 +99,6 @@ def search(
     programs = ProgramCache(devices, strategy, spec.population)
     rounds, watch = Rounds(workdir, worker, spec, programs), Watch(save_every, report, should_stop)
     with worker.beating():
-        rounds.give_back()
         while not should_stop():
             if not stored(workdir) and not rounds.begin(configure):
                 return True
@@ -122,31 +121,23 @@ def worth(metric: str, objective: str, row: dict[str, Any]) -> float:
 class Rounds:
     """The rounds of one worker: which trials they are, how each is trained, and what the study is told of it."""
 
-    def __init__(self, workdir: Path, worker: StudyWorker, spec: study.Spec, programs: ProgramCache):
+    def __init__(self, workdir: Path, worker: StudyWorker, spec: samplers.Spec, programs: ProgramCache):
         self._workdir, self._worker, self._spec, self._programs = workdir, worker, spec, programs
-        self._pruner = study.pruner(spec.pruner, spec.epochs)
+        self._pruner = samplers.pruner(spec.pruner, spec.epochs)
         self._width = max(3, len(str(worker.num_trials - 1)))
-
-    def give_back(self) -> None:
-        """Fail the trials that this worker had asked for when it was killed, and had not begun to train."""
-        begun = stored(self._workdir).get("trials", [])
-        for trial in self._worker.trials():
-            of = study.worker_of(trial)
-            own = of is not None and of.id == self._worker.identity.id
-            if own and trial.state == TrialState.RUNNING and trial.number not in begun:
-                self._worker.fail(trial._trial_id, "its worker was killed before it trained")
 
     def begin(self, configure: Callable[[dict[str, Any]], TrialRun]) -> bool:
         """Ask for the trials of a round and write their folders; whether there were any to ask for."""
         worker, spec = self._worker, self._spec
         worker.free_the_dead(spec.space)
-        wanted = min(spec.population, worker.num_left())
-        asked = worker.ask(wanted, spec.space, lambda number: study.sampler(spec, number), self._pruner)
+        wanted = min(spec.population, len(worker.asked_before()) + worker.num_left())
+        asked = worker.ask(wanted, spec.space, lambda number: samplers.sampler(spec, number), self._pruner)
         try:
             runs = {f"{number:0{self._width}}": configure(params) for number, params in asked.items()}
             self._check_new(list(runs))
         except Exception:
-            self.give_back()
+            for number in asked:
+                worker.fail(worker.id_of(number), "its run could not be made")
             raise
         for name, one in runs.items():
             folder = self._workdir / RUNS / name
@@ -200,7 +191,7 @@ class TrialReporter(Reporter):
         worker: StudyWorker,
         study_of_round: optuna.Study,
         handles: dict[str, optuna.trial.Trial],
-        spec: study.Spec,
+        spec: samplers.Spec,
     ):
         """`handles` are the trials of a whole round, by the names of their runs."""
         super().__init__(run)

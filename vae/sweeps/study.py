@@ -7,36 +7,26 @@ training whose worker is dead is known: on the same file system by the free lock
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import pickle
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vae.runs import fingerprint
 from vae.runs.files import RunError, read_json
 from vae.runs.folder import is_locked
+from vae.sweeps.samplers import Space, draw
 from vae.sweeps.storage import HEARTBEAT_SECONDS, beat, whoever_comes_first
 from vae.sweeps.sweep_file import SWEEP
 
 WORKER, RUN, DIVERGED, WHY = "worker", "run", "diverged", "why"  # user attributes of a trial
 ASKED = "asked"  # of a study
 IMAGES, DATASET = "images", "--dataset"  # of what is asked: the images (vae/runs/fingerprint.py), and their place
-# What the pickled state of CMA-ES is made of; numpy before 2 called its package numpy.core.
-PICKLED = {("cmaes._cma", "CMA"), ("numpy", "dtype"), ("numpy", "ndarray")} | {
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (("multiarray", "scalar"), ("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
-}
-Space = dict[str, BaseDistribution]
 
 
 class WorkerId(NamedTuple):
@@ -45,74 +35,6 @@ class WorkerId(NamedTuple):
     id: str
     workdir: str
     host: str
-
-
-class Spec(NamedTuple):
-    """What is searched, and how."""
-
-    space: Space
-    sampler: str
-    pruner: str
-    metric: str  # bound: of the objective; elbo: reconstruction − KL
-    population: int  # trials in a round
-    epochs: int
-    seeds: tuple[int, ...]  # of the sampler
-
-
-def sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
-    """TPE (Bergstra et al. 2011), CMA-ES (Hansen 2016) or uniform draws, for the round that begins with trial `number`.
-
-    A generation of CMA-ES is a population, pruned runs included with their last value; each bracket of Hyperband is
-    searched by itself, in Optuna's smaller generations.
-    """
-    seed = int(np.random.SeedSequence((*spec.seeds, number)).generate_state(1)[0])
-    if spec.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if spec.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=seed)
-    size = None if spec.pruner == "hyperband" else max(4, spec.population)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return CmaEs(seed=seed, popsize=size, consider_pruned_trials=True, warn_independent_sampling=False)
-
-
-class CmaEs(optuna.samplers.CmaEsSampler):
-    """Keeps its state in the study as Optuna's own does; a state that holds anything but numbers is not read."""
-
-    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
-        key = self._attr_key_optimizer
-        for trial in reversed(completed_trials):
-            if parts := {name: text for name, text in trial.system_attrs.items() if name.startswith(key)}:
-                try:
-                    state = _Numbers(io.BytesIO(bytes.fromhex(self._concat_optimizer_attrs(parts)))).load()
-                    if type(state).__name__ != "CMA":
-                        raise ValueError(f"it is a {type(state).__name__}")
-                    return state
-                except Exception as error:  # a pickle may raise any
-                    reason = " ".join(str(error).split())[:200]
-                    raise RunError(
-                        f"what the study keeps of CMA-ES in its trial {trial.number} cannot be read ({reason}); use "
-                        "another `study`, or `search=tpe`"
-                    ) from error
-        return None
-
-
-class _Numbers(pickle.Unpickler):
-    """Loads the state of CMA-ES: a pickle of other classes could run anything."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in PICKLED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}")
-
-
-def pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
-    """The median rule (Golovin et al. 2017) after a tenth of the epochs, Hyperband (Li et al. 2018), or none."""
-    if kind == "median":
-        return optuna.pruners.MedianPruner(n_warmup_steps=epochs // 10)
-    if kind == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
-    return optuna.pruners.NopPruner()
 
 
 def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any]) -> None:
@@ -212,30 +134,43 @@ class StudyWorker:
         return optuna.load_study(study_name=self.name, storage=self.storage, sampler=sampler, pruner=pruner)
 
     def ask(self, wanted: int, space: Space, sampler_from: Any, pruner: optuna.pruners.BasePruner) -> dict[int, Any]:
-        """The parameters of up to `wanted` new trials by number; `sampler_from` is given the first number.
+        """The parameters of up to `wanted` trials by number; `sampler_from` is given the first number.
 
-        Fewer if other workers have asked for the last ones.
+        The first are those of `asked_before`. Fewer if other workers have asked for the last ones.
         """
-        study, asked = None, {}
-        for _ in range(wanted):
-            # Not study.ask: at no time is there a trial in training without its worker's name.
-            template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.identity._asdict()})
-            trial_id = self.storage.create_new_trial(self._study_id, template)
+        study, asked, before = None, {}, self.asked_before()
+        for i in range(wanted):
+            trial_id = before[i]._trial_id if i < len(before) else self._new_trial()
             self.begin(trial_id)
             number = self.storage.get_trial(trial_id).number
             if sum(counts(other) for other in self.trials() if other.number < number) >= self.num_trials:
                 self.fail(trial_id, "others had asked for the last trials")
                 break
             study = study or self.study(sampler_from(number), pruner)
-            trial = Trial(study, trial_id)
-            asked[number] = {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+            asked[number] = draw(study, trial_id, space)
         return asked
 
+    def asked_before(self) -> list[FrozenTrial]:
+        """The trials that this worker had asked for when it was killed, and had not begun to train."""
+        return [
+            trial
+            for trial in self.trials()
+            if trial.state == TrialState.RUNNING
+            and trial._trial_id not in self._in_training
+            and (of := worker_of(trial)) is not None
+            and of.id == self.identity.id
+        ]
+
+    def _new_trial(self) -> int:
+        # Not study.ask: at no time is there a trial in training without its worker's name.
+        template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.identity._asdict()})
+        return self.storage.create_new_trial(self._study_id, template)
+
     def trial(self, study: optuna.Study, number: int) -> Trial:
-        return Trial(study, self._id_of(number))
+        return Trial(study, self.id_of(number))
 
     def told(self, number: int) -> None:
-        self._in_training.discard(self._id_of(number))
+        self._in_training.discard(self.id_of(number))
 
     def begin(self, trial_id: int) -> None:
         """From now on the trial is known to be in training, until it is told or failed."""
@@ -282,7 +217,8 @@ class StudyWorker:
             ended.set()
             thread.join()
 
-    def _id_of(self, number: int) -> int:
+    def id_of(self, number: int) -> int:
+        """The storage's id of a trial by its number in the study."""
         return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
 
@@ -313,13 +249,3 @@ def is_dead(worker: WorkerId) -> bool:
     except RunError:
         found = False
     return not is_locked(folder) if found else worker.host == os.uname().nodename
-
-
-def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, optuna.distributions.IntDistribution):
-        low, high = distribution.low, distribution.high
-        return trial.suggest_int(name, low, high, step=distribution.step, log=distribution.log)
-    assert isinstance(distribution, optuna.distributions.FloatDistribution)
-    return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
