@@ -15,7 +15,7 @@ os.environ.setdefault(
     " --xla_cpu_parallel_codegen_split_count=1"
     + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib").startswith("0.10.") else ""),
 )
-# What one process of this run compiled, every other one loads: pytest's workers, and the scripts that they start.
+# What tests of scripts compile is loaded by the scripts that they start, and by pytest's other workers.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="vae-compiled-")
     os.environ |= {
@@ -29,7 +29,8 @@ from jaxtyping import install_import_hook
 
 from tests import whole_programs  # noqa: F401
 
-MOST_BYTES = 2e9  # of a worker that keeps what its tests compiled
+MOST_BYTES = 3e9  # of a worker that keeps what its tests compiled
+NEVER = 1e9  # seconds of compilation from which on a program is kept on the disk: to write it takes longer than that
 
 # Modules too, whatever the environment says: each process would compile some hundred.
 sys.dont_write_bytecode = False
@@ -49,6 +50,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in long)
 
 
+def pytest_runtest_setup(item):
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0 if "scripts" in item.fixturenames else NEVER)
+
+
 def pytest_runtest_teardown(item, nextitem):
     """Between files: what jax has compiled is forgotten once it takes gigabytes; the files on the disk are not."""
     if nextitem is None or nextitem.path != item.path:
@@ -56,9 +61,11 @@ def pytest_runtest_teardown(item, nextitem):
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         if resident > MOST_BYTES:
             jax.clear_caches()
+            gc.unfreeze()
             gc.collect()
             # Or the process would keep its size, and do all this after every file.
             ctypes.CDLL(None).malloc_trim(0)
+        gc.freeze()  # hypothesis and pytest collect too, and would visit all that there is
 
 
 @pytest.fixture

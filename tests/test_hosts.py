@@ -105,9 +105,8 @@ def alone(tmp_path_factory, scripts):
     return folder / "x"
 
 
-@pytest.mark.parametrize(
-    ("num_processes", "num_devices", "strategy"), [(2, 2, "auto"), pytest.param(4, 1, "map", marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("num_processes", "num_devices", "strategy"), [(2, 2, "auto"), (4, 1, "map")])
 def test_a_sweep_by_several_processes_is_that_by_one(scripts, alone, tmp_path, num_processes, num_devices, strategy):
     """Three runs, of which one diverges; batches that cannot be shared. One set of files, those of a single process."""
     flags = (*SWEEP, f"--strategy={strategy}", f"--devices={num_devices}")

@@ -248,7 +248,7 @@ def test_asyncio_tells_nothing_of_arrays_that_could_not_be_read_and_all_else(wor
         raise ValueError(message)
 
     async def forgetful():
-        for message in ("NOT_FOUND: a/zarr.json [tensorstore_spec='{}']", "another"):
+        for message in ("NOT_FOUND: a/zarr.json [tensorstore_spec='{}']", "DATA_LOSS: in OCDBT database", "another"):
             task = asyncio.ensure_future(fail(message))
             await asyncio.wait([task])
 

@@ -152,6 +152,7 @@ def test_of_more_seeds_only_the_new_ones_are_trained(scripts, finished, tmp_path
         assert one["log_likelihood_by_seed"][:2] == other["log_likelihood_by_seed"]
 
 
+@pytest.mark.soak
 def test_killed_twice_and_started_again_it_reaches_the_same_comparison(scripts, finished, tmp_path):
     first = (*COMPARE, "--tune=learning_rate=1e-3,3e-3", "--workdir=c")
     for flags, when in ((first, "epoch 1/1 of"), (("--workdir=c",), "evaluating: ")):

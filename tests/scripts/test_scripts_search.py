@@ -125,7 +125,8 @@ def assert_same_search(one, other):
     assert not list((one / "population").glob("*"))
 
 
-@pytest.mark.parametrize("epochs", [(3,), pytest.param((2, 3, 4), marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("epochs", [(3,), (2, 3, 4)])
 def test_a_search_killed_at_random_moments_ends_with_the_same_trials(scripts, undisturbed, tmp_path, epochs):
     moments = random.Random(0)
     for epoch in epochs:

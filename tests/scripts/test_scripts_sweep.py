@@ -284,7 +284,8 @@ def assert_same_sweep(one, other):
     assert not (one / "population").exists()
 
 
-@pytest.mark.parametrize("num_kills", [1, pytest.param(3, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("num_kills", [1, 3])
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_results(scripts, undisturbed, tmp_path, num_kills):
     """Two programs, each of two runs that diverge and two that do not."""
     moments = random.Random(0)

@@ -41,6 +41,7 @@ class Forgetful(Processes):
         return ended
 
 
+@pytest.mark.soak
 def test_a_row_that_a_resume_loses_is_not_right_and_its_folder_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(kills, "KILLS", 1)
     with Forgetful(tmp_path / "home") as processes:

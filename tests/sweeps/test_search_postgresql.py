@@ -106,6 +106,7 @@ def closing(monkeypatch):
 
 
 @pytest.mark.usefixtures("closing")
+@pytest.mark.soak
 def test_trials_of_a_killed_worker_are_made_up_for_by_another_and_dropped_when_it_comes_back(
     postgresql, scripts, tmp_path
 ):

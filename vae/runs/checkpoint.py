@@ -193,8 +193,8 @@ def _quiet() -> Iterator[None]:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False of what asyncio tells, when its tasks are deleted, of arrays that are gone: the first was raised."""
-    error = record.exc_info and record.exc_info[1]
-    return "tensorstore_spec" not in str(error)
+    text = str(record.exc_info[1]) if record.exc_info else ""
+    return "tensorstore" not in text and "OCDBT" not in text  # its file format
 
 
 def _check_heads(heads: Any, like: Any) -> None:
