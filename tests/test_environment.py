@@ -19,6 +19,7 @@ from experiments.command import devices
 from tests import script_calls
 from vae import environment
 from vae.datasets import DataError, load
+from vae.runs.files import RunWarning
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--preset=digits", "--hidden_sizes=4", "--epochs=1"
@@ -145,6 +146,20 @@ def test_a_home_that_is_no_folder_and_a_notebooks_backend_do_not_matter(tmp_path
     ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert int(ended.stdout) > 1000
+
+
+def test_where_no_compiled_program_can_be_kept_a_warning_says_so_and_none_is(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        with pytest.warns(RunWarning, match=r"not kept for the next run: .*, since /dev/null is no folder$"):
+            devices.configure(1, "/dev/null/x")
+        assert jax.config.jax_compilation_cache_dir is None
+        devices.configure(1, str(tmp_path / "x"))
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "x/compiled")
+        assert not (tmp_path / "x").exists()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_a_working_folder_that_cannot_be_written_to_is_one_line():

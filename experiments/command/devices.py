@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from experiments.flags.parsing import UsageError
@@ -56,8 +57,13 @@ def configure(num_virtual: int, data_dir: str | None) -> None:
 
     if num_virtual > 1:
         jax.config.update("jax_num_cpu_devices", num_virtual)
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(_compiled(data_dir)))
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(_compiled(data_dir))
+    if (fault := _not_a_place(folder)) is not None:
+        from vae.runs.files import RunWarning
+
+        warnings.warn(f"compiled programs are not kept for the next run: {fault}", RunWarning, 2)
+        folder = None
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
@@ -65,3 +71,16 @@ def _compiled(data_dir: str | None) -> Path:
     from vae.datasets import default_data_dir
 
     return (expanded(data_dir) if data_dir else default_data_dir()) / "compiled"
+
+
+def _not_a_place(folder: str) -> str | None:
+    """Why no file can be written below `folder`, which need not exist; None if one can, or if it is a bucket's URL."""
+    if "://" in folder:
+        return None
+    path = Path(folder).absolute()
+    nearest = next(one for one in (path, *path.parents) if one.exists())
+    if not nearest.is_dir():
+        return f"{folder} cannot be made, since {nearest} is no folder"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"{nearest} cannot be written to"
+    return None
