@@ -68,7 +68,9 @@ KINDS = {
         "a damaged file of a comparison", 8, damaged(stopped(COMPARE, "evaluating: iwae"), (COMPARE, damage.LIST))
     ),
     "full_disk": Kind("a full disk", 4, disks.full_disk),
-    "power_cut": Kind("a power cut", 8, disks.power_cut),
+    "power_cut": Kind("a power cut during training", 8, disks.power_cut(TRAIN)),
+    "sweep_power_cut": Kind("a power cut during a sweep", 6, disks.power_cut(SWEEP)),
+    "search_power_cut": Kind("a power cut during a search", 6, disks.power_cut(SEARCH)),
     "vanished": Kind("a folder deleted or moved during training", 4, disks.vanished_folder),
 }
 HEAD = ("kind", "tried", "within a write", "right", "what went wrong")

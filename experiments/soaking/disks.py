@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from experiments.soaking.processes import Process
+from experiments.soaking.processes import Command, Process
 from experiments.soaking.results import NotRight, outcome_of, unfinished
 from experiments.soaking.trials import TRAIN, Trial, Trials, must_be_done, must_equal
 
@@ -78,40 +78,55 @@ def full_disk(trials: Trials) -> None:
     trials.each(attempt)
 
 
-@if_mountable
-def power_cut(trials: Trials) -> None:
-    """A copy is made of a disk on which a run trains: what is on it then is what a power cut leaves."""
+def power_cut(command: Command) -> Callable[[Trials], None]:
+    """The kind in which a copy is made of a disk while `command` trains on it: that is what a power cut leaves."""
+
+    @if_mountable
+    def kind(trials: Trials) -> None:
+        from vae.runs import checkpoint
+
+        expected, seconds = trials.undisturbed(command)
+        held = []
+
+        def attempt(trial: Trial) -> None:
+            disk = new_disk(trial.folder / "disk.img")
+            with mounted(trial.folder / "before", "-o", "loop", str(disk)) as before:
+                process = trials.processes.start(before, command)
+                try:
+                    trials.wait(process, seconds, trial)
+                    stop(process)
+                    copy = trial.folder / "copy.img"
+                    copy.write_bytes(stable(disk))
+                    trial.count()
+                    saved = checkpoints_below(before / "x")
+                finally:
+                    process.kill()
+            with mounted(trial.folder / "after", "-o", "loop", str(copy)) as after:
+                left = checkpoints_below(after / "x")
+                for folder, step in left:
+                    checkpoint.verify(folder, step)
+                held.append(bool(left))
+                if len(saved) > 1 and not left:
+                    raise NotRight(f"{len(saved)} checkpoints were saved, and none is on the disk")
+                must_be_done(trials.processes.run(after, command))
+                must_equal(outcome_of(after / "x"), expected)
+
+        trials.each(attempt)
+        trials.notes.append(
+            f"{sum(held)} of {len(held)} copies held a checkpoint to resume from; the others began anew"
+        )
+
+    return kind
+
+
+def checkpoints_below(folder: Path) -> list[tuple[Path, int]]:
+    """The checkpoints of a run or a sweep, and of its populations: their folder and their step."""
     from vae.runs import checkpoint
     from vae.runs.folder import CHECKPOINTS
+    from vae.sweeps.chunks import POPULATION
 
-    expected, seconds = trials.undisturbed(TRAIN)
-    held = []
-
-    def attempt(trial: Trial) -> None:
-        disk = new_disk(trial.folder / "disk.img")
-        with mounted(trial.folder / "before", "-o", "loop", str(disk)) as before:
-            process = trials.processes.start(before, TRAIN)
-            try:
-                trials.wait(process, seconds, trial)
-                stop(process)
-                copy = trial.folder / "copy.img"
-                copy.write_bytes(stable(disk))
-                trial.count()
-                saved = checkpoint.steps(before / "x" / CHECKPOINTS)
-            finally:
-                process.kill()
-        with mounted(trial.folder / "after", "-o", "loop", str(copy)) as after:
-            left = checkpoint.steps(after / "x" / CHECKPOINTS)
-            for step in left:
-                checkpoint.verify(after / "x" / CHECKPOINTS, step)
-            held.append(bool(left))
-            if len(saved) > 1 and not left:
-                raise NotRight(f"checkpoints {saved} were saved, and none is on the disk")
-            must_be_done(trials.processes.run(after, TRAIN))
-            must_equal(outcome_of(after / "x"), expected)
-
-    trials.each(attempt)
-    trials.notes.append(f"{sum(held)} of {len(held)} copies held a checkpoint to resume from; the others began anew")
+    folders = [*folder.rglob(CHECKPOINTS), *(folder / POPULATION).glob("*")]
+    return [(one, step) for one in folders for step in checkpoint.steps(one)]
 
 
 def stop(process: Process) -> None:

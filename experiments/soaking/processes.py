@@ -114,7 +114,7 @@ class Processes:
     """Starts scripts; prepared data, compiled programs and what they print are kept in `home`. A context manager."""
 
     def __init__(self, home: Path):
-        self._home, self._count, self._closed = home, 0, False
+        self._home, self._count, self.closed = home, 0, False
         (home / "printed").mkdir(parents=True)
         self._running: list[Process] = []
         sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # of semaphores of those that were killed
@@ -125,7 +125,7 @@ class Processes:
         return self
 
     def __exit__(self, *_) -> None:
-        self._closed = True
+        self.closed = True
         for process in self._running:
             process.send(signal.SIGKILL)
 
@@ -133,7 +133,7 @@ class Processes:
         """In the folder `cwd`. Raises Closed."""
         name, flags = command
         with _ONE_AT_A_TIME:
-            if self._closed:
+            if self.closed:
                 raise Closed
             self._count += 1
             out, err = (self._home / "printed" / f"{self._count}.{stream}" for stream in ("out", "err"))

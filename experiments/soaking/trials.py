@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.soaking.processes import Command, Ended, Process, Processes, TooLong
+from experiments.soaking.processes import Closed, Command, Ended, Process, Processes, TooLong
 from experiments.soaking.results import NotRight, Outcome, differences, outcome_of, unfinished
 
 TINY = ("--dataset=digits", "--hidden_sizes=16", "--nofigures", "--workdir=x")
@@ -67,7 +67,7 @@ class Trials:
     def each(self, attempt: Callable[[Trial], None]) -> None:
         """Call `attempt` while there is time, and until something was tried: a run may end before it is interrupted.
 
-        It raises NotRight or TooLong for what went wrong.
+        It raises NotRight or TooLong for what went wrong. Raises Closed if the soak is stopped meanwhile.
         """
         began, number = time.monotonic(), 0
         while (self.tried == 0 and number < MOST_BEFORE_ONE) or time.monotonic() - began < self.seconds:
@@ -78,6 +78,8 @@ class Trials:
             try:
                 attempt(trial)
             except (NotRight, TooLong) as error:
+                if self.processes.closed:  # the soak was stopped, and its processes were killed
+                    raise Closed from error
                 fault = f"{trial.folder}: {error}"
                 self.wrong.append(fault)
                 print(f"{self.name}: not right: {fault}")
