@@ -151,31 +151,35 @@ def stable(path: Path) -> bytes:
             return first
 
 
-def vanished_folder(trials: Trials) -> None:
-    """The run folder is deleted, or moved and later put back, while it trains."""
-    expected, seconds = trials.undisturbed(TRAIN)
+def vanished_folder(command: Command) -> Callable[[Trials], None]:
+    """The kind in which the folder is deleted, or moved and later put back, while `command` trains in it."""
 
-    def attempt(trial: Trial) -> None:
-        run, aside = trial.folder / "x", trial.folder / "aside"
-        process = trials.processes.start(trial.folder, TRAIN)
-        process.wait(60, until=(run / "config.json").exists)
-        process.wait(trials.random.uniform(0, seconds))
-        moved, running = trials.random.random() < 0.5, process.wait(0)
-        if running:
-            trial.tried += 1
-            trial.within += bool(unfinished(run))
-            if moved:
-                run.rename(aside)
-            else:
-                shutil.rmtree(run, ignore_errors=True)
-        ended = process.ended()
-        if running and ended.code and (reason := ended.refusal()):
-            raise NotRight(f"{'moved' if moved else 'deleted'}: {reason}")
-        if aside.exists():
-            if run.exists():
-                raise NotRight("it was moved, and a save that had begun made a folder of its name again")
-            aside.rename(run)
-        must_be_done(trials.processes.run(trial.folder, TRAIN))
-        must_equal(outcome_of(run), expected)
+    def kind(trials: Trials) -> None:
+        expected, seconds = trials.undisturbed(command)
 
-    trials.each(attempt)
+        def attempt(trial: Trial) -> None:
+            folder, aside = trial.folder / "x", trial.folder / "aside"
+            process = trials.processes.start(trial.folder, command)
+            process.wait(60, until=lambda: folder.exists() and any(folder.glob("*.json")))
+            process.wait(trials.random.uniform(0, seconds))
+            moved, running = trials.random.random() < 0.5, process.wait(0)
+            if running:
+                trial.tried += 1
+                trial.within += bool(unfinished(folder))
+                if moved:
+                    folder.rename(aside)
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)
+            ended = process.ended()
+            if running and ended.code and (reason := ended.refusal()):
+                raise NotRight(f"{'moved' if moved else 'deleted'}: {reason}")
+            if aside.exists():
+                if folder.exists():
+                    raise NotRight("it was moved, and a folder of its name was made again")
+                aside.rename(folder)
+            must_be_done(trials.processes.run(trial.folder, command))
+            must_equal(outcome_of(folder), expected)
+
+        trials.each(attempt)
+
+    return kind
