@@ -14,7 +14,6 @@ the digits took 101 s on two CPU cores; on MNIST the evaluation alone takes minu
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,7 +25,7 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import notes, script
+from experiments.command import comparison_plan, notes, script
 from experiments.command.boards import SweepBoard
 from experiments.command.progress import ImageBar
 from experiments.command.stopping import Stopped, StopRequest
@@ -47,7 +46,6 @@ BUDGETS = {
     "seconds": "equal training time, by the seconds of a step alone on this machine",
     "decoder_samples": "equal numbers of decoded samples",
 }
-ASKED = ("runs", "objectives", "seeds", "tune", "budget", "evaluation_samples", "evaluation_seed", "num_examples")
 TRAINING_ONLY = ("seeds", "tune", "budget")
 
 
@@ -82,11 +80,11 @@ def define_flags() -> None:
 def main(stop: StopRequest) -> int:
     flags = options.read()
     workdir = script.given_workdir(flags.values["workdir"])
-    stored = stored_comparison(workdir)
+    stored = comparison_plan.stored_comparison(workdir)
     asked = what_is_asked(flags, stored)
     base = configuration.settle(flags, stored.get("flags", {}))
     check_flags(asked, flags, base)
-    check_resumed(workdir, stored, asked, base)
+    comparison_plan.check_resumed(workdir, stored, asked, base)
     chosen, points = variants.parse_objectives(asked["objectives"]), variants.parse_tune(asked["tune"])
     from experiments.command import devices
     from vae.judging.evaluations import evaluation_of
@@ -94,7 +92,7 @@ def main(stop: StopRequest) -> int:
     from vae.sweeps.sweep_file import PLAN
 
     available = devices.start(flags.values["devices"], flags.values["data_dir"], one_per_core=True)
-    kept = partial(store, stored=stored, asked=asked, base=base)
+    kept = partial(comparison_plan.store, stored=stored, asked=asked, base=base)
     folders = flags.folders
     if asked["runs"]:
         folders = folders._replace(moved_to=base.values["dataset"] if "dataset" in base.given else None)
@@ -166,42 +164,9 @@ def train(
     return compared
 
 
-def stored_comparison(workdir: Path | None) -> dict[str, Any]:
-    """What was stored of the comparison in `workdir`; empty if there is none."""
-    from vae.runs.files import read_json
-    from vae.runs.folder import CHECKPOINTS, CONFIG
-    from vae.sweeps.sweep_file import PLAN, SWEEP
-
-    if workdir is None or not (workdir / PLAN).exists():
-        if workdir is not None and (workdir / SWEEP).exists():
-            lost = "" if "sweep" in read_json(workdir / SWEEP) else f" (or put {PLAN} back, if they are a comparison's)"
-            raise UsageError(
-                f"{workdir} holds a sweep; compare its runs with --runs={workdir}, and another --workdir{lost}"
-            )
-        if workdir is not None and ((workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()):
-            raise UsageError(f"{workdir} holds a single run; choose another --workdir")
-        return {}
-    return read_plan(workdir / PLAN)
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """plan.json, of which each value is of its kind; raises RunError."""
-    from vae.runs.files import RunError, read_json
-
-    plan = read_json(path)
-    lists = [plan.get(name, []) for name in ("seconds_per_step", "epochs")]
-    kinds = [isinstance(plan.get(name), dict) for name in ("asked", "flags")]
-    kinds += [isinstance(plan.get("command", ""), str), all(isinstance(one, list) for one in lists)]
-    if not all(kinds) or not all(type(value) in (int, float) and value > 0 for one in lists for value in one):
-        raise RunError(
-            f"{path} is damaged: it is not the plan of a comparison; put it back, or choose another --workdir"
-        )
-    return plan | {"asked": configuration.stored_own(path, plan["asked"], ASKED)}
-
-
 def what_is_asked(flags: Flags, stored: dict[str, Any]) -> dict[str, Any]:
     """The values of this script's own flags: from the command line, else the stored ones."""
-    asked = flags.among(ASKED, stored.get("asked", {}))
+    asked = flags.among(comparison_plan.ASKED, stored.get("asked", {}))
     if "runs" in flags.given:
         named = [expanded(text) for text in flags.values["runs"]]
         asked["runs"] = [str(folder) for path in named for folder in comparisons.run_folders(path)]
@@ -226,33 +191,6 @@ def check_flags(asked: dict[str, Any], flags: Flags, base: RunFlags) -> None:
     for name, instead in (("objective", "objectives"), ("seed", "seeds")):
         if name in base.given:
             raise UsageError(f"--{name} has no effect here; use --{instead}")
-
-
-def check_resumed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], base: RunFlags) -> None:
-    """Raises RunError if `workdir` holds another comparison. Only --seeds may differ, if it grows."""
-    from vae.runs.files import RunError
-
-    if not stored:
-        return
-    before = stored["asked"]
-    found = [f"--{name} is {before[name]}, not {asked[name]}" for name in ASKED if before[name] != asked[name]]
-    if asked["seeds"] > before["seeds"]:
-        found = [text for text in found if not text.startswith("--seeds ")]
-    flags_before, now = configuration.since_then() | stored["flags"], base.values
-    asked_anew = sorted(base.given - {"dataset"})  # where the images are now: they are compared themselves
-    found += [f"--{n} is {flags_before.get(n)}, not {now[n]}" for n in asked_anew if flags_before.get(n) != now[n]]
-    if found:
-        raise RunError(f"{workdir} holds another comparison: {'; '.join(found)}; choose another --workdir")
-
-
-def store(workdir: Path, stored: dict[str, Any], asked: dict[str, Any], base: RunFlags, **about: Any) -> None:
-    """Store the flags of the comparison, and the first command that gave them."""
-    from vae.runs.files import write_json
-    from vae.sweeps.sweep_file import PLAN
-
-    command = " ".join(["python", "-m", "experiments.compare", *map(shlex.quote, sys.argv[1:])])
-    about |= {"asked": asked, "flags": base.values, "command": stored.get("command", command)}
-    write_json(workdir / PLAN, about)
 
 
 def finish(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.command import comparison_plan
 from experiments.flags import axes, configuration, options, variants
 from experiments.flags.options import AXES
 from experiments.flags.parsing import UsageError
@@ -123,12 +124,12 @@ def test_plan_json(tmp_path):
     def check(text):
         (tmp_path / PLAN).write_text(text)
         with contextlib.suppress(RunError, UsageError):
-            stored = compare.read_plan(tmp_path / PLAN)
+            stored = comparison_plan.read_plan(tmp_path / PLAN)
             configuration.settle(options.read(), stored["flags"])
             variants.parse_objectives(stored["asked"]["objectives"])
             variants.parse_tune(stored["asked"]["tune"])
 
-    with script_calls.flags_of("compare") as compare:
+    with script_calls.flags_of("compare"):
         check()
 
 
