@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ORDER = "rows"  # the name of which rows there are
-NO_RESULTS = ("seconds", "seconds_per_step", "git")  # what the clock says; code may be committed meanwhile
+NO_RESULTS = ("seconds", "seconds_per_step", "git", "crc32")  # what the clock says; code may be committed meanwhile
 _ONE_AT_A_TIME = threading.Lock()  # orbax
 
 Outcome = dict[str, Any]

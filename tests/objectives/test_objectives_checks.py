@@ -17,6 +17,7 @@ from vae.api import load_run
 from vae.datasets import Split
 from vae.models import model as models
 from vae.objectives import BOUNDS, OBJECTIVES, ObjectiveError
+from vae.runs.files import read_json, write_json
 from vae.runs.folder import CONFIG
 from vae.settings import Hyperparameters, Settings
 from vae.training import fit, start
@@ -142,7 +143,8 @@ def test_an_objective_that_a_file_names_and_nobody_knows_is_refused_with_those_t
     assert objectives.remarks(settings, Hyperparameters()) == []
     train(tmp_path, config(), should_stop=lambda: True)
     path = tmp_path / CONFIG
-    path.write_text(path.read_text().replace('"objective": "elbo"', '"objective": "elbow"'))
+    stored = read_json(path)
+    write_json(path, stored | {"settings": stored["settings"] | {"objective": "elbow"}})
     with pytest.raises(ObjectiveError, match="there is no objective 'elbow'"):
         load_run(tmp_path)
 

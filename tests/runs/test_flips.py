@@ -1,5 +1,6 @@
 """Bits flipped and ends cut off, at seeded positions of every file that is read: one line, or what was written."""
 
+import json
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from tests.run_samples import EVALUATED, config
 from vae.evaluation.summary import EvaluationSettings
 from vae.judging import evaluations
 from vae.runs.config import read_config, write_config
-from vae.runs.files import RunError, RunWarning, write_arrays, write_json
+from vae.runs.files import RunError, RunWarning, read_json, write_arrays, write_json
 from vae.runs.folder import CONFIG, EVALUATION, METRICS
 from vae.runs.metrics import Metrics, read_evaluation, read_metrics, summary
 from vae.sweeps import results
@@ -78,6 +79,38 @@ def test_a_flipped_bit_or_a_cut_is_one_line(folder, name):
     if name != "evaluation.npz":
         assert len(refused) > 50
     path.unlink()
+
+
+def test_no_flipped_bit_of_a_json_file_changes_a_value(tmp_path):
+    path, values = tmp_path / "a.json", {"seed": 1, "rate": 0.5, "crc": {"name": "x"}, "list": [1, 2]}
+    write_json(path, values)
+    content, refused = path.read_bytes(), 0
+    for place in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            found = read_json(path)
+        except RunError:
+            refused += 1
+        else:
+            assert {name: found.get(name) for name in values} == values
+    assert refused > 0.7 * 8 * len(content)
+
+
+def test_a_json_file_that_was_edited_is_read_or_the_message_says_how(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"seed": 1, "rate": 0.5})
+    text = path.read_text().replace("0.5", "0.25")
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"damaged: it has another checksum .* delete its line crc32 if you have"):
+        read_json(path)
+    for edited in (
+        json.dumps(json.loads(text)),
+        "".join(line for line in text.splitlines(keepends=True) if "crc32" not in line),
+    ):
+        path.write_text(edited)
+        assert read_json(path) == {"seed": 1, "rate": 0.25}
 
 
 @pytest.mark.parametrize("failure", [{}, {"stap": 7}, {"step": "7"}, {"step": 7.0}, {"step": -1}, {"step": True}])

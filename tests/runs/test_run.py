@@ -95,7 +95,7 @@ def test_every_field_of_a_config_makes_a_difference():
 def test_json_is_replaced_in_one_step_and_has_null_for_what_is_not_finite(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     write_json(path, {"a": math.nan, "b": [1.5, math.inf, (-math.inf,)], "c": {"d": 2}})
-    assert json.loads(path.read_text()) == {"a": None, "b": [1.5, None, [None]], "c": {"d": 2}}
+    assert read_json(path) == {"a": None, "b": [1.5, None, [None]], "c": {"d": 2}}
     before = path.read_text()
     monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

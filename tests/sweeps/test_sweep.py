@@ -16,7 +16,7 @@ from vae.datasets import images
 from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.files import RunError, RunWarning, read_json, write_json
-from vae.runs.folder import CHECKPOINTS
+from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.runs.manifest import MANIFEST
 from vae.runs.metrics import Metrics
 from vae.sweeps import chunks, planning, results, scoreboard, sweep
@@ -67,6 +67,13 @@ def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "x"
     assert start(workdir)
     return workdir
+
+
+def test_rows_that_a_damage_cost_change_no_column_of_the_results(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "x")
+    path = next((tmp_path / "x" / planning.RUNS).iterdir()) / METRICS
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    assert results.write(tmp_path / "x").read_bytes() == results.write(undisturbed).read_bytes()
 
 
 def of_bytes(monkeypatch, bytes_of, memory):

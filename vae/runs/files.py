@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,19 @@ class RunWarning(UserWarning):
     """Something of a run was lost, damaged or is in doubt, and the work continues; one line for the user."""
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON in one step: a reader sees the old file or the new one. A number that is not finite becomes null."""
+CHECKSUM = re.compile(rb'{\n "crc32": "([0-9a-f]{8})",\n')  # the head of a JSON file
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object in one step: a reader sees the old file or the new one. A number that is not finite becomes null.
+
+    It begins with the checksum of the file without that line.
+    """
     if not hosts.is_first():
         return
-    durable.write(path, json.dumps(finite_or_null(values), indent=1).encode() + b"\n")
+    content = json.dumps(finite_or_null(dict(values)), indent=1).encode() + b"\n"
+    head = b'{\n "crc32": "%08x",\n' % zlib.crc32(content)
+    durable.write(path, content.replace(b"{\n", head, 1) if values else content)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -47,17 +57,30 @@ def finite_or_null(values: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; raises RunError if it is missing, not a file, or not a JSON object."""
+    """The object in a file; raises RunError if it is missing, not a file, or not a JSON object.
+
+    So it does if the checksum is not that of the content. A file without one, or in another layout, as an editor
+    leaves it, is taken as it is.
+    """
     try:
         if path.exists() and not path.is_file():  # a device or a pipe never ends
             raise RunError(f"{path} is no file; replace it, or choose another folder")
         content = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path.parent} holds no run: {path} cannot be read ({error.strerror})") from error
+    if found := CHECKSUM.match(content):
+        content = b"{\n" + content[found.end() :]
+        if zlib.crc32(content) != int(found[1], 16):
+            raise RunError(
+                f"{path} is damaged: it has another checksum than when it was written; put it back, or delete its line "
+                "crc32 if you have edited the file"
+            )
     try:
-        return untrusted.parse_object(content)
+        values = untrusted.parse_object(content)
     except ValueError as error:
         raise RunError(f"{path} is damaged: it is not valid JSON ({error})") from error
+    values.pop("crc32", None)
+    return values
 
 
 def is_count(value: Any, least: int = 0) -> bool:

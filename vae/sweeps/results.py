@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from vae import durable
 from vae.runs.config import Config, read_config
 from vae.runs.folder import CHECKPOINTS
-from vae.runs.metrics import read_metrics
+from vae.runs.metrics import SPLITS, read_metrics
 from vae.sweeps import ranking
 from vae.sweeps.planning import RUNS
 from vae.sweeps.sweep_file import read_sweep
@@ -39,10 +39,11 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
         if "search" in about and status == FINISHED and metrics and metrics[-1]["epoch"] < read_config(folder).epochs:
             status = PRUNED
         row = {"run": name, **values, "status": status, "epoch": metrics[-1]["epoch"] if metrics else 0.0}
-        for last in metrics:
-            numbers = {key: value for key, value in last.items() if key not in ("step", "epoch", "split", "seconds")}
+        # In one order, whichever rows were lost; the last of a split counts.
+        for one in sorted(metrics, key=lambda one: SPLITS.index(one["split"])):
+            numbers = {key: value for key, value in one.items() if key not in ("step", "epoch", "split", "seconds")}
             numbers.pop("learning_rate", None)
-            row |= {f"{last['split']}_{key}": value for key, value in numbers.items()}
+            row |= {f"{one['split']}_{key}": value for key, value in numbers.items()}
         found.append(row)
     return found
 
