@@ -247,6 +247,16 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, undis
     assert results.write(tmp_path / "x").read_bytes() == results.write(undisturbed).read_bytes()
 
 
+@pytest.mark.usefixtures("values_alone")
+def test_a_round_whose_trials_the_study_has_lost_is_one_line(tmp_path):
+    seen = []
+    start(tmp_path / "x", report=seen.append, should_stop=lambda: len(seen) > 1)
+    assert search.stored(tmp_path / "x")["trials"] == [0, 1, 2, 3]
+    (tmp_path / "x" / "study.journal").unlink()
+    with pytest.raises(RunError, match=r"the study s has no trial 0, which .*sweep.json says is in training"):
+        start(tmp_path / "x")
+
+
 class Killed(BaseException):
     """As if the process had ended here."""
 

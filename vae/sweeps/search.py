@@ -161,6 +161,11 @@ class Rounds:
         """Train the stored round and tell its trials; False if asked to stop."""
         about, worker = stored(self._workdir), self._worker
         names = dict(zip(about["names"], about["trials"], strict=True))
+        if lost := set(about["trials"]) - {trial.number for trial in worker.trials()}:
+            raise RunError(
+                f"the study {worker.name} has no trial {min(lost)}, which {self._workdir / SWEEP} says is in training: "
+                "put the study's storage back, or choose another `workdir`"
+            )
         study_of_round = worker.study(pruner=self._pruner)
         handles = {name: worker.trial(study_of_round, number) for name, number in names.items()}
         for trial in worker.trials():
