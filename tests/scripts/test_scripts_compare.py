@@ -1,6 +1,5 @@
 """experiments.compare end to end on the digits: trains, judges, writes, resumes, refuses; and the files it reads."""
 
-import json
 import shutil
 import signal
 from pathlib import Path
@@ -39,7 +38,7 @@ def finished(tmp_path_factory, scripts):
 
 
 def compared(folder):
-    return json.loads((folder / "comparison.json").read_text())
+    return read_json(folder / "comparison.json")
 
 
 def without_seconds(value):
