@@ -30,7 +30,7 @@ from jaxtyping import install_import_hook
 from tests import whole_programs  # noqa: F401
 
 MOST_BYTES = 3e9  # of a worker that keeps what its tests compiled
-NEVER = 1e9  # seconds of compilation from which on a program is kept on the disk: to write it takes longer than that
+NEVER = 1e9  # seconds that no program takes to compile: none is kept on the disk; to write it takes a quarter as long
 
 # Modules too, whatever the environment says: each process would compile some hundred.
 sys.dont_write_bytecode = False

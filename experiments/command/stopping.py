@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ from typing import NoReturn
 
 STOPPED = 75  # exit code
 SIGNALS = signal.SIGINT, signal.SIGTERM
-NOT_NOW = "_xla_gc_callback", "__del__"  # functions whose errors Python prints and forgets
+NOT_NOW = "_xla_gc_callback", "__del__"  # functions whose errors Python prints and forgets, as all in weakref.py
 SECONDS_OF_WAITING = 0.02  # until it is seen whether they have ended
 SECONDS = 8.0  # until work that does not come to its end is left as it is
 SAME = 0.2  # seconds in which a second signal is the first one, once more: timeout(1) sends it twice
@@ -139,7 +140,8 @@ class StopRequest:
 def _can_raise(frame: FrameType | None) -> bool:
     """Whether an error that is raised in `frame` gets out of it. A module of C++ may crash if its import fails."""
     while frame is not None:
-        if frame.f_code.co_name in NOT_NOW or frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_name in NOT_NOW or code.co_filename.startswith(("<frozen importlib", weakref.__file__)):
             return False
         frame = frame.f_back
     return True

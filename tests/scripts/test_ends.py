@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,14 +139,20 @@ class Asking:
         signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("asks", ["import asking", "del one"])
-def test_a_request_waits_until_an_error_can_be_heard(tmp_path, monkeypatch, capfd, asks):
+def finalized() -> threading.Event:
+    one = threading.Event()
+    weakref.finalize(one, signal.raise_signal, signal.SIGTERM)
+    return one
+
+
+@pytest.mark.parametrize(("asks", "made"), [("import asking", dict), ("del one", Asking), ("del one", finalized)])
+def test_a_request_waits_until_an_error_can_be_heard(tmp_path, monkeypatch, capfd, asks, made):
     """An error in an import may crash a module of C++, and one in a finalizer is printed and forgotten."""
     (tmp_path / "asking.py").write_text("import signal; signal.raise_signal(signal.SIGTERM); print('whole')")
     monkeypatch.syspath_prepend(tmp_path)
 
     def ask():
-        exec(asks, {"one": Asking()})
+        exec(asks, {"one": made()})
         time.sleep(SECONDS)
 
     with stopping.StopRequest() as stop, pytest.raises(stopping.Stopped):
