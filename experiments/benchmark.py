@@ -45,6 +45,7 @@ def define_flags() -> None:
     choices("peers", tuple(PEERS), "who is timed beside this project")
     flags.DEFINE_string("peers_python", sys.executable, "the Python that has the packages of the peers")
     number("rounds", 5, "of which medians are taken", least=1, most=1000, integer=True)
+    number("units", 1, "of steps or images for each round; an accelerator needs about 20", least=1, integer=True)
     flags.DEFINE_string("dataset", "mnist", "the images of all works but conv and sweep; a data set with a test split")
     flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
     flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
@@ -54,6 +55,7 @@ def define_flags() -> None:
 def main(_: StopRequest) -> int:
     asked = options.read()
     works, peers = asked.values["works"] or list(WORKS), asked.values["peers"]
+    timed = {name: work._replace(unit=asked.values["units"] * work.unit) for name, work in WORKS.items()}
     check(asked, works, peers)
     from experiments.benchmarking import measuring, tables
     from experiments.command import devices
@@ -63,25 +65,25 @@ def main(_: StopRequest) -> int:
     workdir = script.given_workdir(asked.values["workdir"])
     if workdir is not None and workdir.exists() and any(workdir.iterdir()):
         raise UsageError(f"{workdir} is not empty; choose another --workdir")
-    devices.start(1, asked.values["data_dir"])
+    (device,) = devices.start(1, asked.values["data_dir"])
     dataset, digits = (asked.folders.load(name, validation, None) for name, validation in data_sets(asked))
     workdir = workdir or script.new_workdir("benchmark")
     durable.make_folder(workdir)
-    about = described()
-    print(f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}")
+    about = described(device)
+    print("{device}, {processor}, {cores} cores, {system}, Python {python}".format_map(about))
     with tempfile.TemporaryDirectory() as folder:
         measuring.write_data(Path(folder), dataset, digits)
         given = tuple(f"--{name}={asked.values[name]}" for name in ("dataset", "data_dir", "manual_dir")
                       if asked.values[name])  # fmt: skip
         data = measuring.GivenData(given, Path(folder), lambda batch_size: len(dataset.train.images) // batch_size)
-        benchmark = measuring.Benchmark(data, peers, asked.values["peers_python"], asked.values["rounds"])
+        benchmark = measuring.Benchmark(data, timed, peers, asked.values["peers_python"], asked.values["rounds"])
         found, drawn = {}, {}
         for work in works:
             told = len(benchmark.left_out)
             for title, times in benchmark.time(work).items():
-                print("\n".join(["", *tables.table(title, WORKS[work], times)]))
-                found[title] = tables.as_json(WORKS[work], times) | {"work": work}
-                drawn[title] = WORKS[work].quantity, tables.bars(WORKS[work], times)
+                print("\n".join(["", *tables.table(title, timed[work], times)]))
+                found[title] = tables.as_json(timed[work], times) | {"work": work}
+                drawn[title] = timed[work].quantity, tables.bars(timed[work], times)
             for name, reason in list(benchmark.left_out.items())[told:]:
                 print(f"left out: {name}: {reason}; see experiments/peers/requirements.txt and --peers_python")
             write_json(workdir / "benchmark.json", about | {"works": found, "left_out": benchmark.left_out})
@@ -111,13 +113,14 @@ def data_sets(asked: options.Flags) -> tuple[tuple[str, int | None], ...]:
     return (asked.values["dataset"], 0), ("digits", None)
 
 
-def described() -> dict[str, Any]:
-    """The command and the machine."""
+def described(device: Any) -> dict[str, Any]:
+    """The command and the machine, with the device that jax computes on."""
     from vae.runs.config import provenance
 
     with open("/proc/cpuinfo") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    about = {"argv": sys.argv, "processor": models[0] if models else platform.machine(), "cores": os.cpu_count()}
+    processor = models[0] if models else platform.machine()
+    about = {"argv": sys.argv, "device": device.device_kind, "processor": processor, "cores": os.cpu_count()}
     return about | {"system": platform.platform(), "python": platform.python_version(), **provenance()}
 
 

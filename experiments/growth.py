@@ -4,9 +4,9 @@
     python -m experiments.growth --num_samples=1,50,5000 --precision=bfloat16 --workdir=runs/growth
 
 The model is 784-200-200-50 with IWAE, batches of 100, K = 1 and one run; along an axis one of these changes. Many runs
-are trained as by a sweep, on all devices. `limit` is the matrix products of the step alone and the bytes of Adam, at
-the speed measured on this machine. Memory is what the compiled program needs on a device, data included. Prints tables,
-and writes growth.json and growth.png.
+are trained as by a sweep, on all devices: in turn on each core of a CPU, side by side on an accelerator. `limit` is the
+matrix products of the step alone and the bytes of Adam, at the speed measured on this machine. Memory is what the
+compiled program needs on a device, data included. Prints tables, and writes growth.json and growth.png.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def along(
         }  # fmt: skip
         configs = [resolve(options | {"seed": seed}, dataset) for seed in range(at["runs"])]
         used = available if at["runs"] > 1 else available[:1]
-        steps = timing.StepsOfRuns(configs, dataset, used, "map")
+        steps = timing.StepsOfRuns(configs, dataset, used, "map" if used[0].platform == "cpu" else "vmap")
         repeated = max(1, min(50, ROWS_OF_LIMIT // rows))
         parts = limits.of_steps(configs[0].settings, repeated, used[0].platform)
         measured.append((value, steps, steps.seconds_per_step(), parts, at["runs"] / repeated))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class NoAnswer(Exception):
-    """A process that ended before it told what was asked; the last line of its standard error."""
+    """A process that ended before it told what was asked; the line of its standard error that says why."""
 
 
 class Live:
@@ -86,7 +87,8 @@ class Live:
     def _ended(self) -> NoAnswer:
         code = self._process.wait()
         lines = [line for line in self._errors.read_text(errors="replace").splitlines() if line.strip()]
-        return NoAnswer(lines[-1].strip() if lines else f"it ended with exit code {code}")
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|error)\b.*:", line)]
+        return NoAnswer([f"it ended with exit code {code}", *lines[-1:], *errors][-1].strip())
 
     def _pause(self) -> None:
         """Stop it; it runs no more when this returns."""

@@ -6,7 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,11 @@ import numpy as np
 
 from experiments.benchmarking import whole
 from experiments.benchmarking.live import Live, NoAnswer
-from experiments.benchmarking.works import IMAGES, PEERS, PRECISIONS, SWEEP_EPOCHS, WORKS, of_ours, of_peer
+from experiments.benchmarking.works import IMAGES, PEERS, PRECISIONS, SWEEP_EPOCHS, WORKS, TimedWork, of_ours, of_peer
 from experiments.flags.parsing import UsageError
 
 OURS, PEER, LIMIT = "ours", "peer", "limit"  # whose a time is
+SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of processes that are there at once: the memory of a GPU
 
 
 class Timed(NamedTuple):
@@ -66,20 +67,20 @@ def write_data(folder: Path, dataset: Any, digits: Any) -> None:
 
 
 class Benchmark:
-    """Times works in `rounds` rounds; `left_out` says which peers could not do them, and why."""
+    """Times works, by name, in `rounds` rounds; `left_out` says which peers could not do them, and why."""
 
-    def __init__(self, data: GivenData, peers: Sequence[str], python: str, rounds: int):
-        self._data, self._peers, self._python, self._rounds = data, list(peers), python, rounds
+    def __init__(self, data: GivenData, works: Mapping[str, TimedWork], peers: Sequence[str], python: str, rounds: int):
+        self._data, self._works, self._peers, self._python, self._rounds = data, works, list(peers), python, rounds
         self.left_out: dict[str, str] = {}
 
     def time(self, work: str) -> dict[str, dict[str, Timed]]:
         """By title: the times of a work by who does it; of a whole command cold and warm. Raises UsageError."""
-        if not WORKS[work].whole:
-            return {WORKS[work].title: self._live(work)}
+        title = self._works[work].title
+        if not self._works[work].whole:
+            return {title: self._live(work)}
         times = self._whole(work)
         return {
-            f"{WORKS[work].title}, {state}": {name: by_state[state] for name, by_state in times.items()}
-            for state in whole.STATES
+            f"{title}, {state}": {name: by_state[state] for name, by_state in times.items()} for state in whole.STATES
         }
 
     def _live(self, work: str) -> dict[str, Timed]:
@@ -88,7 +89,7 @@ class Benchmark:
             found: dict[str, tuple[Live, str, dict[str, Any]]] = {}
             for name, whose, command in self._commands(work):
                 with self._leaving_out(name, whose):
-                    process = stack.enter_context(Live(command, folder / name, os.environ))
+                    process = stack.enter_context(Live(command, folder / name, os.environ | SHARING))
                     found[name] = process, whose, process.ready()
             seconds: dict[str, list[float]] = {name: [] for name in found}
             for _ in range(self._rounds):
@@ -101,20 +102,21 @@ class Benchmark:
 
     def _commands(self, work: str) -> Iterator[tuple[str, str, list[str]]]:
         """Who does a live work, whose it is, and the command."""
-        evaluates, unit, flags = WORKS[work].evaluates, WORKS[work].unit, self._data.of_ours(work)
-        modes = ["evaluation"] if evaluates else ["steps"] if unit else ["epochs", "steps"]
+        given, flags = self._works[work], self._data.of_ours(work)
+        modes = ["evaluation"] if given.evaluates else ["steps"] if given.unit else ["epochs", "steps"]
         for precision in PRECISIONS:
             suffix = "" if precision == PRECISIONS[0] else "_bf16"
             for mode in modes:
                 name = "ours_steps" if mode != modes[0] else "ours"
-                yield name + suffix, OURS, of_ours(mode, work, precision, flags)
-            limit = "limit_of_evaluation" if evaluates else "limit_of_steps"
-            yield "limit" + suffix, LIMIT, of_ours(limit, work, precision, flags)
+                yield name + suffix, OURS, of_ours(mode, given, precision, flags)
+            limit = "limit_of_evaluation" if given.evaluates else "limit_of_steps"
+            yield "limit" + suffix, LIMIT, of_ours(limit, given, precision, flags)
         for name in self._of(work):
             yield name, PEER, self._command(name, work)
 
     def _command(self, name: str, work: str) -> list[str]:
-        unit = SWEEP_EPOCHS if work == "sweep" else WORKS[work].unit or self._data.steps_per_epoch(batch_size(work))
+        given = self._works[work].unit
+        unit = SWEEP_EPOCHS if work == "sweep" else given or self._data.steps_per_epoch(batch_size(work))
         return of_peer(name, work, self._data.of_peer(work), unit, self._python)
 
     def _of(self, work: str) -> list[str]:
@@ -150,7 +152,8 @@ class Benchmark:
                 return seconds, about | {"held_out": held_out}
 
             return sweep
-        return lambda compiled: (whole.start_of_ours([*WORKS[work].flags, *flags, "--nofigures"], compiled), about)
+        flags = [*self._works[work].flags, *flags, "--nofigures"]
+        return lambda compiled: (whole.start_of_ours(flags, compiled), about)
 
     def _of_peer(self, name: str, work: str) -> Callable[[str], tuple[float, dict[str, Any]]]:
         command = self._command(name, work)

@@ -86,7 +86,7 @@ def of_peer(name: str, work: str, data: Path, unit: int, python: str) -> list[st
     return [used, str(PEERS_FOLDER / script), work, str(data), str(unit), *peer.mode]
 
 
-def of_ours(mode: str, work: str, precision: str, flags: Sequence[str]) -> list[str]:
+def of_ours(mode: str, work: TimedWork, precision: str, flags: Sequence[str]) -> list[str]:
     """The command of a live process of this project; `flags` say where data are."""
-    what = ("--mode=" + mode, f"--unit={WORKS[work].unit}", f"--precision={precision}", f"--epochs={MOST_EPOCHS}")
-    return [sys.executable, "-m", "experiments.benchmarking.ours", *what, *WORKS[work].flags, *flags]
+    what = ("--mode=" + mode, f"--unit={work.unit}", f"--precision={precision}", f"--epochs={MOST_EPOCHS}")
+    return [sys.executable, "-m", "experiments.benchmarking.ours", *what, *work.flags, *flags]

@@ -1,4 +1,4 @@
-"""A VAE as PyTorch users write it: fused Adam, torch.compile, autocast to bfloat16.
+"""A VAE as PyTorch users write it: fused Adam, torch.compile, autocast to bfloat16; on a GPU if PyTorch finds one.
 
     python torch_vae.py WORK DATA.npz UNIT [eager|compile|compile_bf16]
 
@@ -6,6 +6,7 @@ UNIT: steps, or images of iwae5000, for each line on standard input; the answer 
 DATA.npz: train and test, uint8 [N, H, W, C]. At the end of input: the held-out bound, in nats per image.
 """
 
+import functools
 import itertools
 import json
 import math
@@ -77,7 +78,7 @@ class VAE(nn.Module):
         )
 
     def log_weights(self, x, mean, log_scale, num_samples):
-        noise = torch.randn(num_samples, *mean.shape)
+        noise = torch.randn(num_samples, *mean.shape, device=mean.device)
         z = mean + log_scale.exp() * noise
         return self.log_likelihood(x, z) + (0.5 * noise**2 - 0.5 * z**2 + log_scale).sum(-1)
 
@@ -85,7 +86,7 @@ class VAE(nn.Module):
 def batches(x, size, dynamic):
     """Batches without end, an epoch after another."""
     while True:
-        order = torch.randperm(len(x))
+        order = torch.randperm(len(x), device=x.device)
         for first in range(0, len(x) - size + 1, size):
             batch = x[order[first : first + size]]
             yield torch.bernoulli(batch) if dynamic else batch
@@ -100,16 +101,21 @@ def main():
     hidden_sizes, num_latents, batch_size, num_samples, activation, dynamic, channels, likelihood = WORKS[work]
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
     with np.load(path) as data:
-        train, test = (torch.from_numpy(data[name]).permute(0, 3, 1, 2).float() / 255 for name in ("train", "test"))
+        arrays = [torch.from_numpy(data[name]).to(device) for name in ("train", "test")]
+        train, test = (array.permute(0, 3, 1, 2).float() / 255 for array in arrays)
     model = VAE(train.shape[1:], hidden_sizes, num_latents, num_samples, activation, channels, likelihood)
+    model.to(device)
     if not channels:  # the output starts at the mean image, as in the code of Burda et al. (2016)
         with torch.no_grad():
             model.decoder[-1].bias.copy_(torch.logit(train.mean(0).flatten().clamp(1e-3, 1 - 1e-3)))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    bound = torch.compile(model) if "compile" in mode else model
-    log_weights = torch.compile(model.log_weights) if "compile" in mode else model.log_weights
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled="bf16" in mode)
+    compiled = functools.partial(torch.compile, mode="reduce-overhead" if on_gpu else None)  # CUDA graphs
+    bound = compiled(model) if "compile" in mode else model
+    log_weights = compiled(model.log_weights) if "compile" in mode else model.log_weights
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled="bf16" in mode)
     source = batches(train, batch_size, dynamic)
 
     def steps(number):
@@ -127,7 +133,7 @@ def main():
         for x in images.split(1):
             with autocast:
                 mean, log_scale = model.encoder(x).float().chunk(2, -1)
-                found.append(torch.cat([log_weights(x, mean, log_scale, 1000) for _ in range(5)]))
+                found.append(torch.cat([log_weights(x, mean, log_scale, 1000).clone() for _ in range(5)]))
         return torch.logsumexp(torch.cat(found, 1), 0) - math.log(5000)
 
     precision = "bfloat16" if "bf16" in mode else "float32"
@@ -141,11 +147,17 @@ def main():
         run = lambda: log_likelihoods(test[:unit])  # noqa: E731
     else:
         run = lambda: steps(unit)  # noqa: E731
-    run()
+
+    def done():
+        run()
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    done()
     tell(ready=True, **about)
     for _ in sys.stdin:
         began = time.perf_counter()
-        run()
+        done()
         tell(seconds=time.perf_counter() - began)
     with torch.no_grad():
         if work == "iwae5000":

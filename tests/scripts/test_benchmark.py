@@ -47,7 +47,7 @@ def command(tmp_path, name, seconds):
 
 
 def benchmark(tmp_path, peers=(), rounds=3):
-    return measuring.Benchmark(GivenData((), tmp_path, lambda size: 4), peers, sys.executable, rounds)
+    return measuring.Benchmark(GivenData((), tmp_path, lambda size: 4), WORKS, peers, sys.executable, rounds)
 
 
 def test_all_are_asked_in_turn_and_a_peer_that_cannot_is_left_out(tmp_path, monkeypatch):
@@ -68,6 +68,15 @@ def test_ours_must_do_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(one, "_commands", lambda work: [("ours", "ours", [sys.executable, "-c", "exit('error: no')"])])
     with pytest.raises(UsageError, match=r"^ours cannot be timed: no$"):
         one.time("mlp400")
+
+
+def test_of_a_process_that_failed_the_error_is_told_and_not_the_advice_after_it(tmp_path):
+    raised = (
+        "import sys; print('library.SomeError: what happened\\n\\nSet LOGS=1 for more', file=sys.stderr); sys.exit(1)"
+    )
+    failed = Live([sys.executable, "-c", raised], tmp_path / "errors", os.environ)
+    with failed, pytest.raises(NoAnswer, match=r"^library.SomeError: what happened$"):
+        failed.ready()
 
 
 def test_a_live_process_is_stopped_except_while_it_works_and_ends_with_its_block(tmp_path):

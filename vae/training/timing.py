@@ -44,7 +44,7 @@ class StepsOfRuns:
         self.program = cached_program(settings, tuple(devices), len(configs), strategy)
         share = self.program.layout.share
         self._inputs = self.program.layout.put(run_inputs(configs))
-        self._dataset, self._binarization = dataset, settings.binarization
+        self._dataset, self._binarization, self._side_by_side = dataset, settings.binarization, strategy == "vmap"
         self._data = share(images.stored(dataset, "train", self._binarization, training=True))
         self._moments = share(images.moments(dataset.train.images))
         self.states = self.program.initialize(self._inputs, self._moments)
@@ -70,8 +70,8 @@ class StepsOfRuns:
     def seconds_per_step(self) -> Iterator[float]:
         """Seconds of a step of all runs in one round after another; the first holds compilation."""
         self.take(1)
-        # A call has a cost of its own, once for each run: as long a call for each of them.
-        lasting = SECONDS_OF_ROUND * self.program.num_runs
+        # A call has a cost of its own, once for each run that is trained in turn: as long a call for each of them.
+        lasting = SECONDS_OF_ROUND * (1 if self._side_by_side else self.program.num_runs)
         pace = Pace(lasting)
         pace.saw(1, 0.0)  # which compiled
         while True:
