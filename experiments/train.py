@@ -75,6 +75,7 @@ def main(stop: StopRequest) -> int:
                 devices=available,
                 keep_last=asked["keep_last"],
                 keep_best=asked["keep_best"],
+                save_every=asked["save_every"],
                 report=profile.watching(progress.update),
                 should_stop=stop.requested,
             )

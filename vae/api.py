@@ -87,6 +87,7 @@ def train(
     devices: Sequence[Any] | None = None,
     keep_last: int = 2,
     keep_best: int = 1,
+    save_every: float = 1.0,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     **options: Any,
@@ -98,6 +99,7 @@ def train(
     labels: [N] integers, of images in memory.
     preset: several options under one name; those in `options` win.
     workdir: the run folder, as experiments.train makes it; None: nothing is written. Images in memory have none.
+    keep_last, keep_best, save_every: of the checkpoints in `workdir`, as `fit.fit` says.
     report: called about once a second and at every epoch's end.
     should_stop: asks for an earlier end.
     options: the flags of a run by name, as `objective="iwae", num_samples=50, epochs=20`.
@@ -149,6 +151,7 @@ def train(
                 devices=devices,
                 keep_last=keep_last,
                 keep_best=keep_best,
+                save_every=save_every,
                 report=report,
                 should_stop=should_stop,
             )

@@ -28,6 +28,7 @@ OF_A_RESUME = frozenset(
         "figures",
         "keep_last",
         "keep_best",
+        "save_every",
         "profile",
         "data_dir",
         "manual_dir",

@@ -158,6 +158,7 @@ def define_run() -> None:
     flags.DEFINE_bool("figures", True, "draw what the model makes of the test set once training is done")
     number("keep_last", 2, "newest checkpoints kept", least=1, integer=True)
     number("keep_best", 1, "checkpoints with the best validation bound kept", least=0, integer=True)
+    number("save_every", 1, "seconds between checkpoints, at least; 0: one after each epoch", least=0)
 
 
 def define_trained_run() -> None:

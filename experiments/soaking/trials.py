@@ -14,7 +14,7 @@ from experiments.soaking.processes import Closed, Command, Ended, Process, Proce
 from experiments.soaking.results import NotRight, Outcome, differences, outcome_of, unfinished
 
 TINY = ("--dataset=digits", "--hidden_sizes=16", "--nofigures", "--workdir=x")
-TRAIN = Command("train", (*TINY, "--latent_dim=2", "--epochs=12"))
+TRAIN = Command("train", (*TINY, "--latent_dim=2", "--epochs=12", "--save_every=0"))
 MOST_BEFORE_ONE = 10
 AIMED = 0.4  # the share of moments that wait for a write
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if "\n    script.run(" in p.read_text())
 EPOCHS = 12  # most of their time is that of saving checkpoints
 TRAINS = ": train "  # in the line of an epoch
-FLAGS = ("--preset=digits", "--hidden_sizes=16", f"--epochs={EPOCHS}", "--workdir=x")
+FLAGS = ("--preset=digits", "--hidden_sizes=16", f"--epochs={EPOCHS}", "--save_every=0", "--workdir=x")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from vae.runs import checkpoint
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG
 from vae.runs.metrics import Metrics, read_metrics
-from vae.training import fit, loop
+from vae.training import fit, keeper, loop
 from vae.training import step as training
 from vae.training.program import Program
 from vae.training.record import FAILURE, TrainingFailed
@@ -147,6 +147,53 @@ def test_the_best_checkpoint_is_chosen_by_the_validation_bound_and_kept(tmp_path
     assert checkpoint.best_step(folder) == 2 * STEPS_PER_EPOCH
     assert checkpoint.score(folder, 2 * STEPS_PER_EPOCH) == -10.0
     assert outcome.test == {"elbo": -99.0}
+
+
+def test_checkpoints_that_waited_leave_the_folder_that_those_after_each_epoch_leave(tmp_path):
+    found = []
+    for save_every in (0.0, 1e9):
+        workdir = tmp_path / f"{save_every}"
+        train(workdir, config(epochs=5), keep_last=1, keep_best=2, save_every=save_every)
+        folder = workdir / CHECKPOINTS
+        found.append(
+            {step: (checkpoint.score(folder, step), state(workdir, step)) for step in checkpoint.steps(folder)}
+        )
+    assert len(found[0]) >= 2
+    assert {step: one for step, (one, _) in found[0].items()} == {step: one for step, (one, _) in found[1].items()}
+    assert_same_bits(found[0], found[1])
+
+
+def test_few_epochs_are_held_however_many_are_to_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "MOST_HELD", 2)
+    written = []
+
+    def report(progress):
+        if progress.epoch_ended:
+            written.append(len(checkpoint.steps(tmp_path / CHECKPOINTS)))
+
+    train(tmp_path, config(epochs=6), keep_last=99, save_every=1e9, report=report)
+    assert written == [1, 1, 1, 4, 4, 4]
+    assert len(checkpoint.steps(tmp_path / CHECKPOINTS)) == 6
+
+
+def test_a_run_killed_before_its_epochs_were_written_resumes_bit_for_bit(tmp_path, undisturbed):
+    def killed(progress):
+        if progress.step >= 2 * STEPS_PER_EPOCH:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, save_every=1e9, report=killed)
+    assert checkpoint.steps(tmp_path / CHECKPOINTS) == [STEPS_PER_EPOCH]
+    train(tmp_path, save_every=1e9)
+    assert_same_result(tmp_path, undisturbed)
+
+
+def test_a_run_that_fails_leaves_its_last_epochs(tmp_path, monkeypatch):
+    bounds = iter([-30.0, -20.0, np.nan])
+    monkeypatch.setattr(Program, "validate", lambda self, *args: {"bound": np.array([next(bounds)])})
+    with pytest.raises(TrainingFailed):
+        train(tmp_path, config(epochs=4), save_every=1e9)
+    assert checkpoint.steps(tmp_path / CHECKPOINTS) == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
 
 
 def test_without_validation_images_the_curve_is_of_the_test_split_and_chooses_nothing(tmp_path):

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,21 +219,31 @@ def prune(folder: Path, keep_last: int, keep_best: int) -> None:
     """
     if not hosts.is_first():
         return
-    scores: dict[int, float | None] = {}
-    for step in steps(folder):
-        try:
-            scores[step] = score(folder, step)
-        except DamagedError as error:
-            set_aside(folder, step, error)
-        except CheckpointError as error:
-            warnings.warn(str(error), RunWarning, 2)
-    ranked = sorted((value, step) for step, value in scores.items() if value is not None)
-    keep = set(list(scores)[-keep_last:]) | {step for _, step in ranked[::-1][:keep_best]}
-    for step in scores.keys() - keep:
+    found = scores(folder)
+    for step in found.keys() - kept(found, keep_last, keep_best):
         # Renamed first: a step's folder is never seen half-deleted.
         doomed = folder / f"{DELETED}{step}"
         os.rename(folder / str(step), doomed)
         shutil.rmtree(doomed)
+
+
+def kept(scores: Mapping[int, float | None], keep_last: int, keep_best: int) -> set[int]:
+    """Of the steps and their scores: the `keep_last` newest, and the `keep_best` of the highest scores."""
+    ranked = sorted((value, step) for step, value in scores.items() if value is not None)
+    return set(sorted(scores)[-keep_last:]) | {step for _, step in ranked[::-1][:keep_best]}
+
+
+def scores(folder: Path) -> dict[int, float | None]:
+    """The scores of the checkpoints whose manifests can be read; damaged ones are set aside, as `prune` says."""
+    found: dict[int, float | None] = {}
+    for step in steps(folder):
+        try:
+            found[step] = score(folder, step)
+        except DamagedError as error:
+            set_aside(folder, step, error)
+        except CheckpointError as error:
+            warnings.warn(str(error), RunWarning, 3)
+    return found
 
 
 def set_aside(folder: Path, step: int, error: DamagedError) -> None:

@@ -50,11 +50,14 @@ def fit(
     devices: Sequence[Any] | None = None,
     keep_last: int = 2,
     keep_best: int = 1,
+    save_every: float = 1.0,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train the run in `workdir`, from its last checkpoint if there is one, until `config.epochs` epochs are done.
 
+    Of the epochs, the checkpoints of the last `keep_last` and of the `keep_best` best stay. They are written at least
+    `save_every` seconds apart (0: after each epoch), and when training stops or ends.
     `should_stop` asks for an earlier end, within seconds; either way the last state is saved. The held-out bound is
     the validation split's, or, if there is none, the test split's, which then chooses nothing.
     Raises TrainingFailed, after writing failure.json, or if the run is finished and saved but its test bound is not
@@ -64,7 +67,7 @@ def fit(
     devices = list(devices or jax.devices()[:1])
     check(workdir, config, dataset, devices)
     record = Record(config, len(dataset.train.images), workdir=workdir)
-    keeper = RunKeeper(workdir / CHECKPOINTS, keep_last, keep_best)
+    keeper = RunKeeper(workdir / CHECKPOINTS, keep_last, keep_best, save_every)
     return _train(record, keeper, dataset, devices, report, should_stop)
 
 

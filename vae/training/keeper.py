@@ -5,12 +5,14 @@ All have the same methods:
 restore(config, num_runs) -> the last Snapshot of that many runs of the program of `config`; None if there is none.
 epoch_ended(take, scores): `take` copies the states to the host; `scores` [R] are the validation bounds, or None.
 stopped(snapshot): training was asked to stop.
+ended(): training has come to its end, or failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,8 @@ from vae.training.program import of_run
 from vae.training.record import MemoryRecord
 from vae.training.start import abstract_state
 
-SAVING_SHARE = 0.05  # of the time, at most, goes into checkpoints of a population
+SAVING_SHARE = 0.05  # of the time, at most, goes into checkpoints
+MOST_HELD = 10  # epochs in memory, of a run alone
 
 
 class Snapshot(NamedTuple):
@@ -38,26 +41,92 @@ class Snapshot(NamedTuple):
     rows: Sequence[Sequence[Row]] = ()  # of metrics, of each run since the checkpoint before; empty of older code
 
 
-class RunKeeper:
-    """A run's own folder: a checkpoint after each epoch, of which the last and the best ones stay."""
+class SavingTimes:
+    """When checkpoints are due: `save_every` seconds apart or more, and SAVING_SHARE of the time at most.
 
-    def __init__(self, folder: Path, keep_last: int, keep_best: int):
+    With `save_every` = 0 they are always due.
+    """
+
+    def __init__(self, save_every: float, first: float):
+        """`first`: seconds from now until the first ones are due."""
+        self._save_every, self._due = save_every, time.perf_counter() + first
+
+    def due(self) -> bool:
+        """Whether checkpoints are to be written now; all processes agree."""
+        return hosts.agreed(lambda: time.perf_counter() >= self._due)
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """What is written in this block says when the next ones are due."""
+        started = time.perf_counter()
+        yield
+        ended = time.perf_counter()
+        share = (ended - started) / SAVING_SHARE if self._save_every else 0
+        self._due = ended + max(self._save_every, share)
+
+
+class HeldEpoch(NamedTuple):
+    """The state of a run after an epoch, in memory, that is to be a checkpoint."""
+
+    state: Any
+    score: float | None
+    rows: list[Row]  # since the epoch before that is held, or that was written
+
+
+class RunKeeper:
+    """A run's own folder, in which the checkpoints of the last epochs and of the best ones stay.
+
+    Those that would stay are held in memory until they are due, so that short epochs do not wait for the disk. They are
+    written when training stops, ends or fails, too: a kill costs what was held, and the folder is the same in the end.
+    """
+
+    def __init__(self, folder: Path, keep_last: int, keep_best: int, save_every: float):
         self._folder, self._keep_last, self._keep_best = folder, keep_last, keep_best
+        self._times = SavingTimes(save_every, first=0.0)
+        self._held: dict[int, HeldEpoch] = {}
+        self._scores: dict[int, float | None] = {}  # of the epochs that are held, and of those that were written
 
     def restore(self, config: Config, num_runs: int) -> Snapshot | None:
         assert num_runs == 1
         if (step := _newest_intact(self._folder)) is None:
             return None
+        self._scores = dict(hosts.agreed(lambda: list(checkpoint.scores(self._folder).items())))
         state, rows = checkpoint.restore(self._folder, step, abstract_state(config)), _rows(self._folder, step)
         return Snapshot(step, jax.tree.map(lambda leaf: np.asarray(leaf)[None], state), np.ones(1, bool), rows)
 
     def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
-        step, states, _, rows = take()
-        checkpoint.save(self._folder, step, of_run(states, 0), None if scores is None else float(scores[0]), rows)
-        checkpoint.prune(self._folder, self._keep_last, self._keep_best)
+        self._hold(take(), None if scores is None else float(scores[0]))
+        if self._times.due() or len(self._held) > MOST_HELD:
+            with self._times.saving():
+                self._write()
 
     def stopped(self, snapshot: Snapshot) -> None:
-        checkpoint.save(self._folder, snapshot.step, of_run(snapshot.states, 0), rows=snapshot.rows)
+        self._hold(snapshot, None)
+        self._write()
+
+    def ended(self) -> None:
+        """Write what is held."""
+        self._write()
+
+    def _hold(self, snapshot: Snapshot, score: float | None) -> None:
+        """Hold a snapshot, and no longer those that would not stay beside it."""
+        # Copies: on a CPU these are views of the arrays that training continues with.
+        state = jax.tree.map(np.array, of_run(snapshot.states, 0))
+        self._held.setdefault(snapshot.step, HeldEpoch(state, score, list(snapshot.rows[0])))
+        self._scores.setdefault(snapshot.step, score)
+        stay, rows = checkpoint.kept(self._scores, self._keep_last, self._keep_best), []
+        for step, held in list(self._held.items()):
+            rows = rows + held.rows
+            if step not in stay:
+                del self._held[step]
+                continue
+            self._held[step], rows = held._replace(rows=rows), []
+
+    def _write(self) -> None:
+        for step, (state, score, rows) in self._held.items():
+            checkpoint.save(self._folder, step, state, score, [rows])
+        self._held = {}
+        checkpoint.prune(self._folder, self._keep_last, self._keep_best)
 
 
 class PopulationKeeper:
@@ -67,7 +136,7 @@ class PopulationKeeper:
     """
 
     def __init__(self, folder: Path, save_every: float):
-        self._folder, self._save_every, self._due = folder, save_every, time.perf_counter() + save_every
+        self._folder, self._times = folder, SavingTimes(save_every, first=save_every)
 
     def restore(self, config: Config, num_runs: int) -> Snapshot | None:
         if (step := _newest_intact(self._folder)) is None:
@@ -80,17 +149,17 @@ class PopulationKeeper:
 
     def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
         del scores
-        started = time.perf_counter()
-        if hosts.agreed(lambda: started >= self._due):
-            self.stopped(take())
-            ended = time.perf_counter()
-            share = (ended - started) / SAVING_SHARE if self._save_every else 0
-            self._due = ended + max(self._save_every, share)
+        if self._times.due():
+            with self._times.saving():
+                self.stopped(take())
 
     def stopped(self, snapshot: Snapshot) -> None:
         step, states, going, rows = snapshot
         checkpoint.save(self._folder, step, {"states": states, "going": going}, rows=rows)
         checkpoint.prune(self._folder, keep_last=2, keep_best=0)
+
+    def ended(self) -> None:
+        """Each run leaves its last state in its own folder."""
 
 
 def _newest_intact(folder: Path) -> int | None:
@@ -127,6 +196,9 @@ class MemoryKeeper:
 
     def stopped(self, snapshot: Snapshot) -> None:
         self._record.save(snapshot.step, of_run(snapshot.states, 0))
+
+    def ended(self) -> None:
+        """The record has the last state."""
 
 
 Keeper = RunKeeper | PopulationKeeper | MemoryKeeper

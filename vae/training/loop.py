@@ -106,6 +106,7 @@ class PopulationRun:
             if self.step < num_steps and self.going.any():
                 self._keeper.stopped(self._snapshot())
                 return False
+            self._keeper.ended()
             self._end()
             return True
 
