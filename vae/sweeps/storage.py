@@ -9,6 +9,7 @@ import os
 import random
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from vae.sweeps import passwords
 LAST_BYTES = 4096  # of a journal, in which its last line is
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)  # of lines of a journal
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
+CHECKSUM = "crc32"  # of a line of a journal without it; lines of older code and of Optuna have none
 WRITE = "write postgresql://user@host/database, or a file; in a password @ is %40, / %2F, : %3A, ? %3F, # %23 and % %25"
 ATTEMPTS = 20  # to create what other processes create at the same time
 DATABASES = {
@@ -65,7 +67,7 @@ class _FileLock(BaseJournalFileLock):
     """The system releases it if its holder is killed. Optuna's own locks would stay for half a minute.
 
     Whoever holds it appends to the journal. So a last line that a killed process or a full disk left incomplete, or
-    that is no JSON, is moved away first: what is appended behind it would be lost with it.
+    that is damaged, is moved away first: what is appended behind it would be lost with it.
     """
 
     def __init__(self, journal: Path):
@@ -87,7 +89,7 @@ class _FileLock(BaseJournalFileLock):
                 file.seek(first := 0)
                 end = file.read()
             start = end[:-1].rfind(b"\n") + 1
-            if not end or (end.endswith(b"\n") and _is_json(end[start:])):
+            if not end or (end.endswith(b"\n") and _is_intact(end[start:])):
                 return
             whole = first + start
             file.seek(whole)
@@ -100,6 +102,19 @@ class _FileLock(BaseJournalFileLock):
 
     def release(self) -> None:
         self._file.close()
+
+
+class _Backend(JournalFileBackend):
+    """Each line is an object that ends with the checksum of the rest, a key that Optuna does not look at."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        super().append_logs([log | {CHECKSUM: _checksum(log)} for log in logs])
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        for number, log in enumerate(super().read_logs(log_number_from), log_number_from + 1):
+            if not _agrees(log):
+                raise ValueError(f"line {number} has another checksum than when it was written")
+            yield log
 
 
 class _Journal(optuna.storages.JournalStorage):
@@ -115,15 +130,27 @@ class _Journal(optuna.storages.JournalStorage):
         except optuna.exceptions.OptunaError:  # what another worker has done meanwhile
             raise
         except DAMAGE as error:
-            raise RunError(f"`storage={self._path}` is damaged ({_reason(error)}); choose another file") from error
+            raise RunError(
+                f"`storage={self._path}` is damaged ({_reason(error)}); put back a copy, or choose another file"
+            ) from error
 
 
-def _is_json(line: bytes) -> bool:
+def _checksum(log: dict[str, Any]) -> str:
+    # What json.loads makes of this text, json.dumps makes this text of.
+    return f"{zlib.crc32(json.dumps(log).encode()):08x}"
+
+
+def _agrees(log: dict[str, Any]) -> bool:
+    """Whether a line has its checksum, which is taken out of it, or none."""
+    found = log.pop(CHECKSUM, None)
+    return found is None or found == _checksum(log)
+
+
+def _is_intact(line: bytes) -> bool:
     try:
-        json.loads(line)
-    except (ValueError, RecursionError):
+        return _agrees(json.loads(line))
+    except DAMAGE:
         return False
-    return True
 
 
 def _open_journal(path: Path) -> optuna.storages.BaseStorage:
@@ -134,7 +161,7 @@ def _open_journal(path: Path) -> optuna.storages.BaseStorage:
     lock = _FileLock(path)
     lock.acquire()
     lock.release()
-    opened = _Journal(JournalFileBackend(str(path), lock_obj=lock), path)
+    opened = _Journal(_Backend(str(path), lock_obj=lock), path)
     durable.sync(path.parent)
     return opened
 
