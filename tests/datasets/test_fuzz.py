@@ -3,14 +3,16 @@
 import gzip
 import io
 import json
+import math
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -28,10 +30,13 @@ from vae.datasets.labels import as_labels, compact
 from vae.datasets.pictures import load_folder
 from vae.runs import fingerprint
 from vae.runs.config import read_config, write_config
-from vae.runs.files import RunError
+from vae.runs.files import RunError, RunWarning
+from vae.runs.folder import METRICS
+from vae.runs.metrics import Metrics, Row, read_metrics
 
 examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 fuzzed = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+few = settings(fuzzed, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "25")))  # of what takes long
 CHANGES = st.lists(
     st.one_of(
         st.tuples(st.just("set"), st.integers(0, 10**4), st.integers(0, 255)),
@@ -198,6 +203,46 @@ def test_flags_of_a_config_that_are_no_object_are_one_line(folder, stored, flags
     (folder / "config.json").write_text(json.dumps(json.loads(stored) | {"flags": flags}))
     with pytest.raises(RunError, match="is damaged: its 'flags' are no object"):
         configuration.stored_flags(folder)
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory) -> bytes:
+    folder = tmp_path_factory.mktemp("metrics")
+    writer = Metrics(folder, 0, watched=False)
+    for step in (3, 6):
+        for split in ("train", "test"):
+            writer.write(step, step / 3, split, {"elbo": -90.5 + step, "kl": math.nan})
+    writer.close()
+    return (folder / METRICS).read_bytes()
+
+
+def mended(folder: Path, content: bytes) -> list[Row]:
+    """The rows that are read of `content`, which opening it keeps, those up to step 3, and leaves without a fault."""
+    (folder / METRICS).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        found = read_metrics(folder)
+        Metrics(folder, 3, watched=False).close()
+    kept = {(row["step"], row["split"]) for row in found if row["step"] <= 3}
+    assert {(row["step"], row["split"]) for row in read_metrics(folder)} == kept
+    return found
+
+
+@few
+@given(changes=CHANGES)
+def test_damaged_metrics_are_left_out(folder, metrics, changes):
+    mended(folder, damaged(metrics, changes))
+
+
+@few
+@given(path=st.lists(st.integers(0, 100), max_size=3), new=VALUES)
+def test_any_value_anywhere_in_metrics_is_read_or_left_out(folder, metrics, path, new):
+    rows = [json.loads(line) for line in metrics.splitlines()]
+    for row in rows:
+        del row["crc32"]
+    lines = replaced(rows, path, new)
+    assume(isinstance(lines, list))
+    mended(folder, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 ANY_ARRAY = arrays.arrays(

@@ -11,13 +11,13 @@ import warnings
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from tests.datasets.test_fuzz import CHANGES, VALUES, damaged, examples, replaced
+from tests.datasets.test_fuzz import CHANGES, VALUES, damaged, few, replaced
 from vae.runs import fingerprint
 from vae.runs.files import RunError, RunWarning
 from vae.sweeps import outcome, samplers, space, storage, study
@@ -116,7 +116,7 @@ def test_a_flipped_bit_of_a_journal_is_one_line_or_changes_nothing(tmp_path):
                 continue
         told += len(caught)
         assert caught or found == whole, f"bit {bit % 8} of byte {bit // 8}"
-    assert min(told, len(refused)) > 10
+    assert min(told, len(refused)) > 5
     assert not [message for message in refused if "\n" in message]
 
 
@@ -165,7 +165,6 @@ def test_journals_with_and_without_checksums_are_read_alike_here_and_by_optuna(t
     assert believed(storage.open_storage(str(path))) == believed(JournalStorage(JournalFileBackend(str(path))))
 
 
-fuzzed = settings(max_examples=max(1, examples // 4), deadline=None, derandomize=True, database=None)  # files take long
 IMAGES = {split: {"count": 3, "sha256": "a3", "labels": None} for split in fingerprint.SPLITS}
 ASKED = {"--search": "tpe", "--dataset": "a", study.IMAGES: IMAGES}
 IDENTITY = study.WorkerId("a", "/none/x", "here")
@@ -205,7 +204,7 @@ def searched(path) -> None:
 
 
 def test_a_damaged_journal_is_an_error_of_the_run(tmp_path, journal):
-    @fuzzed
+    @few
     @given(st.sampled_from([journal, unchecked(journal)]), CHANGES)
     def check(content, changes):
         (tmp_path / "journal").write_bytes(damaged(content, changes))
@@ -226,7 +225,7 @@ LINES = st.one_of(
 
 
 def test_lines_of_a_journal_that_are_a_strangers_are_an_error_of_the_run(tmp_path, journal):
-    @fuzzed
+    @few
     @given(st.lists(st.tuples(st.integers(0, 100), LINES), min_size=1, max_size=3))
     def check(changes):
         lines = [json.loads(line) for line in unchecked(journal).splitlines()]
