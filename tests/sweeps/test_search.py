@@ -405,9 +405,10 @@ def test_what_workers_disagree_about_is_refused_with_each_difference(tmp_path):
     with pytest.raises(RunError, match=r"--beta is 1\.0, not 2\.0; --latent_dim is 2, not None; ask for the same"):
         member_of(tmp_path / "x", asked={"--search": "tpe", "--beta": 2.0})
     opened = storage.open_storage(str(tmp_path / "x" / "study.journal"))
-    optuna.create_study(storage=opened, study_name="small")
-    with pytest.raises(RunError, match="minimises its value"):
-        study.join(opened, "small", ASKED)
+    for name, directions in {"small": ["minimize"], "two": ["maximize", "maximize"], "none": []}.items():
+        opened.create_new_study([getattr(optuna.study.StudyDirection, one.upper()) for one in directions], name)
+        with pytest.raises(RunError, match=f"the study {name} does not maximise one value"):
+            study.join(opened, name, ASKED)
     optuna.create_study(storage=opened, study_name="other", direction="maximize").ask()
     with pytest.raises(RunError, match="not made by this program"):
         study.join(opened, "other", ASKED)

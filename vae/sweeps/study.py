@@ -49,8 +49,8 @@ def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any])
             lambda: optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True),
             name,
         )
-    if study.direction != optuna.study.StudyDirection.MAXIMIZE:
-        raise RunError(f"the study {name} minimises its value, and a bound is maximised; use another `study`")
+    if study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+        raise RunError(f"the study {name} does not maximise one value, as a bound is; use another `study`")
     if ASKED not in study.user_attrs:
         if study.get_trials(deepcopy=False):
             raise RunError(f"the study {name} was not made by this program; use another `study`")
