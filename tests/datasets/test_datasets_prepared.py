@@ -259,9 +259,16 @@ def test_tfds_data_sets_that_do_not_fit_are_refused(tmp_path, monkeypatch):
         folder = own_tfds(tmp_path / message[:12], monkeypatch, **splits)
         with pytest.raises(DataError, match=message):
             load(folder, progress=False)
-    folder = own_tfds(tmp_path, monkeypatch, train={"image": images})
-    assert [len(split.images) for split in load(folder, progress=False)[1:4]] == [10, 1, 1]
+    folder = own_tfds(tmp_path, monkeypatch, train={"image": images}, extra={"image": images})
+    own = load(folder, progress=False)
+    assert [len(split.images) for split in own[1:4]] == [10, 1, 1]
+    assert own.account == f"12 images used, of the splits train of {folder}; passed over: extra"
     facts = json.loads((folder / "dataset_info.json").read_text())
+    for number in ("11", "13"):
+        facts["splits"][0]["shardLengths"] = [number]
+        (folder / "dataset_info.json").write_text(json.dumps(facts))
+        with pytest.raises(DataError, match=f"train is damaged: dataset_info.json says {number} images.* hold 12"):
+            load(folder, progress=False)
     (folder / "dataset_info.json").write_text(json.dumps(facts | {"fileFormat": "tfrecord"}))
     with pytest.raises(DataError, match="is prepared as tfrecord; prepare it with file_format='array_record'"):
         load(folder, progress=False)

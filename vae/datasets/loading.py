@@ -113,7 +113,7 @@ def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bo
                 from vae.datasets import builder  # TFDS takes half a second to import
 
                 records = builder.prepare(name, data_dir, manual_dir, progress)
-                cache.publish(folder, prepared.load_prepared(records, None, progress))
+                cache.publish(folder, prepared.load_prepared(records, None, progress).splits)
     return cache.read(folder)
 
 
@@ -124,7 +124,7 @@ def _load_own(name: str, data_dir: Path, image_size: int | None, progress: bool)
             raise DataError(f"{path} is not an .npz file; give one, or a folder")
         splits, account = load_npz(path)
     elif folder := (not _is_path(name) and prepared.find_by_name(name, data_dir)) or (name and prepared.find(path)):
-        splits, account = prepared.load_prepared(folder, image_size, progress), f"all images of {folder} used"
+        splits, account = prepared.load_prepared(folder, image_size, progress)
     elif name and path.is_dir():
         splits, account = load_folder(path, image_size, progress)
     else:

@@ -1,5 +1,6 @@
 """Any TFDS data set that is already prepared in array_record format."""
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -10,12 +11,13 @@ import numpy as np
 
 from vae import untrusted
 from vae.datasets.arrays import as_images
-from vae.datasets.dataset import DataError, Split
+from vae.datasets.dataset import DataError, Loaded, Split
 from vae.datasets.labels import as_labels
 from vae.datasets.pictures import open_picture
 from vae.datasets.progress import bar
 from vae.datasets.resize import resize
 
+SPLITS = ("train", "validation", "test")
 INFO, FEATURES = "dataset_info.json", "features.json"
 # Of tfds.features: TFDS imports the module of any other class that the file names, and so runs it.
 CLASSES = ("FeaturesDict", "Image", "LabeledImage", "ClassLabel", "Tensor", "Scalar", "Text", "Sequence", "BBoxFeature")
@@ -49,22 +51,25 @@ def find_by_name(name: str, data_dir: Path) -> Path | None:
     return next(filter(None, (find(home / name.replace(":", "/")) for home in homes(data_dir))), None)
 
 
-def load_prepared(folder: Path, image_size: int | None, progress: bool) -> dict[str, Split]:
+def load_prepared(folder: Path, image_size: int | None, progress: bool) -> Loaded:
     """The splits train, validation and test, if they exist; feature `image` [H, W, C], and `label` if it exists."""
     from vae.datasets.builder import quiet
 
     images, labels = {}, {}
     with quiet(progress):
         builder = _open(folder)
-        for split in ("train", "validation", "test"):
-            if split in builder.info.splits:
-                where = f"{folder} {split}"
-                blocks = _blocks(builder, split, where, image_size, progress)
-                images[where], labels[split] = _stack(blocks, where)
-    return {
+        for split in filter(builder.info.splits.__contains__, SPLITS):
+            where = f"{folder} {split}"
+            blocks = _blocks(builder, split, where, image_size, progress)
+            images[where], labels[split] = _stack(blocks, where)
+        passed_over = sorted({*builder.info.splits} - {*SPLITS})
+    splits = {
         split: Split(checked, as_labels(numbers, len(checked), f"{folder} {split} label") if len(numbers) else None)
         for (split, numbers), checked in zip(labels.items(), as_images(images), strict=True)
     }
+    count = sum(len(split.images) for split in splits.values())
+    used = f"{count} images used, of the splits {', '.join(splits)} of {folder}"
+    return Loaded(splits, f"{used}; passed over: {', '.join(passed_over) or 'nothing'}")
 
 
 def _open(folder: Path) -> Any:
@@ -134,6 +139,8 @@ def _blocks(builder: Any, split: str, where: str, image_size: int | None, progre
 
     try:
         source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        if (stored := _num_stored(builder, split)) != len(source):
+            raise ValueError(f"{INFO} says {len(source)} images, and its files hold {stored}")
         decode = _decoder(builder.info.features, len(source), where, image_size)
         with bar(f"{builder.name} {split}", len(source), "images", progress) as progress_bar:
             for start in range(0, len(source), 1024):
@@ -149,6 +156,17 @@ def _blocks(builder: Any, split: str, where: str, image_size: int | None, progre
         if refused := untrusted.of_the_system(error, Path(builder.data_dir)):
             raise refused from error
         raise DataError(f"{where} is damaged: {_first_line(error)}; delete the folder and prepare it again") from error
+
+
+def _num_stored(builder: Any, split: str) -> int:
+    """How many examples the files of a split hold: TFDS believes what is written of them, and reads no more."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    count = 0
+    for path in builder.info.splits[split].filepaths:
+        with contextlib.closing(ArrayRecordReader(str(path))) as reader:
+            count += reader.num_records()
+    return count
 
 
 def _decoder(every: Any, num_examples: int, where: str, image_size: int | None) -> Callable[[bytes], dict[str, Any]]:
