@@ -71,6 +71,7 @@ KINDS = {
     "power_cut": Kind("a power cut during training", 8, disks.power_cut(TRAIN)),
     "sweep_power_cut": Kind("a power cut during a sweep", 6, disks.power_cut(SWEEP)),
     "search_power_cut": Kind("a power cut during a search", 6, disks.power_cut(SEARCH)),
+    "compare_power_cut": Kind("a power cut during a comparison", 6, disks.power_cut(COMPARE)),
     "vanished": Kind("a folder deleted or moved during training", 4, disks.vanished_folder(TRAIN)),
     "sweep_vanished": Kind("a folder deleted or moved during a sweep", 3, disks.vanished_folder(SWEEP)),
     "search_vanished": Kind("a folder deleted or moved during a search", 3, disks.vanished_folder(SEARCH)),
