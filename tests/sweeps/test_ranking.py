@@ -170,3 +170,12 @@ def test_a_test_bound_that_is_null_is_an_empty_cell(written):
     with results.write(written[0]).open() as file:
         cells = [row["test_elbo"] for row in csv.DictReader(file)]
     assert cells == ["-20.0", "", "", ""]
+
+
+def test_a_lost_row_of_metrics_changes_neither_the_order_of_columns_nor_the_last_values(written):
+    workdir, _ = written
+    path = workdir / planning.RUNS / "000" / METRICS
+    whole, lines = results.write(workdir).read_bytes(), path.read_text().splitlines(keepends=True)
+    for lost in range(len(lines) - 1):
+        path.write_text("".join(lines[:lost] + lines[lost + 1 :]))
+        assert results.write(workdir).read_bytes() == whole
