@@ -105,7 +105,10 @@ class Together:
             )
             return mapped(shared, *of_all_runs)
 
-        return jax.jit(over_runs, donate_argnums=() if donate is None else donate)
+        # On one device without the map, which would take longer to trace and to compile.
+        of_all = on_one_device if self._mesh.size == 1 else over_runs
+        on_mesh = NamedSharding(self._mesh, PartitionSpec("run"))
+        return jax.jit(of_all, donate_argnums=() if donate is None else donate, out_shardings=on_mesh)
 
 
 class InTurn:
