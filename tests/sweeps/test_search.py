@@ -29,7 +29,8 @@ from vae.training.loop import PopulationRun
 from vae.training.program import Program, cached_program
 
 EPOCHS = 4
-BASE = functools.partial(config, batch_size=400, epochs=EPOCHS)
+# As many validation images as there are test images: one program serves both.
+BASE = functools.partial(config, batch_size=350, epochs=EPOCHS, validation=360)
 RATES = {"learning_rate": FloatDistribution(1e-4, 3e-1, log=True)}
 SPEC = samplers.Spec(RATES, "tpe", "none", "bound", population=4, epochs=EPOCHS, seeds=(0,))
 ASKED = {"--search": "tpe"}
@@ -131,21 +132,20 @@ def test_the_same_search_asks_for_the_same_trials(tmp_path, undisturbed):
     assert not {t.params["learning_rate"] for t in other} & {t.params["learning_rate"] for t in again}
 
 
-@pytest.mark.parametrize(("num_trials", "size", "rounds"), [(9, 4, [4, 4, 1]), (4, 16, [4])])
 @pytest.mark.usefixtures("values_alone")
-def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces, num_trials, size, rounds):
-    sizes = []
-    report = lambda p: sizes.append(p.training) if p.epoch == EPOCHS else None  # noqa: E731
-    trials = start(
-        tmp_path / "x", SPEC._replace(population=size), num_trials=num_trials, report=report, programs=ORIGINAL
-    )
-    assert states(trials) == ["COMPLETE"] * num_trials
-    assert sizes == rounds
-    assert len(traces) == 1
-    assert sorted(path.name for path in (tmp_path / "x" / planning.RUNS).iterdir()) == [
-        f"{i:03}" for i in range(num_trials)
-    ]
-    assert not list((tmp_path / "x").glob("population/*"))
+def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces):
+    for num_trials, size, rounds in ((9, 4, [4, 4, 1]), (4, 16, [4])):
+        workdir, sizes = tmp_path / f"{size}", []
+        report = lambda p, sizes=sizes: sizes.append(p.training) if p.epoch == EPOCHS else None
+        spec = SPEC._replace(population=size)
+        trials = start(workdir, spec, num_trials=num_trials, report=report, programs=ORIGINAL)
+        assert states(trials) == ["COMPLETE"] * num_trials
+        assert sizes == rounds
+        assert len(traces) == 1  # of the second search too: it needs no larger one
+        assert sorted(path.name for path in (workdir / planning.RUNS).iterdir()) == [
+            f"{i:03}" for i in range(num_trials)
+        ]
+        assert not list(workdir.glob("population/*"))
 
 
 @pytest.mark.usefixtures("values_alone")
@@ -231,9 +231,10 @@ def test_the_elbo_is_compared_where_it_is_asked_for(tmp_path):
 
 @pytest.mark.usefixtures("values_alone")
 def test_lists_are_categories_of_their_texts(tmp_path):
-    space = {"activation": CategoricalDistribution(["relu", "tanh"])}
-    trials = start(tmp_path / "x", SPEC._replace(space=space, sampler="random"), num_trials=4)
-    assert {trial.params["activation"] for trial in trials} == {"relu", "tanh"}
+    space = {"learning_rate": CategoricalDistribution(["1e-3", "1e-2"])}
+    spec = SPEC._replace(space=space, sampler="random")
+    trials = start(tmp_path / "x", spec, lambda params: make({"learning_rate": float(params["learning_rate"])}), num_trials=4)
+    assert {trial.params["learning_rate"] for trial in trials} == {"1e-3", "1e-2"}
 
 
 @pytest.mark.parametrize("stop_at", [3, 6])
