@@ -258,7 +258,7 @@ def test_a_loaded_run_reproduces_its_validation_bounds(finished):
         values = training.validate(
             stream(jax.random.key(stored.seed), Stream.EVALUATE),
             params,
-            jax.device_put(images.stored(digits(), "validation", settings.binarization, training=False)),
+            jax.device_put(images.stored(digits(stored.validation), "validation", settings.binarization, training=False)),
             stored.hyperparameters,
             model=model,
             objective=objectives.build(settings),

@@ -29,8 +29,7 @@ from vae.training.loop import PopulationRun
 from vae.training.program import Program, cached_program
 
 EPOCHS = 4
-# As many validation images as there are test images: one program serves both.
-BASE = functools.partial(config, batch_size=350, epochs=EPOCHS, validation=360)
+BASE = functools.partial(config, batch_size=350, epochs=EPOCHS)
 RATES = {"learning_rate": FloatDistribution(1e-4, 3e-1, log=True)}
 SPEC = samplers.Spec(RATES, "tpe", "none", "bound", population=4, epochs=EPOCHS, seeds=(0,))
 ASKED = {"--search": "tpe"}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.disk import Disk
 from tests.marks import soaked
-from tests.run_samples import assert_close_result, assert_same_bits, config, digits, rows, state, train
+from tests.run_samples import VALIDATION, assert_close_result, assert_same_bits, config, digits, rows, state, train
 from vae import durable
 from vae.datasets import images
 from vae.runs import checkpoint
@@ -27,7 +27,7 @@ from vae.training.program import Program
 
 STEPS_PER_EPOCH = 6
 EPOCHS = 3
-BASE = functools.partial(config, batch_size=200, epochs=EPOCHS)
+BASE = functools.partial(config, batch_size=175, epochs=EPOCHS)
 RATES = (1e-3, 1e-2, 3e-3)
 
 
@@ -35,9 +35,9 @@ def configs(rates=RATES, **changes):
     return {f"{r:03}": BASE(seed=r, learning_rate=rate, **changes) for r, rate in enumerate(rates)}
 
 
-DATA = digits().train, images.moments(digits().train.images)
+DATA = digits(VALIDATION).train, images.moments(digits(VALIDATION).train.images)
 DEVICES = BASE().settings, jax.devices()[:1]
-(GROUP,) = planning.grouped(configs(), lambda config: digits())
+(GROUP,) = planning.grouped(configs(), lambda config: digits(config.validation))
 
 
 def start(workdir, runs=None, *, strategy="map", num_devices=1, **options):
@@ -95,7 +95,7 @@ def test_runs_that_differ_in_arrays_alone_are_one_group():
     }
     grouped = planning.grouped(runs, lambda config: digits(config.validation))
     assert ["".join(group.configs) for group in grouped] == ["ab", "cd", "e", "f", "g", "h"]
-    assert [len(group.dataset.train.images) for group in grouped][-2:] == [1294, 1437]
+    assert [len(group.dataset.train.images) for group in grouped][-2:] == [1077, 1437]
 
 
 def test_a_run_of_the_sweep_ends_as_the_run_alone(tmp_path, undisturbed):
@@ -252,7 +252,7 @@ def test_runs_start_from_the_parameters_of_another(tmp_path):
 
 def board_of(tmp_path, runs):
     write_json(tmp_path / SWEEP, {"runs": {}})
-    return scoreboard.Scoreboard(tmp_path, planning.grouped(runs, lambda config: digits()), lambda progress: None)
+    return scoreboard.Scoreboard(tmp_path, planning.grouped(runs, lambda config: digits(config.validation)), lambda progress: None)
 
 
 def test_the_best_so_far_is_by_the_last_bound_of_runs_of_one_bound(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from tests import run_samples
 from tests.marks import soaked
-from tests.run_samples import STEPS_PER_EPOCH, assert_same_bits, assert_same_result, digits, rows, state
+from tests.run_samples import BATCH_SIZE, STEPS_PER_EPOCH, assert_same_bits, assert_same_result, digits, rows, state
 from vae.api import load_run
 from vae.runs import checkpoint
 from vae.runs.files import RunError
@@ -274,8 +274,8 @@ def test_a_bound_that_is_not_finite_stops_the_run_and_says_where_and_after_what(
     assert None not in report["recent_bound"][:-1]
     assert None in (report["recent_bound"][-1], report["recent_gradient_norm"][-1])
     assert report["recent_learning_rate"][-1] == pytest.approx(1e30)
-    order = training.epoch_order(jax.random.key(0), jax.numpy.int32(0), 1294)
-    assert report["batch_index"] == order[step * 50 :][:50].tolist()
+    order = training.epoch_order(jax.random.key(0), jax.numpy.int32(0), 1077)
+    assert report["batch_index"] == order[step * BATCH_SIZE :][:BATCH_SIZE].tolist()
     assert report["params_not_finite_after_this_step"]
     assert checkpoint.steps(tmp_path / CHECKPOINTS) == []
 
@@ -296,7 +296,7 @@ def test_a_failure_leaves_the_checkpoints_before_it_intact_and_names_the_last(tm
 
 def test_parameters_that_spoil_the_validation_bound_are_never_saved_as_a_checkpoint(tmp_path):
     # One step an epoch: the bound of the only step is computed before the parameters are ruined.
-    message, report = failure(tmp_path, config(epochs=1, batch_size=1294, learning_rate=1e30))
+    message, report = failure(tmp_path, config(epochs=1, batch_size=1077, learning_rate=1e30))
     assert "the validation bound is not finite at step 0" in message
     assert math.isfinite(report["recent_bound"][-1])
     assert checkpoint.steps(tmp_path / CHECKPOINTS) == []
@@ -336,7 +336,7 @@ def test_averaged_weights_are_saved_and_are_what_load_run_returns(tmp_path):
 
 def test_progress_counts_steps_and_its_pace_is_unknown_only_until_a_second_call(tmp_path):
     stop = StopAfter(None)
-    train(tmp_path, config(epochs=2, batch_size=1294), report=stop.report)
+    train(tmp_path, config(epochs=2, batch_size=1077), report=stop.report)
     first, second = stop.seen
     assert (first.step, first.num_steps, first.epoch, first.epoch_ended) == (1, 2, 1.0, True)
     assert math.isnan(first.seconds_left)

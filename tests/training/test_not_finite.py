@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.run_samples import config, digits
+from tests.run_samples import STEPS_PER_EPOCH, VALIDATION, config, digits
 from vae.runs import checkpoint
 from vae.runs.config import write_config
 from vae.runs.folder import CHECKPOINTS, lock
@@ -15,7 +15,7 @@ from vae.training.record import FAILURE, TrainingFailed
 @pytest.fixture(scope="module")
 def one_impossible_image():
     """The digits as floats; the square of what a test image is off by is beyond float32, so its density is 0."""
-    dataset = digits(200)
+    dataset = digits(VALIDATION)
     as_floats = {
         name: split._replace(images=split.images.astype(np.float32) / 255)
         for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test))
@@ -28,7 +28,7 @@ def one_impossible_image():
 def not_tested(tmp_path_factory, one_impossible_image):
     """A run that was trained to its end on it, and what was raised at each of two calls."""
     workdir = tmp_path_factory.mktemp("not_tested")
-    asked = config(epochs=1, validation=200, likelihood="normal", binarization="none")
+    asked = config(epochs=1, likelihood="normal", binarization="none")
     raised = []
     with lock(workdir):
         write_config(workdir, asked)
@@ -44,7 +44,7 @@ def test_a_test_bound_of_minus_infinity_is_one_loud_line_at_every_start_and_the_
     assert first == again
     assert first.startswith("the test bound is -inf, though training and validation were finite")
     assert "\n" not in first
-    assert checkpoint.steps(workdir / CHECKPOINTS) == [24]
+    assert checkpoint.steps(workdir / CHECKPOINTS) == [STEPS_PER_EPOCH]
     assert not (workdir / FAILURE).exists()
     assert [row["elbo"] for row in read_metrics(workdir) if row["split"] == "test"] == [None]
 

@@ -95,12 +95,13 @@ class Together:
 
         def over_runs(shared, *of_all_runs):
             # Not jit alone: all devices would agree at every step whether any of their runs continues.
+            axes = {"run", "data"} if self._mesh.shape["data"] == 1 else {"run"}
             mapped = jax.shard_map(
                 on_one_device,
                 mesh=self._mesh,
                 in_specs=(PartitionSpec(), *(PartitionSpec("run") for _ in of_all_runs)),
                 out_specs=PartitionSpec("run"),
-                axis_names={"run"},
+                axis_names=axes,
                 check_vma=False,
             )
             return mapped(shared, *of_all_runs)
