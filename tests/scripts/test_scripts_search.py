@@ -21,7 +21,9 @@ from vae.sweeps.sweep_file import SWEEP
 
 __all__ = ["scripts"]
 
-SMALL = ("--preset=digits", "--hidden_sizes=8", "--batch_size=200")
+# As many validation images as there are test images: one compiled program serves both.
+DIGITS = ("--preset=digits", "--batch_size=175", "--validation=360")
+SMALL = (*DIGITS, "--hidden_sizes=8")
 SEARCH = (*SMALL, "--strategy=map", "--nofigures", "--workdir=x")
 RATES = "--sweep=learning_rate=log:1e-4:1e-1"
 
@@ -45,7 +47,7 @@ def finished(tmp_path_factory, scripts):
     """A folder with the finished search x of 8 trials in rounds of 4."""
     folder = tmp_path_factory.mktemp("finished")
     axes = (RATES, "--sweep=hidden_sizes=8/8,4")
-    flags = ("--preset=digits", "--batch_size=200", "--search=tpe", "--trials=8", "--population=4", "--epochs=3")
+    flags = (*DIGITS, "--search=tpe", "--trials=8", "--population=4", "--epochs=3")
     code, out, err = scripts.call(folder, "sweep", *flags, *axes, "--strategy=map", "--workdir=x")
     assert (code, err) == (0, "")
     (folder / "out").write_text(out)
@@ -71,7 +73,7 @@ def test_the_last_lines_name_the_best_trial_and_what_to_do_with_it(scripts, fini
 def test_a_trial_is_the_run_that_experiments_train_makes_of_the_same_flags(scripts, finished, tmp_path):
     row = next(row for row in table(finished / "x") if row["status"] == "finished")
     flags = [f"--{name}={row[name]}" for name in ("learning_rate", "hidden_sizes")]
-    small = ("--preset=digits", "--batch_size=200", "--epochs=3", "--workdir=alone")
+    small = (*DIGITS, "--epochs=3", "--workdir=alone")
     assert scripts.call(tmp_path, "train", *small, *flags).code == 0
     among = finished / "x/runs" / row["run"]
     assert read_config(tmp_path / "alone") == read_config(among)
@@ -200,7 +202,7 @@ def test_another_worker_on_the_same_journal_makes_up_for_one_that_was_killed(scr
         (("--search=tpe", "--sweep=latent_dim=9:2"), "a range is first:end or first:end:step"),
         (("--search=tpe", "--sweep=latent_dim=0:9"), "'0': must be a whole number at least 1"),
         (("--search=tpe", "--sweep=beta=linear:0:4"), "run beta=0.0: --beta has no effect with --objective=elbo"),
-        (("--search=tpe", "--sweep=batch_size=200:2000"), "cannot be filled from 1294 training images"),
+        (("--search=tpe", "--sweep=batch_size=200:2000"), "cannot be filled from 1077 training images"),
         (("--search=tpe", RATES, "--validation=0"), "a search chooses by validation images, and there are none"),
         (
             ("--search=tpe", "--objective=beta", "--sweep=beta=linear:0.5:4", "--metric=bound"),
