@@ -29,7 +29,13 @@ from jaxtyping import install_import_hook
 
 from tests import whole_programs  # noqa: F401
 
-MOST_BYTES = 3e9  # of a worker that keeps what its tests compiled
+# Of a worker that keeps what its tests compiled. To forget it takes seconds.
+MOST_BYTES = (
+    0.65
+    * os.sysconf("SC_PAGE_SIZE")
+    * os.sysconf("SC_PHYS_PAGES")
+    / int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+)
 NEVER = 1e9  # seconds that no program takes to compile: none is kept on the disk; to write it takes a quarter as long
 
 # Modules too, whatever the environment says: each process would compile some hundred.
@@ -55,7 +61,7 @@ def pytest_runtest_setup(item):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Between files: what jax has compiled is forgotten once it takes gigabytes; the files on the disk are not."""
+    """Between files: what jax has compiled is forgotten once it takes much of the memory; the files on the disk are not."""
     if nextitem is None or nextitem.path != item.path:
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -49,6 +49,8 @@ def train(settings, stops, hyperparameters=None, data=IMAGES, sharding=None, beg
     hyperparameters = hyperparameters or Hyperparameters()
     step = compiled(settings, sharding)[1]
     state = first_state(begin or settings, hyperparameters)
+    if sharding is not None:  # where each call leaves it, or the first would be a program of its own
+        state = jax.device_put(state, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
     for stop in stops:
         state = step(jax.random.key(ROOT_SEED), state, Split(data), jnp.int32(stop), arrays(hyperparameters))
     return state
