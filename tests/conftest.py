@@ -27,7 +27,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-from tests import whole_programs  # noqa: F401
+from tests import known_shapes, whole_programs  # noqa: F401
 
 # Of a worker that keeps what its tests compiled. To forget it takes seconds.
 MOST_BYTES = (

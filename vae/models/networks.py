@@ -23,6 +23,7 @@ from vae.models.table import ACTIVATIONS
 from vae.settings import Settings
 
 _glorot = nn.initializers.glorot_uniform()
+_near_zero = nn.initializers.variance_scaling(0.01, "fan_avg", "uniform")
 
 
 def _dense(settings: Settings, features: int, use_bias: bool = True) -> nn.Dense:
@@ -165,7 +166,7 @@ class FlowNetwork(nn.Module):
             of_context = nn.Dense(sizes[1], use_bias=False, precision=EXACT, kernel_init=_glorot)
             hidden = hidden + of_context(context)[None]
         hidden = jnp.tanh(_masked_dense(sizes[2], masks[1])(jnp.tanh(hidden)))
-        return _masked_dense(sizes[3], masks[2], nn.initializers.variance_scaling(0.01, "fan_avg", "uniform"))(hidden)
+        return _masked_dense(sizes[3], masks[2], _near_zero)(hidden)
 
 
 def autoregressive_masks(sizes: tuple[int, int, int, int]) -> list[np.ndarray]:

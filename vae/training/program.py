@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
@@ -41,7 +40,12 @@ class RunInputs(NamedTuple):
 def run_inputs(configs: Sequence[Config]) -> RunInputs:
     """The inputs of R runs of the same Settings, as numpy arrays [R, …]."""
     hyperparameters = [config.hyperparameters for config in configs]
-    stacked = jax.tree.map(lambda *values: np.stack([jnp.asarray(v) for v in values]), *hyperparameters)
+
+    def stacked_values(*values):
+        array = np.stack(values)
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
+
+    stacked = jax.tree.map(stacked_values, *hyperparameters)
     return RunInputs(np.asarray([config.seed for config in configs], np.int32), stacked)
 
 
