@@ -1,5 +1,6 @@
 """Everything is tested with checked shapes, no silent broadcasting between ranks, and no key spent twice."""
 
+import atexit
 import ctypes
 import gc
 import os
@@ -44,6 +45,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 install_import_hook("vae", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker that ends frees its memory at once; jax would free each program by itself, for seconds.
+    atexit.register(os._exit, 0)
 # Eight devices on any machine; what is not about devices runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 # A tenth of the time of tracing was the garbage collector's, and a second of each file; see below for when it collects.
