@@ -175,7 +175,7 @@ def test_a_failed_preparation_leaves_nothing_that_is_believed(tmp_path, small_mn
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match=r"cannot load mnist: .*No space left on device"):
+    with pytest.raises(DataError, match=r"No space left on device; .* are kept in .*/data: set VAE_DATA_DIR"):
         prepare(tmp_path)
     assert [path.name for path in (tmp_path / "data" / "prepared").iterdir()] == ["mnist.lock"]
     monkeypatch.undo()

@@ -1,6 +1,7 @@
 """Load a data set by the name or path that a user gives."""
 
 import difflib
+import errno
 import os
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def load(
         else:
             splits, account = _load_own(name, home, image_size, progress)
     except OSError as error:
-        raise DataError(f"cannot load {name}: {error}") from error
+        elsewhere = f"; prepared data are kept in {home}: set VAE_DATA_DIR or pass `data_dir` to keep them elsewhere"
+        cannot_keep = name in NAMES and error.errno in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)
+        raise DataError(f"cannot load {name}: {error}{elsewhere if cannot_keep else ''}") from error
     except MemoryError as error:
         raise DataError(f"{name} does not fit into memory ({error}); use fewer or smaller images") from error
     if image_size is not None:
