@@ -90,7 +90,9 @@ def test_data_that_were_moved_are_found_where_dataset_says(moved, scripts):
     (moved / "elsewhere").mkdir()
     save(moved / "elsewhere" / "data.npz", pictures(60, 6))
     flag = "--dataset=elsewhere/data.npz"
-    assert f"{moved / 'own.npz'} does not exist" in scripts.refusal(moved, "evaluate", "--workdir=x")
+    said = scripts.refusal(moved, "evaluate", "--workdir=x")
+    assert f"{moved / 'own.npz'} does not exist" in said
+    assert "say with --dataset where it is" in said
     for script, *flags in (
         ("evaluate", "--num_samples=2"),
         ("generate", "--num_images=4"),

@@ -148,7 +148,9 @@ def _is_path(name: str) -> bool:
 def _unknown(name: str, data_dir: Path) -> DataError:
     path = expanded(name)
     if path.suffix or len(path.parts) > 1 or _is_path(name):
-        return DataError(f"{path} does not exist (no such file, folder, or prepared TFDS data set)")
+        return DataError(
+            f"{path} does not exist (no such file, folder, or prepared TFDS data set); say with `dataset` where it is"
+        )
     known = [*NAMES, *(other for other in prepared.names(data_dir) if other not in NAMES)]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
