@@ -6,6 +6,7 @@
     python -m experiments.sweep --zip --sweep=batch_size=50,100,200 --sweep=learning_rate=5e-4,1e-3,2e-3
     python -m experiments.sweep --search=tpe --trials=256 --sweep=learning_rate=log:1e-4:1e-2 --sweep=latent_dim=2:51
     python -m experiments.sweep --workdir=sweeps/x          # resumes sweeps/x
+    python -m experiments.sweep --workdir=sweeps/x --sweep=seed=0:16 --sweep=learning_rate=log:1e-4:1e-2:5   # grows it
     srun --ntasks=8 python -m experiments.sweep --sweep=seed=0:64 --workdir=sweeps/x --distributed   # on several hosts
 
 Runs that differ only in seed or in numbers train as one program. Runs that need other programs train in turn. Each
@@ -39,11 +40,12 @@ from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import axes, configuration, options
 from experiments.flags.configuration import RunFlags
 from experiments.flags.parsing import UsageError, choice, number
-from experiments.flags.points import Asked, configure, label, loader
+from experiments.flags.points import Asked, GrownRuns, configure, grown, label, loader
 
 STRATEGIES = ("auto", "vmap", "map", "loop")
 SAMPLERS, PRUNERS, METRICS = ("tpe", "cmaes", "random"), ("none", "median", "hyperband"), ("bound", "elbo")
-ASKED = ("sweep", "zip", "random", "strategy")  # these and the flags of the runs define a sweep
+FIXED = ("zip", "random", "strategy")  # a sweep that grows keeps them
+ASKED = ("sweep", *FIXED)  # these and the flags of the runs define a sweep
 
 
 def define_flags() -> None:
@@ -86,6 +88,9 @@ def main(stop: StopRequest) -> int:
     asked = flags.among(ASKED, kept)
     if not asked["sweep"]:
         raise UsageError("nothing is swept; write --sweep=name=values, as in --sweep=seed=0:8")
+    check_fixed(workdir, stored, asked)
+    if workdir is not None and stored:
+        stored |= {"runs": configuration.stored_points(workdir / "sweep.json", stored["runs"])}
     points = axes.points(axes.parse(asked["sweep"], flags.given), zipped=asked["zip"], subset=asked["random"])
     from experiments.command import devices
     from vae import hosts
@@ -102,16 +107,22 @@ def main(stop: StopRequest) -> int:
     )
     planning.check_strategy(asked["strategy"])
     load = loader(flags.folders, workdir)
-    runs = configure(points, base, load)
-    check_resumed(workdir, stored, asked, runs, base.values["epochs"], load)
+    grown_runs = grown(configure(points, base, load), stored, base, load)
+    runs = grown_runs.runs
+    check_resumed(workdir, stored, runs, base.values["epochs"], load)
     if workdir is not None and stored:
         doubt_bits(workdir / SWEEP)
-    grouped = planning.grouped({name: one.config for name, one in runs.items()}, load)
-    sweep.check(grouped, available, begun=bool(stored))
+    grouped = []
+    for part in grown_runs.of_parts():
+        of_part = planning.grouped({name: one.config for name, one in part.items()}, load)
+        sweep.check(of_part, available, begun=part.keys() <= stored.get("runs", {}).keys())
+        grouped += of_part
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir("sweep", "sweeps"))))
     with lock(workdir):
         stop.file = workdir / SWEEP
-        hosts.agreed(lambda: begin(workdir, stored | asked, base, runs, available, load))
+        hosts.agreed(lambda: begin(workdir, stored | asked, base, grown_runs, available, load))
+        if (new := len(runs) - len(stored.get("runs", runs))) > 0:
+            print(f"the sweep grows: {new} new runs beside the {len(runs) - new} that it had")
         notes.describe(len(runs), len(grouped), available)
         notes.show((one.config for one in runs.values()), base.values["binarization"])
         labels = {name: label(one.values) for name, one in runs.items()}
@@ -132,7 +143,7 @@ def main(stop: StopRequest) -> int:
     return 0
 
 
-def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, Asked], available, load) -> None:
+def begin(workdir: Path, about: dict[str, Any], base: RunFlags, grown_runs: GrownRuns, available, load) -> None:
     """Write sweep.json, and the config.json of every run that has none yet."""
     from vae import durable, hosts
     from vae.runs import fingerprint
@@ -142,9 +153,9 @@ def begin(workdir: Path, about: dict[str, Any], base: RunFlags, runs: dict[str, 
     from vae.sweeps import folders, planning
     from vae.sweeps.sweep_file import SWEEP
 
-    of_each = len(available) // hosts.num_processes()
+    of_each, (runs, parts) = len(available) // hosts.num_processes(), grown_runs
     values = {name: one.values for name, one in runs.items()}
-    now = about | {"devices": of_each, "argv": sys.argv, "flags": base.values, "runs": values}
+    now = about | {"devices": of_each, "argv": sys.argv, "flags": base.values, "runs": values, "parts": parts}
     write_json(workdir / SWEEP, with_history(about, now | provenance()))
     folders.move_data(workdir, {name: one.config.dataset for name, one in runs.items()})
     for name, one in runs.items():
@@ -199,9 +210,16 @@ def stored_sweep(workdir: Path | None) -> dict[str, Any]:
     return stored
 
 
-def check_resumed(
-    workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any], runs: dict[str, Asked], epochs: int, load
-) -> None:
+def check_fixed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raises UsageError for a flag of the sweep that a sweep in `workdir` keeps, however it grows."""
+    differing = [
+        f"--{name} is {stored[name]}, not {asked[name]}" for name in FIXED if stored and stored[name] != asked[name]
+    ]
+    if differing:
+        raise UsageError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
+
+
+def check_resumed(workdir: Path | None, stored: dict[str, Any], runs: dict[str, Asked], epochs: int, load) -> None:
     """Raises RunError if `workdir` holds another sweep, also if its sweep.json is lost."""
     if workdir is None:
         return
@@ -210,11 +228,10 @@ def check_resumed(
     from vae.sweeps import folders, planning
 
     if stored:
-        differing = [f"--{name} is {stored[name]}, not {asked[name]}" for name in ASKED if stored[name] != asked[name]]
-        same_runs = not differing
+        differing = []
         if epochs != (before := stored.get("flags", {}).get("epochs")):  # a run may have been trained for longer
             differing.append(f"--epochs is {before}, not {epochs}")
-        for name, one in runs.items() if same_runs else ():
+        for name, one in runs.items():
             folder = workdir / planning.RUNS / name
             if (folder / CONFIG).exists() and (found := folders.differences(folder, one.config, load)):
                 differing += found

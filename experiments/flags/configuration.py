@@ -122,6 +122,15 @@ def stored_value(name: str, value: Any) -> Any:
         ) from error
 
 
+def stored_points(path: Path, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The values of the axes of each run as the file `path` gave them, checked as a command's; raises RunError."""
+    from vae.runs.files import RunError
+
+    if unknown := [name for values in runs.values() for name in values if name not in AXES]:
+        raise RunError(f"{path} is damaged: {unknown[0][:60]!r} is no axis of a run; put the file back")
+    return {run: {name: stored_value(name, value) for name, value in values.items()} for run, values in runs.items()}
+
+
 def stored_own(path: Path, stored: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The values of a script's own flags as the file `path` gave them, checked as a command's; raises RunError."""
     from vae.runs.files import RunError

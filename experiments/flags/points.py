@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,21 +65,55 @@ def loader(folders: DataFolders, workdir: Path | None = None) -> Callable[[Confi
     return load
 
 
-def configure(points: Sequence[dict[str, Any]], base: RunFlags, load) -> dict[str, Asked]:
-    """The runs by name, those of `points` in their order; UsageError if two are the same, and as `configured`."""
-    runs: dict[str, Asked] = {}
-    names: dict[Config, str] = {}
-    width = max(3, len(str(len(points) - 1)))
-    for position, point in enumerate(points):
+def configure(points: Sequence[dict[str, Any]], base: RunFlags, load) -> dict[Config, Asked]:
+    """The runs of `points`, by what tells them apart; UsageError if two are the same, and as `configured`."""
+    runs: dict[Config, Asked] = {}
+    for point in points:
         one = configured(point, base, load)
         trained = as_trained(one.config)
-        if trained in names:
-            other = label(runs[names[trained]].values)
+        if trained in runs:
+            other = label(runs[trained].values)
             raise UsageError(f"run {label(point)} is the same as run {other}: what differs has no effect")
-        name = f"{position:0{width}}"
-        names[trained] = name
-        runs[name] = one
+        runs[trained] = one
     return runs
+
+
+class GrownRuns(NamedTuple):
+    """The runs of a sweep by name, and how many of them each command asked for: a part of it."""
+
+    runs: dict[str, Asked]
+    parts: list[int]
+
+    def of_parts(self) -> list[dict[str, Asked]]:
+        """The runs of each part."""
+        rest = iter(self.runs.items())
+        return [dict(itertools.islice(rest, count)) for count in self.parts]
+
+
+def grown(wanted: Mapping[Config, Asked], stored: Mapping[str, Any], base: RunFlags, load) -> GrownRuns:
+    """The runs that are `wanted`: those that the `stored` sweep.json names keep their names, and new ones follow.
+
+    Raises UsageError if one that it names is not among them.
+    """
+    from vae.sweeps.planning import run_name
+
+    left, runs, missing = dict(wanted), {}, []
+    for name, values in stored.get("runs", {}).items():
+        if (one := left.pop(as_trained(configured(values, base, load).config), None)) is None:
+            missing.append(label(values))
+        else:
+            runs[name] = one
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UsageError(
+            f"the sweep has the run {missing[0]}{more}, which this command leaves out, and a sweep can only grow; "
+            f"keep all that was asked for ({' '.join(f'--sweep={axis}' for axis in stored['sweep'])}) and add to it, "
+            "or choose another --workdir"
+        )
+    parts = stored.get("parts") or [len(runs)] * bool(runs)
+    free = (name for i in itertools.count(len(runs)) if (name := run_name(i, len(wanted))) not in runs)
+    runs |= {next(free): one for one in left.values()}
+    return GrownRuns(runs, [*parts, *[len(left)] * bool(left)])
 
 
 def configured(point: dict[str, Any], base: RunFlags, load) -> Asked:

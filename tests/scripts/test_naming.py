@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.flags import points, variants
+from experiments.flags.parsing import UsageError
 from tests.run_samples import config, digits
 from vae.runs import checkpoint, naming
 from vae.runs.config import write_config
@@ -159,6 +160,28 @@ def test_a_folder_is_not_taken_for_a_run_by_its_name(tmp_path):
 
 def load(config):
     return digits()
+
+
+def test_runs_of_a_sweep_keep_their_names_while_it_grows_whatever_gave_them(monkeypatch):
+    """Earlier code named the runs by numbers alone; an axis that is new is the value that they had without it."""
+
+    def configured(values, base, load):
+        return points.Asked(values, config(**values), {})
+
+    monkeypatch.setattr(points, "configured", configured)
+    stored = {"runs": {"000": {"seed": 0}, "run-002": {"seed": 1}}, "sweep": ["seed=0:2"]}
+    asked = [{"latent_dim": 2, "seed": 0}, {"latent_dim": 2, "seed": 2}, {"latent_dim": 2, "seed": 1}]
+    found = points.grown(points.configure(asked, None, None), stored, None, None)
+    assert {name: one.values["seed"] for name, one in found.runs.items()} == {"000": 0, "run-002": 1, "run-003": 2}
+    assert {one.values["latent_dim"] for one in found.runs.values()} == {2}
+    assert [list(part) for part in found.of_parts()] == [["000", "run-002"], ["run-003"]]
+    further = {"runs": {name: one.values for name, one in found.runs.items()}, "parts": found.parts, "sweep": []}
+    again = points.grown(points.configure([*asked, {"latent_dim": 3, "seed": 0}], None, None), further, None, None)
+    assert [list(part) for part in again.of_parts()] == [["000", "run-002"], ["run-003"], ["run-004"]]
+    with pytest.raises(
+        UsageError, match="has the run seed=1, which this command leaves out, and a sweep can only grow"
+    ):
+        points.grown(points.configure(asked[:2], None, None), stored, None, None)
 
 
 WANTED = {"000": config(), "001": config(learning_rate=1e-2)}

@@ -59,7 +59,7 @@ def test_the_last_lines_name_the_best_trial_and_what_to_do_with_it(scripts, fini
     trials = trials_of(finished / "x")
     value, number = max((trial.value, trial.number) for trial in trials if trial.state.name == "COMPLETE")
     assert best.startswith(f"best validation elbo: {value:.2f} nats per image, trial {number} (learning_rate=")
-    assert following == f"next: python -m experiments.evaluate --workdir=x/runs/{number:03}"
+    assert following == f"next: python -m experiments.evaluate --workdir=x/runs/run-{number:03}"
     assert last == "x"
     counts = [sum(row["status"] == status for row in table(finished / "x")) for status in ("finished", "pruned")]
     assert f"trials: {counts[0]} finished, {counts[1]} pruned, 0 diverged" in (finished / "out").read_text()
@@ -239,7 +239,7 @@ def test_a_folder_with_another_search_or_a_sweep_is_refused_with_the_differences
 @pytest.mark.parametrize(
     ("lost", "fragment"),
     [
-        (SWEEP, "x/runs/000 holds a run that x/sweep.json does not name; put back the sweep.json that does"),
+        (SWEEP, "x/runs/run-000 holds a run that x/sweep.json does not name; put back the sweep.json that does"),
         ("study.journal", "study.journal, which holds the trials of these runs, is lost; put it back"),
     ],
 )
@@ -261,7 +261,7 @@ def test_a_resumed_search_says_that_bits_may_differ_and_a_next_line_that_can_be_
     assert err.startswith("warning: a b was trained under jaxlib 0.0.1, and resumes under jaxlib")
     assert scripts.call(tmp_path, "sweep", "--workdir=a b", "--nofigures")[::2] == (0, "")
     following = next(line for line in out.splitlines() if line.startswith("next: "))
-    assert shlex.split(following)[-1].startswith("--workdir=a b/runs/0")
+    assert shlex.split(following)[-1].startswith("--workdir=a b/runs/run-0")
     now = read_json(folder / SWEEP)
     assert (now["argv"], now["versions"]["jaxlib"]) == (began["argv"], "0.0.1")
     assert [one["versions"] for one in now["history"]] == [began["versions"]]
@@ -286,9 +286,9 @@ def test_a_search_names_the_trials_without_a_test_bound_and_fails_if_none_has_on
 
 def test_a_finished_trial_that_lost_its_metrics_is_a_row_without_numbers(scripts, finished, tmp_path):
     shutil.copytree(finished / "x", tmp_path / "x")
-    (tmp_path / "x" / "runs" / "000" / METRICS).unlink()
+    (tmp_path / "x" / "runs" / "run-000" / METRICS).unlink()
     row = results.rows(tmp_path / "x")[0]
-    assert (row["run"], row["status"], row["epoch"]) == ("000", "finished", 0.0)
+    assert (row["run"], row["status"], row["epoch"]) == ("run-000", "finished", 0.0)
 
 
 def test_what_changes_the_meaning_of_the_bound_is_compared_by_the_elbo(scripts, tmp_path):

@@ -7,6 +7,7 @@ import random
 import shlex
 import shutil
 import signal
+from unittest import mock
 
 import pytest
 
@@ -14,10 +15,12 @@ from tests.run_samples import assert_close_result, assert_same_result, rows, sta
 from tests.script_runs import scripts
 from vae.api import load_run
 from vae.runs import checkpoint
+from vae.runs import config as runs_config
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.runs.metrics import read_metrics
+from vae.sweeps import chunks, planning
 from vae.sweeps.sweep_file import SWEEP as SWEEP_FILE
 from vae.training.record import FAILURE
 
@@ -49,7 +52,7 @@ def finished(tmp_path_factory, scripts):
 def test_every_run_is_the_run_that_experiments_train_makes_of_the_same_flags(scripts, finished, tmp_path):
     for row in table(finished / "x"):
         among = finished / "x" / "runs" / row["run"]
-        if row["run"] in ("001", "002"):  # the two that would be mistaken for each other
+        if row["run"] in ("run-001", "run-002"):  # the two that would be mistaken for each other
             flags = (f"--seed={row['seed']}", f"--learning_rate={row['learning_rate']}", f"--workdir={row['run']}")
             assert scripts.call(tmp_path, "train", *SMALL, "--epochs=2", *flags).code == 0
             alone = tmp_path / row["run"]
@@ -62,25 +65,25 @@ def test_every_run_is_the_run_that_experiments_train_makes_of_the_same_flags(scr
 
 
 def test_a_run_of_a_sweep_is_evaluated_generated_from_and_prolonged_like_any_other(scripts, finished, tmp_path):
-    assert len(load_run(finished / "x/runs/003").params) == 3
+    assert len(load_run(finished / "x/runs/run-003").params) == 3
     for script, flags in (("evaluate", ("--num_samples=2", "--num_examples=5")), ("generate", ("--num_images=4",))):
-        code, _, err = scripts.call(finished, script, "--workdir=x/runs/003", *flags)
+        code, _, err = scripts.call(finished, script, "--workdir=x/runs/run-003", *flags)
         assert (code, err) == (0, "")
-    code, out, err = scripts.call(finished, "train", "--workdir=x/runs/002", "--epochs=3")
+    code, out, err = scripts.call(finished, "train", "--workdir=x/runs/run-002", "--epochs=3")
     assert (code, err) == (0, "")
     assert "epoch 3/3" in out
-    assert int(state(finished / "x/runs/002").step) == 3 * 6
+    assert int(state(finished / "x/runs/run-002").step) == 3 * 6
     listed = scripts.call(finished, "runs", "--folder=x").out.splitlines()
     assert listed[0].split()[:4] == ["run", "learning_rate", "dataset", "objective"] or "seed" in listed[0]
     assert len(listed) == 5
 
 
 def test_a_finished_sweep_trains_nothing_again_and_takes_the_stored_flags(scripts, finished, tmp_path):
-    before = (finished / "x/results.csv").read_bytes(), rows(finished / "x/runs/000")
+    before = (finished / "x/results.csv").read_bytes(), rows(finished / "x/runs/run-000")
     code, out, err = scripts.call(tmp_path, "sweep", f"--workdir={finished / 'x'}", "--nofigures")
     assert (code, err) == (0, "")
     assert "epoch" not in out
-    assert rows(finished / "x/runs/000") == before[1]
+    assert rows(finished / "x/runs/run-000") == before[1]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def test_axes_span_a_grid_or_are_paired(scripts, tmp_path, flags, wanted):
         return
     code, _, err = scripts.call(tmp_path, "sweep", *base, "--epochs=1", *flags)
     assert (code, err) == (0, "")
-    names = list(table(tmp_path / "x")[0])[1:3]
+    names = list(table(tmp_path / "x")[0])[2:4]
     assert [tuple(row[name] for name in names) for row in table(tmp_path / "x")] == wanted
 
 
@@ -169,14 +172,79 @@ def test_a_mistake_in_an_axis_is_one_line_and_leaves_nothing(scripts, tmp_path, 
 
 def test_a_folder_with_another_sweep_or_a_run_is_refused_with_the_differences(scripts, finished, tmp_path):
     base = ("--workdir=x", "--nofigures")
-    message = scripts.refusal(finished, "sweep", *base, "--sweep=seed=0:3")
-    assert "x holds another sweep: --sweep is ['seed=0:2', 'learning_rate=0.001,0.01'], not ['seed=0:3']" in message
+    message = scripts.refusal(finished, "sweep", *base, "--sweep=seed=0:3")  # at the default learning rate, 0.001
+    assert (
+        "the sweep has the run seed=0, learning_rate=0.01, and 1 more, which this command leaves out, and a sweep can "
+        "only grow; keep all that was asked for (--sweep=seed=0:2 --sweep=learning_rate=0.001,0.01) and add to it"
+    ) in message
+    grown = ("--sweep=seed=0:3", f"--sweep=learning_rate={','.join(RATES)}")
+    for flags, fragment in (
+        (("--epochs=3",), "x holds another sweep: --epochs is 2, not 3; choose another --workdir"),
+        (("--batch_size=100",), "x holds another sweep: batch_size is 200, not 100; "),
+        (("--strategy=vmap",), "x holds another sweep: --strategy is map, not vmap; choose another --workdir"),
+        (("--random=4",), "x holds another sweep: --random is None, not 4; choose another --workdir"),
+    ):
+        assert fragment in scripts.refusal(finished, "sweep", *base, *grown, *flags)
     message = scripts.refusal(finished, "sweep", *base, "--latent_dim=3", "--epochs=9", "--strategy=map")
     assert "x holds another sweep: --epochs is 2, not 9; latent_dim is 2, not 3; choose another --workdir" in message
     assert "--strategy is map, not vmap" in scripts.refusal(finished, "sweep", *base, "--strategy=vmap")
     assert "x holds a sweep, which experiments.sweep trains" in scripts.refusal(finished, "train", "--workdir=x")
-    message = scripts.refusal(finished, "sweep", "--workdir=x/runs/000", "--sweep=seed=0:2")
-    assert "x/runs/000 holds a single run, which experiments.train resumes; choose another --workdir" in message
+    message = scripts.refusal(finished, "sweep", "--workdir=x/runs/run-000", "--sweep=seed=0:2")
+    assert "x/runs/run-000 holds a single run, which experiments.train resumes; choose another --workdir" in message
+
+
+GROW = ("sweep", "--workdir=x", "--nofigures", "--sweep=seed=3,1,0", f"--sweep=learning_rate={','.join(RATES)}")
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory, scripts, finished):
+    """A folder with a copy of the finished sweep, `before`, which x is after a third seed, and what that printed."""
+    folder = tmp_path_factory.mktemp("grown")
+    shutil.copytree(finished / "x", folder / "before")
+    shutil.copytree(finished / "x", folder / "x")
+    code, out, err = scripts.call(folder, *GROW)
+    assert (code, err) == (0, "")
+    return folder, out
+
+
+def test_a_finished_sweep_grows_by_its_new_runs_alone(scripts, grown):
+    folder, out = grown
+    assert "the sweep grows: 2 new runs beside the 4 that it had" in out
+    assert "epoch 1/2 of 2 runs: 4 of 6 finished" in out
+    before, now = table(folder / "before"), table(folder / "x")
+    assert [{name: row[name] for name in old} for row, old in zip(now, before, strict=False)] == before
+    assert [(row["run"], row["path"], row["seed"], row["learning_rate"], row["status"]) for row in now[4:]] == [
+        (f"run-00{4 + i}", f"runs/run-00{4 + i}", "3", rate, "finished") for i, rate in enumerate(RATES)
+    ]
+    for row in now:
+        config = read_config(folder / "x" / row["path"])
+        assert (config.seed, config.hyperparameters.learning_rate) == (int(row["seed"]), float(row["learning_rate"]))
+    code, out, err = scripts.call(folder, "sweep", "--workdir=x", "--nofigures")
+    assert (code, err) == (0, "")
+    assert "grows" not in out
+    assert "epoch" not in out
+    assert table(folder / "x") == now
+
+
+class Killed(BaseException):
+    """As by kill -9."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(runs_config, "write_config"), (planning, "choose"), (chunks, "delete")],
+    ids=["sweep.json alone is written", "it is to be planned", "its runs are trained"],
+)
+def test_a_sweep_killed_while_it_grows_ends_as_if_it_had_not_been(scripts, grown, tmp_path, monkeypatch, owner, name):
+    folder, _ = grown
+    shutil.copytree(folder / "before", tmp_path / "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, mock.Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            scripts.call(tmp_path, *GROW)
+    code, _, err = scripts.call(tmp_path, *GROW[:3])
+    assert (code, err) == (0, "")
+    assert_same_sweep(tmp_path / "x", folder / "x")
 
 
 def test_another_sweep_is_refused_though_sweep_json_is_lost(scripts, finished, tmp_path):
@@ -184,7 +252,7 @@ def test_another_sweep_is_refused_though_sweep_json_is_lost(scripts, finished, t
     (tmp_path / "x" / SWEEP_FILE).unlink()
     flags = (*SWEEP, "--epochs=2", "--sweep=seed=0:2", "--sweep=learning_rate=0.001,0.02")
     message = scripts.refusal(tmp_path, "sweep", *flags)
-    assert "x/runs/001 holds another run: learning_rate is 0.01, not 0.02; choose another --workdir" in message
+    assert "x/runs/run-001 holds another run: learning_rate is 0.01, not 0.02; choose another --workdir" in message
     write_json(tmp_path / "x" / SWEEP_FILE, {"runs": {}})  # as a comparison leaves it
     assert "holds the runs of a comparison whose plan.json is lost" in scripts.refusal(tmp_path, "sweep", *flags)
 
@@ -209,7 +277,7 @@ def test_a_resumed_sweep_says_that_bits_may_differ_and_a_next_line_that_can_be_p
 def test_what_a_kill_within_a_write_left_is_read_by_nobody(scripts, finished, tmp_path):
     shutil.copytree(finished / "x", tmp_path / "x")
     found = scripts.call(tmp_path, "runs", "--folder=x").out
-    assert "000" in found
+    assert "run-000" in found
     table_before = (tmp_path / "x" / "results.csv").read_bytes()
     for path in [path for path in (tmp_path / "x").rglob("*.*") if path.is_file() and CHECKPOINTS not in path.parts]:
         path.with_name(f".{path.name}.{'0a' * 16}").write_text("{")
@@ -220,14 +288,14 @@ def test_what_a_kill_within_a_write_left_is_read_by_nobody(scripts, finished, tm
 
 def test_a_sweep_names_the_runs_without_a_test_bound_and_fails_if_none_has_one(scripts, finished, tmp_path):
     shutil.copytree(finished / "x", tmp_path / "x")
-    for name in ("000", "001", "002", "003"):
+    for name in ("run-000", "run-001", "run-002", "run-003"):
         path = tmp_path / "x" / "runs" / name / METRICS
         rows = [row | ({"elbo": None} if row["split"] == "test" else {}) for row in read_metrics(path.parent)]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        if name == "000":
+        if name == "run-000":
             code, out, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
             assert (code, err) == (0, "")
-            assert "test bound not finite: 1 of 4 runs (000)" in out
+            assert "test bound not finite: 1 of 4 runs (run-000)" in out
     code, _, err = scripts.call(tmp_path, "sweep", "--workdir=x", "--nofigures")
     assert code == 2
     assert err.startswith("failed: the test bound of all runs is not finite")
@@ -241,18 +309,18 @@ def test_a_run_that_diverges_is_marked_and_the_others_finish(scripts, finished, 
     axes = ("--sweep=seed=0:2", "--sweep=learning_rate=0.001,1e30", "--epochs=2")
     code, out, err = scripts.call(tmp_path, "sweep", *SWEEP, *axes)
     assert (code, err) == (0, "")
-    assert "diverged: 2 of 4 runs (001, 003)" in out
+    assert "diverged: 2 of 4 runs (run-001, run-003)" in out
     assert "2 diverged" in out
     assert [row["status"] for row in table(tmp_path / "x")] == ["finished", "diverged"] * 2
-    assert_close_result(tmp_path / "x/runs/000", finished / "x/runs/000")
-    failure = read_json(tmp_path / "x/runs/001" / FAILURE)
+    assert_close_result(tmp_path / "x/runs/run-000", finished / "x/runs/run-000")
+    failure = read_json(tmp_path / "x/runs/run-001" / FAILURE)
     code, _, err = scripts.call(tmp_path, "train", *SMALL, "--learning_rate=1e30", "--epochs=2", "--workdir=alone")
     assert code == 2
     alone = read_json(tmp_path / "alone" / FAILURE)
     for name in ("recent_gradient_norm", "recent_bound"):
         assert nan_for_none(alone.pop(name)) == pytest.approx(nan_for_none(failure.pop(name)), rel=1e-5, nan_ok=True)
     assert alone == failure
-    assert not checkpoint.steps(tmp_path / "x/runs/001" / CHECKPOINTS)
+    assert not checkpoint.steps(tmp_path / "x/runs/run-001" / CHECKPOINTS)
 
 
 def test_a_sweep_of_which_no_run_stayed_finite_failed(scripts, tmp_path):

@@ -98,7 +98,7 @@ def undisturbed(tmp_path_factory):
 
 def validation(workdir, trial):
     """The rows of a trial's run on the validation images."""
-    return [row for row in rows(workdir / planning.RUNS / f"{trial.number:03}") if row["split"] == "validation"]
+    return [row for row in rows(workdir / planning.RUNS / f"run-{trial.number:03}") if row["split"] == "validation"]
 
 
 def trials_of(workdir):
@@ -114,13 +114,15 @@ def test_each_trial_is_the_run_trained_alone_and_its_value_the_last_validation_b
     assert states(trials) == ["COMPLETE"] * 8
     for trial in trials:
         written = [
-            r["elbo"] for r in rows(undisturbed / planning.RUNS / f"{trial.number:03}") if r["split"] == "validation"
+            r["elbo"]
+            for r in rows(undisturbed / planning.RUNS / f"run-{trial.number:03}")
+            if r["split"] == "validation"
         ]
         assert trial.value == written[-1]
         assert list(trial.intermediate_values.values()) == written
         assert list(trial.intermediate_values) == [1, 2, 3, 4]
     train(tmp_path / "alone", BASE(**trials[5].params))
-    assert_close_result(tmp_path / "alone", undisturbed / planning.RUNS / "005")
+    assert_close_result(tmp_path / "alone", undisturbed / planning.RUNS / "run-005")
 
 
 @pytest.mark.usefixtures("values_alone")
@@ -142,7 +144,7 @@ def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces)
         assert sizes == rounds
         assert len(traces) == 1  # of the second search too: it needs no larger one
         assert sorted(path.name for path in (workdir / planning.RUNS).iterdir()) == [
-            f"{i:03}" for i in range(num_trials)
+            f"run-{i:03}" for i in range(num_trials)
         ]
         assert not list(workdir.glob("population/*"))
 
@@ -166,7 +168,7 @@ def test_pruned_trials_are_frozen_worse_than_the_others_and_can_be_gone_on_with(
     assert pruned
     assert finished
     for trial in pruned:
-        folder = tmp_path / "x" / planning.RUNS / f"{trial.number:03}"
+        folder = tmp_path / "x" / planning.RUNS / f"run-{trial.number:03}"
         assert trial.last_step < EPOCHS
         assert rows(folder)[-1]["epoch"] == trial.last_step
         assert trial.value == trial.intermediate_values[trial.last_step]
@@ -176,8 +178,8 @@ def test_pruned_trials_are_frozen_worse_than_the_others_and_can_be_gone_on_with(
         before = [other.intermediate_values[epoch] for other in finished if other.number < trial.number // 6 * 6]
         assert max(trial.intermediate_values.values()) < np.median(before)
     statuses = {row["run"]: row["status"] for row in results.rows(tmp_path / "x")}
-    assert statuses == {f"{t.number:03}": "pruned" if t in pruned else "finished" for t in trials}
-    folder = tmp_path / "x" / planning.RUNS / f"{pruned[0].number:03}"
+    assert statuses == {f"run-{t.number:03}": "pruned" if t in pruned else "finished" for t in trials}
+    folder = tmp_path / "x" / planning.RUNS / f"run-{pruned[0].number:03}"
     assert int(state(folder).step) == pruned[0].last_step * 3
     before = rows(folder)
     train(folder, read_config(folder))
@@ -193,7 +195,7 @@ def test_a_diverged_trial_is_told_the_lowest_value_and_a_sampler_learns_from_it(
     diverged = [trial for trial in trials if trial.user_attrs.get(study.DIVERGED)]
     assert {trial.state for trial in diverged} == {TrialState.PRUNED}
     assert {trial.value for trial in diverged} == {-math.inf}
-    folders = {f"{trial.number:03}" for trial in diverged}
+    folders = {f"run-{trial.number:03}" for trial in diverged}
     assert folders == {row["run"] for row in results.rows(tmp_path / "x") if row["status"] == "diverged"}
     early, late = (sum(trial in diverged for trial in part) for part in (trials[:8], trials[16:]))
     assert early >= 3
@@ -221,9 +223,9 @@ def test_the_elbo_is_compared_where_it_is_asked_for(tmp_path):
         tmp_path / "x", spec, lambda params: make(params, objective="beta", learning_rate=1e-2), num_trials=3
     )
     for trial in trials:
-        last = [r for r in rows(tmp_path / "x" / planning.RUNS / f"{trial.number:03}") if r["split"] == "validation"][
-            -1
-        ]
+        last = [
+            r for r in rows(tmp_path / "x" / planning.RUNS / f"run-{trial.number:03}") if r["split"] == "validation"
+        ][-1]
         assert trial.value == last["reconstruction"] - last["kl"]
         assert trial.value != last["beta"]
 
@@ -390,9 +392,9 @@ def test_a_trial_that_others_failed_while_it_trained_is_dropped_and_made_up_for(
 
     trials = start(tmp_path / "x", member=member, report=report)
     assert states(trials) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
-    assert rows(tmp_path / "x" / planning.RUNS / "001")[-1]["epoch"] < EPOCHS
+    assert rows(tmp_path / "x" / planning.RUNS / "run-001")[-1]["epoch"] < EPOCHS
     status = {row["run"]: row["status"] for row in results.rows(tmp_path / "x")}
-    assert status["001"] == "waiting"
+    assert status["run-001"] == "waiting"
 
 
 def test_eight_processes_make_one_study_in_a_journal_at_once(tmp_path):

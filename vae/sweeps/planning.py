@@ -31,6 +31,11 @@ DEVICE_SHARE = 0.85  # of an accelerator's memory
 HOST_SHARE = 0.5  # of a CPU's, which also holds copies for the checkpoints
 
 
+def run_name(number: int, count: int) -> str:
+    """The folder of a run among `count`; the name is a text for a spreadsheet too."""
+    return f"run-{number:0{max(3, len(str(count - 1)))}}"
+
+
 class Group(NamedTuple):
     """Runs of one program, by name, and the data they train on."""
 

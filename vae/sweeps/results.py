@@ -23,8 +23,9 @@ FINISHED, DIVERGED, PRUNED, WAITING = "finished", "diverged", "pruned", "waiting
 
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
-    """For each run of the sweep in `workdir`: name, the values of the axes, status, epoch, and its last metrics.
+    """For each run of the sweep in `workdir`: name, folder, the values of the axes, status, epoch, its last metrics.
 
+    The folder, `path`, is below `workdir`: it is right wherever the sweep is moved.
     The column of a metric is `<split>_<metric>`. A bound has the name of its objective, so that no column holds two
     bounds.
     """
@@ -38,7 +39,13 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
         # Rows that were lost say nothing.
         if "search" in about and status == FINISHED and metrics and metrics[-1]["epoch"] < read_config(folder).epochs:
             status = PRUNED
-        row = {"run": name, **values, "status": status, "epoch": metrics[-1]["epoch"] if metrics else 0.0}
+        row = {
+            "run": name,
+            "path": f"{RUNS}/{name}",
+            **values,
+            "status": status,
+            "epoch": metrics[-1]["epoch"] if metrics else 0.0,
+        }
         # In one order, whichever rows were lost; the last of a split counts.
         for one in sorted(metrics, key=lambda one: SPLITS.index(one["split"])):
             numbers = {key: value for key, value in one.items() if key not in ("step", "epoch", "split", "seconds")}

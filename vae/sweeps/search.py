@@ -124,7 +124,6 @@ class Rounds:
     def __init__(self, workdir: Path, worker: StudyWorker, spec: samplers.Spec, programs: ProgramCache):
         self._workdir, self._worker, self._spec, self._programs = workdir, worker, spec, programs
         self._pruner = samplers.pruner(spec.pruner, spec.epochs)
-        self._width = max(3, len(str(worker.num_trials - 1)))
 
     def begin(self, configure: Callable[[dict[str, Any]], TrialRun]) -> bool:
         """Ask for the trials of a round and write their folders; whether there were any to ask for."""
@@ -133,7 +132,7 @@ class Rounds:
         wanted = min(spec.population, len(worker.asked_before()) + worker.num_left())
         asked = worker.ask(wanted, spec.space, lambda number: samplers.sampler(spec, number), self._pruner)
         try:
-            runs = {f"{number:0{self._width}}": configure(params) for number, params in asked.items()}
+            runs = {planning.run_name(n, worker.num_trials): configure(params) for n, params in asked.items()}
             self._check_new(list(runs))
         except Exception:
             for number in asked:

@@ -11,7 +11,7 @@ from vae.runs.files import RunError, is_count, read_json
 SWEEP = "sweep.json"  # of a folder of runs
 ROUND = "round"  # of it: the trials of a search that are in training
 ROUND_DEFAULTS: dict[str, Any] = {"names": [], "trials": [], "plans": {}}
-SWEEP_KINDS = {"runs": dict, "groups": dict, ROUND: dict, "flags": dict, "sweep": list}
+SWEEP_KINDS = {"runs": dict, "groups": dict, ROUND: dict, "flags": dict, "sweep": list, "parts": list}
 PLAN = "plan.json"  # of a comparison
 
 
@@ -28,6 +28,8 @@ def read_sweep(workdir: Path) -> dict[str, Any]:
         for name in [*runs, *names, *plans]:
             untrusted.plain_name(name)
         _check(all(isinstance(values, dict) for values in runs.values()), "one of its 'runs' is no object")
+        parts = about.get("parts", [len(runs)])
+        _check(all(map(is_count, parts)) and sum(parts) == len(runs), "its 'parts' do not fit its 'runs'")
         _check(len(names) == len(trials) and all(map(is_count, trials)), f"its {ROUND!r} does not fit its trials")
         for plan in [*groups.values(), *plans.values()]:
             whole = is_count(plan.get("done")) and is_count(plan.get("chunk_size", plan.get("num_runs")), least=1)
