@@ -34,7 +34,7 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import notes, profiling, script, searching
+from experiments.command import notes, profiling, script, searching, setting_table
 from experiments.command.boards import SweepBoard
 from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import axes, configuration, options
@@ -45,6 +45,7 @@ from experiments.flags.points import Asked, GrownRuns, configure, grown, label, 
 STRATEGIES = ("auto", "vmap", "map", "loop")
 SAMPLERS, PRUNERS, METRICS = ("tpe", "cmaes", "random"), ("none", "median", "hyperband"), ("bound", "elbo")
 FIXED = ("zip", "random", "strategy")  # a sweep that grows keeps them
+SETTINGS = "settings.csv"  # in the sweep's folder, a line for each setting
 ASKED = ("sweep", *FIXED)  # these and the flags of the runs define a sweep
 
 
@@ -179,7 +180,7 @@ def conclude(workdir: Path, grouped, *, figures: bool) -> None:
         )
     configs = {name: config for group in grouped for name, config in group.configs.items()}
     not_tested = results.not_tested(workdir, rows, configs)
-    summarize(rows, configs)
+    best = summarize(workdir, rows, configs)
     notes.show_runs("diverged", [row["run"] for row in rows if row["status"] == results.DIVERGED], len(rows))
     notes.show_runs("test bound not finite", not_tested, len(rows))
     if figures:
@@ -188,7 +189,9 @@ def conclude(workdir: Path, grouped, *, figures: bool) -> None:
         for path in sweep_pictures.draw(workdir):
             print(f"picture: {path}")
     print(f"results: {table}")
-    print(f"next: python -m experiments.evaluate --workdir={shlex.quote(str(runs))}/…   # log-likelihood of a run")
+    folder = best or runs / next(iter(configs))
+    of = "the best setting" if best else "the sweep"
+    print(f"next: python -m experiments.evaluate --workdir={shlex.quote(str(folder))}   # a run of {of}")
 
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
@@ -242,16 +245,42 @@ def check_resumed(workdir: Path | None, stored: dict[str, Any], runs: dict[str, 
     folders.check(workdir, wanted, load, recorded=bool(stored), may_be_longer=bool(stored))
 
 
-def summarize(rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> None:
-    """Print the best run of each ranking by its held-out value."""
-    from vae.sweeps import ranking, results
+def summarize(workdir: Path, rows: list[dict[str, Any]], configs: Mapping[str, Any]) -> Path | None:
+    """Print each ranking by setting, and write settings.csv; a run of the best setting of the first ranking.
 
+    None if no setting is named the best one: there are no validation images, or no run is finite.
+    """
+    from vae.judging import by_setting
+    from vae.sweeps import planning, ranking, results
+    from vae.sweeps.sweep_file import read_sweep
+
+    values, best, lines = read_sweep(workdir)["runs"], None, []
     for one in results.ranked(rows, configs):
         if one.ranking.changing:
             print(f"{ranking.reason(one.ranking.changing)}: runs are compared by the ELBO")
-        best = max(one.scores, key=lambda name: (math.isfinite(one.scores[name]), one.scores[name]))
-        if math.isfinite(one.scores[best]):
-            print(f"best {one.split} {one.ranking.title}: {one.scores[best]:.2f} nats per image, run {best}")
+        groups = setting_table.groups_of(workdir, values, {name: configs[name] for name in one.ranking.names})
+        scores = {workdir / planning.RUNS / name: score for name, score in one.scores.items()}
+        headline = f"{one.split}_{'elbo' if one.ranking.metric == 'elbo' else one.ranking.objective}"
+        found = by_setting.table(groups, {headline: scores})
+        what = f"{one.split} {one.ranking.title}"
+        print(f"\n{what} in nats per image, mean ± standard error over seeds:")
+        setting_table.print_table(found, {headline: what})
+        lines += by_setting.columns(found, {group.label: values[_first(group)] for group in groups})
+        if one.split == "test":
+            print("no setting is named the best one: test images choose nothing; hold some out with --validation")
+        elif math.isfinite(found.rows[0].numbers[headline][0]):
+            best = best or found.rows[0].group.folders[min(found.rows[0].group.folders)]
+            if len(found.rows) > 1:
+                print(setting_table.names(found, what))
+            if found.verdict:
+                print(found.verdict)
+    print(f"\nsettings: {setting_table.write(workdir / SETTINGS, lines)}")
+    return best
+
+
+def _first(group) -> str:
+    """The name of the run of a setting's first seed."""
+    return next(iter(group.folders.values())).name
 
 
 if __name__ == "__main__":

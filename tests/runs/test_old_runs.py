@@ -203,7 +203,7 @@ def test_a_sweep_of_format_2_is_finished_under_its_flags(format_2, tmp_path, scr
     before = trained(tmp_path / "s")
     code, out, err = scripts.call(tmp_path, "sweep", "--workdir=s", "--nofigures")
     assert (code, without_doubt(err)) == (0, "")
-    assert "best validation elbo" in out
+    assert "best setting by validation elbo: posterior=" in out
     assert trained(tmp_path / "s") == before
 
 

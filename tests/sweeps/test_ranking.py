@@ -132,13 +132,26 @@ def written(tmp_path):
     return tmp_path, runs
 
 
-def test_the_best_run_of_a_sweep_over_objectives_is_the_one_with_the_highest_elbo(written, capsys):
+def test_the_best_setting_of_a_sweep_over_objectives_is_the_one_with_the_highest_mean_elbo(written, capsys):
     workdir, runs = written
-    sweep.summarize(results.rows(workdir), runs)
+    assert sweep.summarize(workdir, results.rows(workdir), runs) == workdir / planning.RUNS / "000"
     assert capsys.readouterr().out.splitlines() == [
         "objective changes what the bound means: runs are compared by the ELBO",
-        "best validation ELBO: -20.00 nats per image, run 000",
+        "",
+        "validation ELBO in nats per image, mean ± standard error over seeds:",
+        "setting         validation ELBO  seeds",
+        "objective=elbo  -20.50 ± 0.50    2",
+        "objective=iwae  -25.50 ± 0.50    2",
+        "best setting by validation ELBO: objective=elbo (-20.50 ± 0.50, 2 seeds)",
+        "no setting is marked: with two seeds nothing tells a difference from chance; train 3 or more, as in "
+        "--sweep=seed=0:3",
+        "",
+        f"settings: {workdir / 'settings.csv'}",
     ]
+    with (workdir / "settings.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert (first.pop("validation_elbo"), float(first.pop("validation_elbo_se"))) == ("-20.5", pytest.approx(0.5))
+    assert first == {"setting": "objective=elbo", "objective": "elbo", "seeds": "2", "runs": "000 001", "best": ""}
     assert results.not_tested(workdir, results.rows(workdir), runs) == ["001"]
 
 

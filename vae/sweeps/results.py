@@ -101,9 +101,12 @@ def _of_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 def write(workdir: Path) -> Path:
     """results.csv; a metric that is absent or not finite is empty."""
-    table = rows(workdir)
+    return write_table(workdir / RESULTS, rows(workdir))
+
+
+def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> Path:
+    """A table as a .csv file; its columns are those of all rows, and what a row lacks is empty."""
     columns = list(dict.fromkeys(column for row in table for column in row))
-    path = workdir / RESULTS
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(columns)
