@@ -1,8 +1,13 @@
-"""Evaluate a run: log-likelihood by importance sampling, ELBO, KL, active units.
+"""Evaluate a run, or many: log-likelihood by importance sampling, ELBO, KL, active units.
 
     python -m experiments.evaluate --workdir=runs/x
+    python -m experiments.evaluate --workdir=sweeps/x                     # all runs of a sweep, and a table per setting
+    python -m experiments.evaluate --workdir='runs/a,runs/mnist-*'        # several runs
     python -m experiments.evaluate --workdir=runs/x --num_examples=1000   # seconds instead of minutes
     python -m experiments.evaluate --workdir=runs/x --also=aggregate,amortization,ais,bdmc
+
+Of several runs, each is evaluated that has no such evaluation yet: the same command resumes what was stopped. The table
+per setting (all but the seed) is in evaluation_settings.csv of the sweep's folder, or of the one that holds the runs.
 
 --also adds more numbers: `aggregate`, the KL as mutual information + total correlation + dimension-wise KL
 (Hoffman & Johnson 2016; Chen et al. 2018); `ais`, annealed importance sampling (Wu et al. 2017), which does not depend
@@ -25,7 +30,7 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import evaluation_table, notes, script
+from experiments.command import evaluation_table, many_runs, notes, script
 from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choices, number
@@ -43,17 +48,22 @@ def define_flags() -> None:
     number("num_samples", 5000, "k, samples of z per image", least=1, most=10**7, integer=True)
     number("num_examples", None, "evaluate a random subset of this many images", least=1, integer=True)
     number("seed", 0, "of the samples; runs compare if it is the same", least=0, most=2**31 - 1, integer=True)
-    number("devices", 1, "devices that share the images; 0: all there are", least=0, most=1024, integer=True)
+    number("devices", None, "devices that share the images; 0: all there are (default: 1, of several runs all)",
+           least=0, most=1024, integer=True)  # fmt: skip
     choices("also", tuple(evaluation_table.ALSO), "what to compute beside the evaluation")
     number("also_examples", 100, "of all but aggregate: images, a random subset", least=1, integer=True)
     number("ais_temperatures", 1000, "ais, bdmc: from the prior to the posterior", least=1, integer=True)
     number("ais_chains", 16, "ais, bdmc: for each image", least=1, most=10_000, integer=True)
 
 
-def main(_: StopRequest) -> int:
+def main(stop: StopRequest) -> int:
     flags = options.read()
     asked = flags.values
     check_flags(flags)
+    if folders := many_runs.run_folders(asked["workdir"]):
+        if asked["also"]:
+            raise UsageError("--also is for one run, not for several; leave it out, or evaluate the runs one by one")
+        return many_runs.main(stop, flags, folders)
     workdir = flags.trained_workdir
     from tqdm import tqdm
 
@@ -66,7 +76,7 @@ def main(_: StopRequest) -> int:
     from vae.judging import evaluations
     from vae.runs.files import write_json
 
-    available = devices.start(asked["devices"], asked["data_dir"])
+    available = devices.start(1 if asked["devices"] is None else asked["devices"], asked["data_dir"])
     loaded = load_run(workdir, asked["checkpoint"])
     if set(READ_BY["ais_chains"]) & set(asked["also"]):
         annealing.check_memory(loaded.model, asked["ais_chains"], available[0])

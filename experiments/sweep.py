@@ -192,6 +192,7 @@ def conclude(workdir: Path, grouped, *, figures: bool) -> None:
     folder = best or runs / next(iter(configs))
     of = "the best setting" if best else "the sweep"
     print(f"next: python -m experiments.evaluate --workdir={shlex.quote(str(folder))}   # a run of {of}")
+    print(f"      python -m experiments.evaluate --workdir={shlex.quote(str(workdir))}   # all runs, by setting")
 
 
 def stored_sweep(workdir: Path | None) -> dict[str, Any]:
@@ -271,7 +272,7 @@ def summarize(workdir: Path, rows: list[dict[str, Any]], configs: Mapping[str, A
         elif math.isfinite(found.rows[0].numbers[headline][0]):
             best = best or found.rows[0].group.folders[min(found.rows[0].group.folders)]
             if len(found.rows) > 1:
-                print(setting_table.names(found, what))
+                print(f"best setting by {what}: {setting_table.named(found)}")
             if found.verdict:
                 print(found.verdict)
     print(f"\nsettings: {setting_table.write(workdir / SETTINGS, lines)}")

@@ -126,8 +126,8 @@ def test_an_evaluation_that_lacks_what_a_comparison_reads_is_computed_again(tmp_
     write_json(tmp_path / EVALUATION, {key: value for key, value in whole.items() if key != lost})
     write_arrays(tmp_path / "evaluation.npz", {"log_likelihood": LOG_LIKELIHOOD})
     again = []
-    monkeypatch.setattr(evaluations, "choose", lambda folder: whole["checkpoint"])
-    monkeypatch.setattr(evaluations, "load_run", lambda folder: again.append(folder) or 1 / 0)
+    monkeypatch.setattr(evaluations, "choose", lambda folder, which: whole["checkpoint"])
+    monkeypatch.setattr(evaluations, "load_run", lambda folder, which: again.append(folder) or 1 / 0)
     chosen = EvaluationSettings("test", whole["num_samples"], whole["seed"], None)
 
     def evaluated():

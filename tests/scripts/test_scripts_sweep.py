@@ -9,18 +9,20 @@ import shutil
 import signal
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from tests.run_samples import assert_close_result, assert_same_result, rows, state
 from tests.script_runs import scripts
 from vae.api import load_run
+from vae.judging import evaluations
 from vae.runs import checkpoint
 from vae.runs import config as runs_config
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.runs.metrics import read_metrics
-from vae.sweeps import chunks, planning
+from vae.sweeps import chunks, planning, results
 from vae.sweeps.sweep_file import SWEEP as SWEEP_FILE
 from vae.training.record import FAILURE
 
@@ -232,7 +234,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(runs_config, "write_config"), (planning, "choose"), (chunks, "delete")],
+    [(runs_config, "write_config"), pytest.param(planning, "choose", marks=pytest.mark.soak), (chunks, "delete")],
     ids=["sweep.json alone is written", "it is to be planned", "its runs are trained"],
 )
 def test_a_sweep_killed_while_it_grows_ends_as_if_it_had_not_been(scripts, grown, tmp_path, monkeypatch, owner, name):
@@ -245,6 +247,114 @@ def test_a_sweep_killed_while_it_grows_ends_as_if_it_had_not_been(scripts, grown
     code, _, err = scripts.call(tmp_path, *GROW[:3])
     assert (code, err) == (0, "")
     assert_same_sweep(tmp_path / "x", folder / "x")
+
+
+EVALUATE = ("evaluate", "--workdir=x", "--num_samples=4", "--num_examples=6")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, scripts, grown):
+    """A folder with a copy of the grown sweep, `before`, which x is once it was evaluated, and what that printed."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    for name in ("before", "x"):
+        shutil.copytree(grown[0] / "x", folder / name)
+    code, out, err = scripts.call(folder, *EVALUATE)
+    assert (code, err) == (0, "")
+    return folder, out
+
+
+def test_every_run_of_a_sweep_is_evaluated_as_alone_and_told_per_setting(scripts, evaluated, tmp_path):
+    folder, out = evaluated
+    shutil.copytree(folder / "before/runs/run-003", tmp_path / "alone")
+    assert scripts.call(tmp_path, "evaluate", "--workdir=alone", *EVALUATE[2:])[::2] == (0, "")
+    alone, among = (
+        read_json(run / "evaluation_test_6.json") for run in (tmp_path / "alone", folder / "x/runs/run-003")
+    )
+    assert {k: v for k, v in alone.items() if k != "seconds"} == {k: v for k, v in among.items() if k != "seconds"}
+    with (folder / "x/evaluation_test_6_settings.csv").open() as file:
+        settings = {row["setting"]: row for row in csv.DictReader(file)}
+    finished = [row for row in table(folder / "x") if row["evaluation_test_6_elbo"]]
+    rate = RATES[1]  # one of the others may have been trained for longer
+    of_setting = [row for row in finished if row["learning_rate"] == rate]
+    row = settings[f"learning_rate={rate}"]
+    assert (row["learning_rate"], row["seeds"], row["num_samples"]) == (rate, str(len(of_setting)), "4")
+    for name in ("log_likelihood", "elbo", "kl", "active_units"):
+        values = [float(one[f"evaluation_test_6_{name}"]) for one in of_setting]
+        assert float(row[name]) == pytest.approx(np.mean(values))
+        assert float(row[f"{name}_se"]) == pytest.approx(np.std(values, ddof=1) / len(values) ** 0.5)
+    assert float(table(folder / "x")[3]["evaluation_test_6_log_likelihood"]) == alone["log_likelihood"]
+    assert "test images choose nothing" in out
+    assert "best setting" not in out
+
+
+def evaluations_of(workdir):
+    """What an evaluation wrote, without the clock, and the tables."""
+    found = {path.name: path.read_bytes() for path in workdir.glob("*.csv")}
+    for path in workdir.glob("runs/*/evaluation*.json"):
+        found[str(path.relative_to(workdir))] = {k: v for k, v in read_json(path).items() if k != "seconds"}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "nth"),
+    [(evaluations, "write_json", 3), (evaluations, "write_arrays", 2), (results, "write", 1)],
+    ids=["the values of images are written", "a run is done", "all runs are done"],
+)
+def test_an_evaluation_of_a_sweep_that_was_killed_resumes_without_what_is_done(
+    scripts, evaluated, tmp_path, monkeypatch, owner, name, nth
+):
+    folder, _ = evaluated
+    shutil.copytree(folder / "before", tmp_path / "x")
+    original, calls = getattr(owner, name), []
+
+    def killed(*args):
+        calls.append(args)
+        if len(calls) == nth:
+            raise Killed
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        with pytest.raises(Killed):
+            scripts.call(tmp_path, *EVALUATE)
+    code, out, err = scripts.call(tmp_path, *EVALUATE)
+    assert (code, err) == (0, "")
+    assert out.count(", evaluated before") == {"write_json": 2, "write_arrays": 1, "write": 6}[name]
+    assert evaluations_of(tmp_path / "x") == evaluations_of(folder / "x")
+
+
+def test_runs_are_evaluated_by_their_names_and_by_patterns(scripts, evaluated, tmp_path):
+    """Not those that diverged or are not at their end."""
+    shutil.copytree(evaluated[0] / "x", tmp_path / "x")
+    for i, name in enumerate(("run-000", "run-001", "run-003", "run-004")):
+        shutil.copytree(tmp_path / "x/runs" / name, tmp_path / "other" / f"{'ab'[i % 2]}{i}")
+    (tmp_path / "other/a0/failure.json").write_text("{}")
+    config = read_json(tmp_path / "other/b3/config.json")
+    write_json(tmp_path / "other/b3/config.json", config | {"epochs": 5})
+    flags = ("evaluate", "--workdir=other/a*,other/b1,other/b3", *EVALUATE[2:])
+    code, out, err = scripts.call(tmp_path, *flags)
+    assert (code, err) == (0, "")
+    assert "left out, diverged: 1 of 4 runs (other/a0)" in out
+    assert "left out, not trained to the end: 1 of 4 runs (other/b3)" in out
+    assert out.count(", evaluated before") == 2
+    assert out.splitlines()[-1] == "other"
+    with (tmp_path / "other/evaluation_test_6_settings.csv").open() as file:
+        found = [(row["runs"], row["seeds"], bool(row["elbo"])) for row in csv.DictReader(file)]
+    assert found == [("b1 a2", "2", True), ("a0", "1", False), ("b3", "1", False)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragment"),
+    [
+        (("--workdir=y*",), "--workdir=y* holds no run (no config.json); train one with experiments.train"),
+        (("--workdir=x,y",), "--workdir=y holds no run (no config.json); train one with experiments.train"),
+        (("--workdir=x", "--also=ais"), "--also is for one run, not for several; leave it out"),
+        (("--workdir=x", "--checkpoint=7"), "has no checkpoint '7'; use last, best or one of"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_an_evaluation_of_many_runs_is_one_line(scripts, grown, flags, fragment):
+    assert fragment in scripts.refusal(grown[0], "evaluate", *flags, *EVALUATE[2:])
 
 
 def test_another_sweep_is_refused_though_sweep_json_is_lost(scripts, finished, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,14 @@ from vae.models.model import Model
 from vae.settings import Settings
 
 ACTIVE_VARIANCE = 0.01  # a unit is active if Var_x(E[z|x]) exceeds this (Burda et al. 2016)
+ABOUT = (
+    "num_examples",
+    "num_samples",
+    "seed",
+    "checkpoint",
+    "latent_dim",
+    "pareto_k_threshold",
+)  # of `numbers`, those that are no result
 
 
 class EvaluationSettings(NamedTuple):
@@ -154,6 +162,20 @@ def upgrade(summary: dict[str, Any]) -> dict[str, Any]:
         "pareto_k_threshold": 0.7 if exists else None,
         "pareto_k_above_threshold": share if exists else None,
     }
+
+
+def numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Every number of a summary under a name of its own, lists as they are; not the clock."""
+    by_samples = summary.get("log_likelihood_by_num_samples")
+    of_samples = {
+        name: value
+        for k, pair in (by_samples.items() if isinstance(by_samples, dict) else ())
+        if isinstance(pair, list | tuple)
+        for name, value in zip((f"log_likelihood_{k}", f"log_likelihood_{k}_se"), pair, strict=False)
+    }
+    found = {name: value for name, value in summary.items() if isinstance(value, int | float | list | None)}
+    found.pop("seconds", None)
+    return found | of_samples
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:

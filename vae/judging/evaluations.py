@@ -80,32 +80,43 @@ def settings_for(
     return EvaluationSettings("test", values["num_samples"], values["seed"], num_examples)
 
 
+def stored(folder: Path, chosen: EvaluationSettings, which: str | int = "last") -> RunEvaluation | None:
+    """The evaluation of a run that its folder keeps, with the values of each image; None if it is of other settings.
+
+    which: the checkpoint, "last", "best" or a step.
+    """
+    checkpoint = choose(folder, which)
+    found = stored_evaluation(folder, chosen.split, chosen.num_examples)
+    if found is not None:
+        told_of, path = found
+        same = told_of["checkpoint"], told_of["num_samples"], told_of["seed"]
+        wanted = checkpoint, chosen.num_samples, chosen.seed
+        # One that lacks what a comparison reads of it is damaged, or from before it was kept.
+        whole = isinstance(told_of.get("images_sha256"), str) and "kl_per_dimension" in told_of
+        values = _of_each_image(path.with_suffix(".npz"), told_of["num_examples"]) if whole and same == wanted else None
+        # A process killed between the two files leaves those of different evaluations. What is not finite is null.
+        mean = np.nan if values is None else values.mean()
+        told = np.nan if told_of["log_likelihood"] is None else told_of["log_likelihood"]
+        if values is not None and (np.isclose(mean, told, rtol=1e-12) or not np.isfinite([mean, told]).any()):
+            return RunEvaluation(told_of, values)
+    return None
+
+
 def evaluation_of(
     folder: Path,
     chosen: EvaluationSettings,
     images: Callable[[Path], tuple[Split, np.ndarray]],
     devices: Sequence[Any],
     on_progress: Callable[[int, int], None],
+    which: str | int = "last",
 ) -> RunEvaluation:
-    """The evaluation of a run at its last checkpoint, made if there is none that keeps the values of each image.
+    """The evaluation of a run at a checkpoint, made unless there is one (see `stored`).
 
     `images(folder)` gives the images of the split and their positions; `on_progress(done, all)` counts them.
     """
-    checkpoint = choose(folder)
-    found = stored_evaluation(folder, chosen.split, chosen.num_examples)
-    if found is not None:
-        stored, path = found
-        same = stored["checkpoint"], stored["num_samples"], stored["seed"]
-        wanted = checkpoint, chosen.num_samples, chosen.seed
-        # One that lacks what a comparison reads of it is damaged, or from before it was kept.
-        whole = isinstance(stored.get("images_sha256"), str) and "kl_per_dimension" in stored
-        values = _of_each_image(path.with_suffix(".npz"), stored["num_examples"]) if whole and same == wanted else None
-        # A process killed between the two files leaves those of different evaluations. What is not finite is null.
-        mean = np.nan if values is None else values.mean()
-        told = np.nan if stored["log_likelihood"] is None else stored["log_likelihood"]
-        if values is not None and (np.isclose(mean, told, rtol=1e-12) or not np.isfinite([mean, told]).any()):
-            return RunEvaluation(stored, values)
-    run = load_run(folder)
+    if (kept := stored(folder, chosen, which)) is not None:
+        return kept
+    run = load_run(folder, which)
     data, index = images(folder)
     result, values = summary.judge(
         run.params,

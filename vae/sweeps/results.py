@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae import durable
+from vae.evaluation import summary
 from vae.runs.config import Config, read_config
-from vae.runs.folder import CHECKPOINTS
-from vae.runs.metrics import SPLITS, read_metrics
+from vae.runs.folder import CHECKPOINTS, EVALUATION
+from vae.runs.metrics import SPLITS, read_evaluation, read_metrics
 from vae.sweeps import ranking
 from vae.sweeps.planning import RUNS
 from vae.sweeps.sweep_file import read_sweep
@@ -25,7 +26,8 @@ FINISHED, DIVERGED, PRUNED, WAITING = "finished", "diverged", "pruned", "waiting
 def rows(workdir: Path) -> list[dict[str, Any]]:
     """For each run of the sweep in `workdir`: name, folder, the values of the axes, status, epoch, its last metrics.
 
-    The folder, `path`, is below `workdir`: it is right wherever the sweep is moved.
+    The folder, `path`, is below `workdir`: it is right wherever the sweep is moved. Of each evaluation that the folder
+    holds there is every number, under `<file>_<number>`.
     The column of a metric is `<split>_<metric>`. A bound has the name of its objective, so that no column holds two
     bounds.
     """
@@ -51,6 +53,8 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
             numbers = {key: value for key, value in one.items() if key not in ("step", "epoch", "split", "seconds")}
             numbers.pop("learning_rate", None)
             row |= {f"{one['split']}_{key}": value for key, value in numbers.items()}
+        for path in sorted(folder.glob(f"{Path(EVALUATION).stem}*.json")):
+            row |= {f"{path.stem}_{key}": value for key, value in summary.numbers(read_evaluation(path)).items()}
         found.append(row)
     return found
 
