@@ -32,7 +32,10 @@ class SweepBoard(LiveLine):
 
 
 class SearchBoard(LiveLine):
-    """Also what the study of `worker` has reached, over all workers."""
+    """Also what the study of `worker` has reached, over all workers.
+
+    Of a round of several populations, which train one after the other, only the last epoch of each has a line.
+    """
 
     def __init__(self, worker):
         super().__init__()
@@ -45,9 +48,11 @@ class SearchBoard(LiveLine):
         rest = f"/{progress.num_epochs} of {progress.training} runs{self._best}"
         if left := pace(progress):
             rest += f"{left} of the round"
+        is_last = progress.epoch >= progress.num_epochs or not progress.training
+        stays = progress.epoch_ended and (is_last or progress.population == progress.num_runs)
         self.show(
             f"{self._counted}epoch {progress.epoch:.2f}{rest}",
-            f"{self._counted}epoch {progress.epoch:.0f}{rest}" if progress.epoch_ended else None,
+            f"{self._counted}epoch {progress.epoch:.0f}{rest}" if stays else None,
         )
 
     def _standing(self) -> tuple[str, str]:

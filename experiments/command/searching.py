@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shlex
@@ -43,6 +44,7 @@ class Wanted(NamedTuple):
     axes: SearchSpace
     load: Callable[[Config | Data], Dataset]
     devices: Sequence[Any]
+    programs: dict[str, int]  # that each axis spans, if they are several
 
     @property
     def data(self) -> Data:
@@ -101,11 +103,13 @@ def main(stop: StopRequest, flags: Flags, workdir: Path | None, stored: dict[str
             stop.file = workdir / SWEEP
             opened = shared or storage.open_storage(str(workdir / JOURNAL))
             study.join(opened, asked["study"], agreed)
+            study.name_metric(opened, asked["study"], f"validation {wanted.metric}")
             here = str(workdir.absolute()), os.uname().nodename
             identity = study.WorkerId(stored.get("worker") or uuid.uuid4().hex, *here)
             begin(workdir, stored, wanted, identity.id)
             worker = study.StudyWorker(opened, asked["study"], identity, agreed, asked["trials"])
             print(f"search for the highest validation {wanted.metric} by {asked['search']}: {asked['trials']} trials")
+            show_programs(wanted.programs)
             with profiling.Profile(flags, workdir) as profile, SearchBoard(worker) as board, stop.polled():
                 finished = search.search(
                     workdir,
@@ -131,6 +135,7 @@ def what_is_wanted(flags: Flags, workdir: Path | None, stored: dict[str, Any]) -
     import optuna
 
     from experiments.command import devices
+    from vae.sweeps.planning import program_of
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = configuration.settle(flags, stored.get("flags", {}))
@@ -142,9 +147,22 @@ def what_is_wanted(flags: Flags, workdir: Path | None, stored: dict[str, Any]) -
         num_devices = configuration.stored_value("devices", stored["devices"])
     available = devices.start(num_devices, flags.values["data_dir"], one_per_core=True)
     load = loader(flags.folders, workdir)
-    asked["metric"] = metric_of(check_corners(found, base, load, available, begun=bool(stored)), asked["metric"])
+    corners = check_corners(found, base, load, available, begun=bool(stored))
+    asked["metric"] = metric_of(corners, asked["metric"])
     asked["study"] = asked["study"] or f"{Path(base.values['dataset']).stem}-{base.values['objective']}"
-    return Wanted(asked, base, found, load, available)
+    programs = space.programs(found, [program_of(config) for config in corners.values()])
+    return Wanted(asked, base, found, load, available, programs)
+
+
+def show_programs(programs: dict[str, int]) -> None:
+    """Print how many programs the space spans, if they are several."""
+    if programs:
+        parts = " × ".join(f"{count} of {name}" for name, count in programs.items())
+        count = math.prod(programs.values())
+        print(
+            f"the space spans {count} programs ({parts}): each is compiled when its first trial trains, which takes "
+            "seconds; a list or a range with steps (2:51:8) has fewer"
+        )
 
 
 def check_absent(flags: Flags) -> None:

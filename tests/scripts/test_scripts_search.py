@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 
+import optuna
 import pytest
 
 from tests.run_samples import assert_close_result, rows, state
@@ -68,6 +69,15 @@ def test_the_last_lines_name_the_best_trial_and_what_to_do_with_it(scripts, fini
     assert scripts.call(finished, "evaluate", following.split()[-1], *flags).code == 0
     names = {path.name for path in (finished / "x/figures").iterdir()}
     assert names == {"search.png", "search_against_learning_rate.png", "search_against_hidden_sizes.png"}
+
+
+def test_a_search_says_how_many_programs_it_spans_and_logs_an_epoch_once(finished):
+    """Two rounds of three epochs; trials of two shapes train one after the other."""
+    out = (finished / "out").read_text()
+    assert "the space spans 2 programs (2 of hidden_sizes): each is compiled when its first trial trains" in out
+    assert 2 <= sum(" trials, epoch " in line for line in out.splitlines()) <= 2 * 3
+    opened = storage.open_storage(str(finished / "x" / "study.journal"))
+    assert [optuna.load_study(study_name=None, storage=opened).metric_names] == [["validation elbo"]]
 
 
 def test_a_trial_is_the_run_that_experiments_train_makes_of_the_same_flags(scripts, finished, tmp_path):

@@ -19,7 +19,7 @@ from vae.runs.config import write_config
 from vae.runs.files import write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.sweeps import planning, ranking, results, space
-from vae.sweeps.space import Range
+from vae.sweeps.space import Axis, Range
 from vae.sweeps.sweep_file import SWEEP
 
 GREY = {"binarization": "none"}
@@ -102,6 +102,18 @@ def test_a_search_takes_the_elbo_for_what_a_sweep_ranks_by_it():
     same = space.changes_of_bound({str(i): config(learning_rate=i) for i in (1e-3, 1e-2)})
     assert space.metric_of(same, None) == "bound"
     assert space.metric_of(same, "elbo") == "elbo"
+
+
+def test_the_programs_that_a_space_spans_are_counted():
+    """By what the runs at its corners compile: an axis of numbers alone compiles nothing more."""
+    axes = [
+        Axis("activation", ["relu", "tanh"], ["relu", "tanh"]),
+        Range("learning_rate", 1e-4, 1e-2, log=True),
+        Range("latent_dim", 2, 50, step=4),
+        Axis("adam_b1", ["0.8", "0.9"], [0.8, 0.9]),
+    ]
+    at_corners = [planning.program_of(config(**point)) for point in space.corners(axes)]
+    assert space.programs(axes, at_corners) == {"activation": 2, "latent_dim": 13}
 
 
 def test_the_reason_speaks_of_options_not_of_fields():

@@ -55,10 +55,14 @@ def grouped(configs: dict[str, Config], load: Callable[[Config], Dataset]) -> li
     """The runs that differ in arrays alone, together; `load` gives the data of a Config."""
     found: dict[Any, dict[str, Config]] = {}
     for name, config in configs.items():
-        arrays = jax.tree.structure(config.hyperparameters)
-        program = dataclasses.replace(config, seed=0, hyperparameters=type(config.hyperparameters)())
-        found.setdefault((program, arrays), {})[name] = config
+        found.setdefault(program_of(config), {})[name] = config
     return [Group(members, load(next(iter(members.values())))) for members in found.values()]
+
+
+def program_of(config: Config) -> Any:
+    """What two runs have in common if one program trains both on the same data; they differ in arrays alone then."""
+    arrays = jax.tree.structure(config.hyperparameters)
+    return dataclasses.replace(config, seed=0, hyperparameters=type(config.hyperparameters)()), arrays
 
 
 class Plan(NamedTuple):

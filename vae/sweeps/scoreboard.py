@@ -18,7 +18,8 @@ class SweepProgress(NamedTuple):
     num_runs: int
     finished: int
     diverged: int
-    training: int  # runs of the population at work
+    population: int  # runs of the population at work
+    training: int  # those of them that have not ended
     epoch: float  # of that population
     num_epochs: int
     held_out_split: str | None
@@ -80,6 +81,7 @@ class Scoreboard:
                 num_runs=len(self._records),
                 finished=len(self._ended) - sum(self._ended.values()),
                 diverged=sum(self._ended.values()) + len(names) - going,
+                population=len(names),
                 training=going,
                 epoch=run.step / record.steps_per_epoch,
                 num_epochs=record.config.epochs,

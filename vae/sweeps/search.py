@@ -20,17 +20,17 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from vae import durable
-from vae.datasets.dataset import Dataset, Split
+from vae.datasets.dataset import Dataset
 from vae.runs.config import Config, read_config, write_config
 from vae.runs.files import RunError, write_json
 from vae.sweeps import folders, planning, ranking, samplers, study
 from vae.sweeps.chunks import ChunkLoop, Reporter, Watch
-from vae.sweeps.planning import RUNS, Group, Plan, PlannedProgram, Plans
+from vae.sweeps.planning import RUNS, Plans
+from vae.sweeps.programs import ProgramCache
 from vae.sweeps.scoreboard import SweepProgress
 from vae.sweeps.study import StudyWorker
 from vae.sweeps.sweep_file import ROUND, SWEEP, read_sweep
 from vae.training.loop import PopulationRun, Values
-from vae.training.program import Program, cached_program
 
 
 class TrialRun(NamedTuple):
@@ -39,42 +39,6 @@ class TrialRun(NamedTuple):
     values: dict[str, Any]
     config: Config
     about: dict[str, Any]
-
-
-class ProgramCache:
-    """Compiled programs by their Settings, a few sizes of each up to a whole round; smaller groups are filled up."""
-
-    def __init__(self, devices: Sequence[Any], strategy: str, most: int):
-        self._devices, self._strategy, self._most = devices, strategy, most
-        self._compiled: dict[Any, dict[int, Program]] = {}
-        self._chosen: dict[Any, str] = {}
-
-    def program_for(self, group: Group, data: Split, plan: Plan | None) -> PlannedProgram:
-        """The program of a stored plan, or one for the group, for half of it, or for as many of its runs as fit in
-        memory; RunError as planning.choose."""
-        compiled = self._compiled.setdefault(group.config.settings, {})
-        if plan is None:
-            program = self._new(group, data, compiled)
-            return PlannedProgram(Plan(program.strategy, program.num_runs), program)
-        if plan.chunk_size not in compiled:
-            program = cached_program(group.config.settings, tuple(self._devices), plan.chunk_size, plan.strategy)
-            compiled[plan.chunk_size] = program
-        return PlannedProgram(plan, compiled[plan.chunk_size])
-
-    def _new(self, group: Group, data: Split, compiled: dict[int, Program]) -> Program:
-        settings, num_runs = group.config.settings, len(group.configs)
-        if fitting := [size for size in compiled if 2 * size >= num_runs]:
-            return compiled[min(fitting, key=lambda size: (size < num_runs, size))]
-        wanted = min(self._most, 1 << (num_runs - 1).bit_length())
-        names, configs = list(group.configs), list(group.configs.values())
-        configs += configs[-1:] * (wanted - len(configs))
-        names += [f"{names[-1]}+{i}" for i in range(wanted - len(names))]
-        filled = Group(dict(zip(names, configs, strict=True)), group.dataset)
-        strategy = self._chosen.get(settings, self._strategy)
-        compiled[wanted] = planning.choose(filled, data, self._devices, strategy).program
-        if wanted > 1:
-            self._chosen[settings] = compiled[wanted].strategy
-        return compiled[wanted]
 
 
 def search(
@@ -96,9 +60,9 @@ def search(
     its last checkpoint, without the trials that others have failed since. The caller holds the folder's lock, and has
     written `worker` and `runs` into sweep.json. Raises RunError as planning.choose, study.check_asked and `configure`.
     """
-    programs = ProgramCache(devices, strategy, spec.population)
-    rounds, watch = Rounds(workdir, worker, spec, programs), Watch(save_every, report, should_stop)
-    with worker.beating():
+    watch = Watch(save_every, report, should_stop)
+    with worker.beating(), ProgramCache(devices, strategy, spec.population) as programs:
+        rounds = Rounds(workdir, worker, spec, programs)
         while not should_stop():
             if not stored(workdir) and not rounds.begin(configure):
                 return True
@@ -176,6 +140,7 @@ class Rounds:
             return TrialReporter(run, worker, study_of_round, handles, self._spec)
 
         plans = Plans(self._workdir, of_round=True)
+        self._programs.compile_ahead([group for group in grouped if plans.load(next(iter(group.configs))) is None])
         loop = ChunkLoop(self._workdir, plans, self._programs.program_for, watch, reporter)
         if not loop.train({next(iter(group.configs)): group for group in grouped}):
             return False

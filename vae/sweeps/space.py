@@ -77,6 +77,17 @@ def corners(space: SearchSpace) -> list[dict[str, Any]]:
     return [first, *({**first, name: value} for name, values in ends.items() for value in values[1:])]
 
 
+def programs(space: SearchSpace, at_corners: Sequence[Any]) -> dict[str, int]:
+    """How many programs each axis spans that spans more than one; `at_corners` tells those at `corners` apart."""
+    first, rest, found = at_corners[0], iter(at_corners[1:]), {}
+    for axis in space:
+        if isinstance(axis, Axis):
+            found[axis.name] = len({first, *(next(rest) for _ in axis.values[1:])})
+        else:
+            found[axis.name] = 1 if next(rest) == first else 1 + int((axis.high - axis.low) // (axis.step or 1))
+    return {name: count for name, count in found.items() if count > 1}
+
+
 def changes_of_bound(runs: Mapping[str, Config]) -> list[str]:
     """The fields that change what the bound means among the runs at the corners; the ELBO compares trials then."""
     return [field for one in ranking.rankings(runs) for field in one.changing]

@@ -58,6 +58,15 @@ def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any])
     check_asked(study, asked)
 
 
+def name_metric(storage: optuna.storages.BaseStorage, name: str, metric: str) -> None:
+    """Say in the study what the value of a trial is, for those who look at it with Optuna's own tools."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.load_study(study_name=name, storage=storage)
+        if study.metric_names != [metric]:
+            study.set_metric_names([metric])
+
+
 def check_asked(study: optuna.Study, asked: dict[str, Any]) -> None:
     """Raises RunError with each difference between what a worker and what the study asks for."""
     stored = study.user_attrs[ASKED]
