@@ -6,10 +6,10 @@
     python -m experiments.compare --runs=runs/a,runs/b,runs/c      # runs that exist, grouped by what differs
     python -m experiments.compare --workdir=comparisons/x          # resumes comparisons/x
 
-Every run is evaluated as by experiments.evaluate; evaluations that exist are used. Writes comparison.json,
-comparison.md and report.html, which opens in any browser and needs no other file. Four objectives with three seeds on
-the digits took 101 s on two CPU cores; on MNIST the evaluation alone takes minutes for each run
-(--num_examples=1000: a tenth). Ctrl-C or SIGTERM saves and exits with code 75.
+Every run is evaluated as by experiments.evaluate; evaluations that exist are used. Writes report.html, which opens in
+any browser and needs no other file, and comparison.json, .md, .tex (a table for a paper) and .csv (the numbers of each
+seed). Four objectives with three seeds on the digits took 101 s on two CPU cores; on MNIST the evaluation alone takes
+minutes for each run (--num_examples=1000: a tenth). Ctrl-C or SIGTERM saves and exits with code 75.
 """
 
 from __future__ import annotations
@@ -232,7 +232,9 @@ def finish(
     pictures = comparison_pictures.draw(groups, told, summaries, images) if draw else {}
     written = {name: partial(figures.write, workdir / FIGURES / f"{name}.png", pictures[name]) for name in pictures}
     run_pictures.drawn(written)
-    figures.write(workdir / "comparison.md", report.markdown(told, list(pictures)).encode())
+    texts = {"md": report.markdown(told, list(pictures)), "tex": report.tex(told), "csv": report.by_seed(told)}
+    for suffix, text in texts.items():
+        figures.write(workdir / f"comparison.{suffix}", text.encode())
     colors = [figures.color_of(rank) for rank in range(len(groups))]
     figures.write(workdir / "report.html", report.page(told, pictures, colors).encode())
     print("\n" + report.aligned(told) + "\n")

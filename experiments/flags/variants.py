@@ -16,11 +16,9 @@ from experiments.flags.options import AXES
 from experiments.flags.parsing import UsageError, flag_value
 from experiments.flags.points import as_trained
 from vae.configuration import NAMES, ConfigurationError
-from vae.objectives.table import ESTIMATORS, OBJECTIVES
-from vae.options import flattened, read
+from vae.judging.differing import idle
 from vae.rules import Numbers, unknown
 from vae.runs import naming
-from vae.settings import PROGRAM
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -144,15 +142,6 @@ def labels(configs: Sequence[Config]) -> list[str]:
         return " ".join(SYMBOLS.get(n, f"{n}=") + naming.text(one[n]) for n in differing if n not in left_out)
 
     full = [label(one, ()) for one in values]
-    short = [label(one, _idle(one)) for one in values]
+    short = [label(one, idle(one)) for one in values]
     named = [long if short.count(name) > 1 else name for long, name in zip(full, short, strict=True)]
     return named if len(set(named)) == len(set(full)) else full
-
-
-def _idle(values: dict[str, Any]) -> set[str]:
-    """The settings that say nothing of a run with these `values`: unread, or without an alternative."""
-    fields = {name: option.field_name(name) for name, option in flattened(PROGRAM).items()}
-    effective = read(PROGRAM, values)
-    idle = {field for name, field in fields.items() if name not in effective}
-    refused = OBJECTIVES[values["objective"]].refuses
-    return idle | ({"estimator"} if all(name in refused for name in ESTIMATORS if name != "reparameterized") else set())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vae import figures, report
 from vae.evaluation import comparison
-from vae.report import words
+from vae.report import tables, words
 
 NAMES = ["iwae K=50", "elbo <b>&", "renyi"]
 
@@ -30,24 +30,26 @@ def compared(effects, num_seeds=3, tuning=()):
     objectives = [
         {
             "label": name,
-            "log_likelihood": float(mean),
-            "log_likelihood_se": None if num_seeds == 1 else float(error),
-            "elbo": float(mean) - 1,
-            "kl": 20.0,
-            "reconstruction": -75.25,
+            **of_seeds("log_likelihood", by_seed, num_seeds),
+            **of_seeds("elbo", by_seed - 1, num_seeds),
+            **of_seeds("kl", np.full(num_seeds, 20.0), num_seeds),
+            **of_seeds("reconstruction", np.full(num_seeds, -75.25), num_seeds),
+            **of_seeds("effective_sample_size", np.full(num_seeds, 1234.5), num_seeds),
+            **of_seeds("pareto_k_above_threshold", np.full(num_seeds, 0.125), num_seeds),
             "active_units": units,
+            "runs": [f"runs/{name}-{seed}" for seed in range(num_seeds)],
             "latent_dim": 50,
             "epochs": 20,
             "seconds_per_step": 0.0125,
             "settings": {"objective": name.split()[0]},
         }
-        for name, mean, error, units in zip(NAMES, found.mean, found.standard_error, (22.333, 25.0, None), strict=True)
+        for name, by_seed, units in zip(NAMES, scores.mean(-1), (22.333, 25.0, None), strict=True)
     ]
     evaluation = {"dataset": "mnist", "split": "test", "num_examples": 10000, "num_samples": 5000, "seed": 0}
     return {
         "title": "3 objectives on mnist",
         "conclusion": comparison.conclusion(NAMES, pairs, num_seeds),
-        "evaluation": evaluation | {"binarization": "fixed", "likelihood": "bernoulli"},
+        "evaluation": evaluation | {"binarization": "fixed", "likelihood": "bernoulli", "pareto_k_threshold": 0.7},
         "level": 0.05,
         "seeds": list(range(num_seeds)),
         "objectives": objectives,
@@ -56,11 +58,17 @@ def compared(effects, num_seeds=3, tuning=()):
         "tuning_samples": 100,
         "budget": "equal numbers of steps",
         "settings": {"network": "mlp"},
+        "differing": {"objective": ["iwae", "elbo", "renyi"], "num_samples": ["50", "—", "50"]},
         "command": "python -m experiments.compare --objectives='elbo iwae:num_samples=50'",
         "versions": {"jax": "1"},
         "git": None,
         "left_out": ["renyi lr=0.1 diverged (seed 2)"],
     }
+
+
+def of_seeds(name, values, num_seeds):
+    error = None if num_seeds == 1 else float(values.std(ddof=1) / num_seeds**0.5)
+    return {name: float(values.mean()), f"{name}_se": error, f"{name}_by_seed": values.tolist()}
 
 
 @pytest.fixture(scope="module")
@@ -215,9 +223,35 @@ def test_the_markdown_links_the_pictures_that_exist():
 def test_the_ranking_on_a_terminal_has_the_cells_of_the_markdown_one_below_the_other():
     found = compared([-98.0, -99.5, -99.6])
     lines = report.aligned(found).splitlines()
-    heads, rows = words.ranking_table(found)
-    assert [re.split(" {2,}", line) for line in lines] == [heads, *rows]
+    heads, rows = tables.ranking_table(found)
+    shown = [heads.index(name) for name in (*tables.ON_TERMINAL[:5], "k̂ > 0.70", "ms / step")]
+    assert [re.split(" {2,}", line) for line in lines] == [[row[i] for i in shown] for row in (heads, *rows)]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_every_number_with_seeds_has_its_error_and_the_samples_their_diagnostics():
+    heads, rows = tables.ranking_table(compared([-98.0, -99.5, -99.6]))
+    first = dict(zip(heads, rows[0], strict=True))
+    assert all(
+        re.fullmatch(r"−?[\d.]+ ± [\d.]+", first[name]) for name in ("log-likelihood", "ELBO", "KL", "reconstruction")
+    )
+    assert (first["ESS"], first["k̂ > 0.70"]) == ("1,234", "12.5 %")
+
+
+def test_the_settings_in_which_objectives_differ_are_a_table_and_the_others_a_line():
+    found = compared([-98.0, -99.5, -99.6])
+    text = report.markdown(found, []).split("## How it was done")[1]
+    assert "| objective | objective | num_samples |" in text
+    assert "| iwae K=50 | iwae | 50 |" in text
+    assert "- the same in all: network mlp" in text
+    page = report.page(found, {}, ["#000"]).split("How it was done")[1]
+    assert '<th scope="row">iwae K=50</th><td>iwae</td><td>50</td>' in page
+    assert "<dd>network mlp</dd>" in page
+
+
+def test_a_p_of_all_pairs_is_called_that_of_holm():
+    page = report.page(compared([-98.0, -99.5, -99.6]), {}, ["#000"])
+    assert len(re.findall(r"p \(Holm\) (=|&lt;)", page)) == page.count("<small>p") == 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """experiments.compare end to end on the digits: trains, judges, writes, resumes, refuses; and the files it reads."""
 
+import csv
 import shutil
 import signal
 from pathlib import Path
@@ -78,7 +79,21 @@ def test_everything_is_written_and_agrees(finished):
     assert pictures == {"log_likelihoods", "elbo_by_step", "elbo_by_second", "rate_distortion",
                         "kl_spectra", "reconstructions", "samples"}  # fmt: skip
     assert page.count("<img ") == len(pictures)
-    assert (finished / "c" / "comparison.md").exists()
+    assert (finished / "c" / "comparison.md").read_text() == report.markdown(found, sorted(pictures))
+    assert (finished / "c" / "comparison.tex").read_text() == report.tex(found)
+    with (finished / "c" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("log_likelihood", "elbo", "kl", "reconstruction", "effective_sample_size"):
+        by_seed = [value for one in found["objectives"] for value in one[f"{name}_by_seed"]]
+        assert [float(row[name]) for row in rows] == by_seed
+        np.testing.assert_allclose(
+            [np.mean(by_seed[:2]), np.mean(by_seed[2:])], [one[name] for one in found["objectives"]]
+        )
+        error = abs(by_seed[0] - by_seed[1]) / 2
+        assert found["objectives"][0][f"{name}_se"] == pytest.approx(error, abs=1e-12)
+    assert [row["run"] for row in rows] == [folder for one in found["objectives"] for folder in one["runs"]]
+    assert found["differing"].keys() >= {"objective", "num_samples", "estimator"}
+    assert found["settings"]["hidden_sizes"] == "16"
 
 
 def test_the_learning_rate_is_chosen_on_validation_images_for_each_objective(finished):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import numpy as np
 
 from vae.evaluation import comparison
 from vae.evaluation.summary import EvaluationSettings
+from vae.judging.differing import parted
 from vae.judging.evaluations import RunEvaluation
 from vae.judging.groups import RunGroup, about
 from vae.report.words import counted
 from vae.runs.files import finite_or_null
 
-MEANS = ("elbo", "reconstruction", "kl", "active_units", "kl_per_dimension")  # over seeds
-SHOWN = ("network", "hidden_sizes", "channels", "activation", "latent_dim", "likelihood", "binarization",
-         "batch_size", "num_samples", "learning_rate", "schedule", "precision", "epochs", "validation")  # fmt: skip
+# Of a run: a number, of which the comparison has the mean over seeds, its standard error and the value of each seed.
+NUMBERS = ("log_likelihood", "elbo", "reconstruction", "kl", "active_units", "effective_sample_size",
+           "pareto_k_above_threshold")  # fmt: skip
 
 
 def ranked(
@@ -48,9 +50,9 @@ def assemble(
         {
             "label": group.label,
             "runs": [str(group.folders[seed]) for seed in seeds],
+            **_of_seeds([one.summary for one in of_groups[position]]),
             "log_likelihood": float(found.mean[position]),
             "log_likelihood_se": float(found.standard_error[position]),
-            **_of_seeds([one.summary for one in of_groups[position]]),
             "latent_dim": group.config.settings.latent_dim,
             "epochs": group.config.epochs,
             "steps": of_groups[position][0].summary["checkpoint"],
@@ -61,34 +63,34 @@ def assemble(
         for position, (group, pace) in enumerate(zip(groups, paces, strict=True))
     ]
     evaluation = about(groups[0].config) | chosen._asdict() | {"num_examples": len(scores[0, 0])}
+    shared, differing = parted([one["settings"] for one in entries])
     return {
         "title": f"{counted([group.config.settings.objective for group in groups])} on "
         f"{Path(groups[0].config.dataset).stem}",
         "conclusion": comparison.conclusion(labels, pairs, len(seeds)),
-        "evaluation": evaluation | {"images_sha256": of_groups[0][0].summary["images_sha256"]},
+        "evaluation": evaluation
+        | {name: of_groups[0][0].summary.get(name) for name in ("images_sha256", "pareto_k_threshold")},
         "level": comparison.LEVEL,
         "seeds": list(seeds),
         "objectives": finite_or_null(entries),
         "pairs": pairs,
-        "settings": common_settings(groups),
+        "settings": shared,
+        "differing": differing,
     }
 
 
 def _of_seeds(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    # None, which is not finite or does not exist, becomes NaN here and null in the file.
-    means = {key: np.mean(np.array([one[key] for one in summaries], float), axis=0).tolist() for key in MEANS}
-    return {"log_likelihood_by_seed": [one["log_likelihood"] for one in summaries]} | means
+    """NUMBERS: `<name>` is the mean over seeds, `<name>_se` its standard error, `<name>_by_seed` the values."""
+    found: dict[str, Any] = {}
+    for name in NUMBERS:
+        by_seed = [summary.get(name) for summary in summaries]
+        # None, which is not finite or does not exist, becomes NaN here and null in the file.
+        values = np.array(by_seed, float)
+        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        found |= {name: float(values.mean()), f"{name}_se": float(error), f"{name}_by_seed": by_seed}
+    spectra = np.array([summary["kl_per_dimension"] for summary in summaries], float)
+    return found | {"kl_per_dimension": spectra.mean(0).tolist()}
 
 
 def _without_seed(group: RunGroup) -> dict[str, Any]:
     return {name: value for name, value in group.config.flat().items() if name != "seed"}
-
-
-def common_settings(groups: Sequence[RunGroup]) -> dict[str, Any]:
-    """The settings in which all groups agree and that are not what they would be anyway."""
-    values = [_without_seed(group) for group in groups]
-    return {
-        name: ",".join(map(str, values[0][name])) if isinstance(values[0][name], list | tuple) else values[0][name]
-        for name in SHOWN
-        if len({str(one[name]) for one in values}) == 1 and values[0][name] not in (None, ())
-    }

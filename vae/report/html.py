@@ -7,9 +7,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vae.report.tables import TABLE_NOTE, ranking_table, settings_table, tuning_table
 from vae.report.words import (
     PICTURES,
-    TABLE_NOTE,
     Comparison,
     estimate,
     how_it_was_judged,
@@ -18,9 +18,7 @@ from vae.report.words import (
     nats,
     pairs_note,
     probability,
-    ranking_table,
     tuning_note,
-    tuning_table,
 )
 
 
@@ -35,7 +33,7 @@ def page(comparison: Comparison, pictures: Mapping[str, bytes], colors: Sequence
         _section("Every pair", _matrix(comparison)),
         *([_section("Pictures", _pictures(pictures))] if pictures else []),
         *([_section("Tuning", _tuning(comparison))] if comparison["tuning"] else []),
-        _section("How it was done", _method(comparison)),
+        _section("How it was done", _settings(comparison) + _method(comparison)),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
@@ -69,7 +67,7 @@ def _matrix(comparison: Comparison) -> str:
             if pair["p"] is not None:
                 p = probability(pair["p_holm"])
                 value += f"<small>{nats(pair['low'])} to {nats(pair['high'])}</small>"
-                value += f"<small>{_text('p ' + p if p.startswith('<') else 'p = ' + p)}</small>"
+                value += f"<small>{_text('p (Holm) ' + p if p.startswith('<') else 'p (Holm) = ' + p)}</small>"
             cells.append(f'<td class="{kind}">{value}</td>')
         body.append(f'<tr><th scope="row">{_text(row)}</th>{"".join(cells)}</tr>')
     colors = "Green: significant; grey: not. " if is_tested(comparison) else ""
@@ -98,6 +96,15 @@ def _tuning(comparison: Comparison) -> str:
         cells = "".join(f"<td>{_text(value)}</td>" for value in values)
         body.append(f'<tr class="{kind}"><th scope="row">{_text(label)}</th>{cells}</tr>')
     return _table(heads, body, "tuning") + f'<p class="small">{_text(tuning_note(comparison))}</p>'
+
+
+def _settings(comparison: Comparison) -> str:
+    heads, rows = settings_table(comparison)
+    body = [
+        f'<tr><th scope="row">{_text(label)}</th>{"".join(f"<td>{_text(value)}</td>" for value in values)}</tr>'
+        for label, *values in rows
+    ]
+    return _table(heads, body, "settings")
 
 
 def _method(comparison: Comparison) -> str:

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vae.report.words import (
-    PICTURES,
-    TABLE_NOTE,
-    Comparison,
-    how_it_was_judged,
-    method,
-    pair_table,
-    pairs_note,
-    ranking_table,
-    tuning_note,
-    tuning_table,
-)
+from vae.report.tables import TABLE_NOTE, pair_table, ranking_table, settings_table, tuning_table
+from vae.report.words import PICTURES, Comparison, how_it_was_judged, method, pairs_note, tuning_note
 
 
 def markdown(comparison: Comparison, pictures: Sequence[str]) -> str:
@@ -30,7 +20,8 @@ def markdown(comparison: Comparison, pictures: Sequence[str]) -> str:
         lines += [f"## {heading}", f"![{heading}](figures/{name}.png)", caption]
     if comparison["tuning"]:
         lines += ["## Tuning", _pipes(*tuning_table(comparison)), tuning_note(comparison)]
-    lines += ["## How it was done", "\n".join(f"- {name}: {value}" for name, value in method(comparison))]
+    lines += ["## How it was done", _pipes(*settings_table(comparison))]
+    lines += ["\n".join(f"- {name}: {value}" for name, value in method(comparison))]
     return "\n\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The words of a comparison's pages: notes, captions and tables, the same in both."""
+"""The words of a comparison's pages: notes and captions, the same in all; tables.py has the tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Comparison = Mapping[str, Any]
+NOT_READ = "—"  # instead of a setting, which an objective does not read
 
 # Heading, what to look at, and whether it takes the whole width.
 PICTURES: dict[str, tuple[str, str, bool]] = {
@@ -75,61 +76,6 @@ def counted(objectives: Sequence[str]) -> str:
     return f"{different} objective{'s' if different > 1 else ''} in {len(objectives)} settings"
 
 
-TABLE_NOTE = (
-    "Nats per test image; ± is the standard error over seeds. The gap is log-likelihood − ELBO: what the posterior "
-    "q(z|x) loses. ms / step are of a run alone on this machine."
-)
-
-
-def ranking_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows, the best first."""
-    heads = ["objective", "log-likelihood", "ELBO", "gap", "KL", "reconstruction"]
-    heads.extend(["active units", "epochs", "ms / step"])
-    rows = []
-    for one in comparison["objectives"]:
-        units = one["active_units"]
-        pace = one["seconds_per_step"]
-        rows.append(
-            [
-                one["label"],
-                estimate(one["log_likelihood"], one["log_likelihood_se"]),
-                nats(one["elbo"]),
-                nats(None if one["elbo"] is None else one["log_likelihood"] - one["elbo"]),
-                nats(one["kl"]),
-                nats(one["reconstruction"]),
-                "—" if units is None else f"{units:.3g} of {one['latent_dim']}",
-                f"{one['epochs']}",
-                "—" if pace is None else f"{1000 * pace:.3g}",
-            ]
-        )
-    return heads, rows
-
-
-def aligned(comparison: Comparison) -> str:
-    """The ranking as lines of a terminal, the first column to the left and the others to the right."""
-    heads, rows = ranking_table(comparison)
-    table = [heads, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table)
-
-
-def pair_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    heads = ["higher", "lower", "difference", "interval, 95 % or more", "p", "p (Holm)", ""]
-    rows = [
-        [
-            pair["higher"],
-            pair["lower"],
-            estimate(pair["difference"], pair["standard_error"]),
-            "—" if pair["p"] is None else f"{nats(pair['low'])} to {nats(pair['high'])}",
-            probability(pair["p"]),
-            probability(pair["p_holm"]),
-            "significant" if pair["significant"] else "",
-        ]
-        for pair in comparison["pairs"]
-    ]
-    return heads, rows
-
-
 def pairs_note(comparison: Comparison) -> str:
     count, level = len(comparison["pairs"]), comparison["level"]
     error = "Differences on the same images and seeds; ± is the standard error over seeds and images."
@@ -157,22 +103,6 @@ def tuning_note(comparison: Comparison) -> str:
         "The ranking uses the same evaluation, so bounds of different objectives are never compared. Nothing was "
         "chosen by test images."
     )
-
-
-def tuning_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    heads = ["objective", "tried", "validation log-likelihood", ""]
-    rows = [
-        [
-            one["label"],
-            ", ".join(f"{name} = {value}" for name, value in one["point"].items()),
-            "not finite"
-            if one["log_likelihood"] is None
-            else estimate(one["log_likelihood"], one["log_likelihood_se"]),
-            "chosen" if one["chosen"] else "",
-        ]
-        for one in comparison["tuning"]
-    ]
-    return heads, rows
 
 
 def method(comparison: Comparison) -> list[tuple[str, str]]:
