@@ -3,7 +3,7 @@
     python -m experiments.compare --objectives=elbo,iwae,ciwae,renyi --seeds=5 --num_samples=5 --epochs=20
     python -m experiments.compare --objectives="elbo iwae:num_samples=50 iwae:num_samples=50:estimator=dreg" \\
         --tune=learning_rate=3e-4,1e-3,3e-3 --budget=seconds
-    python -m experiments.compare --runs=runs/a,runs/b,runs/c      # runs that exist, grouped by what differs
+    python -m experiments.compare --runs=runs/a,runs/b,sweeps/c    # runs that exist, grouped by all but their seeds
     python -m experiments.compare --workdir=comparisons/x          # resumes comparisons/x
 
 Every run is evaluated as by experiments.evaluate; evaluations that exist are used. Writes report.html, which opens in
@@ -51,7 +51,8 @@ TRAINING_ONLY = ("seeds", "tune", "budget")
 
 def define_flags() -> None:
     options.define_config()
-    flags.DEFINE_list("runs", [], "folders of trained runs, or folders with many runs below them")
+    flags.DEFINE_list("runs", [], "folders of trained runs, of sweeps or with other runs below, or patterns of them, "
+                      "as in 'sweeps/x/runs/*'")  # fmt: skip
     flags.DEFINE_list(
         "objectives", [], "what to train: names, each with its own flags, separated by spaces or commas, as in "
         "'elbo iwae:num_samples=50:estimator=dreg'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +21,23 @@ if TYPE_CHECKING:
     from vae.sweeps.comparing import ComparisonPlan
 
 
-def run_folders(folder: Path) -> list[Path]:
-    """`folder` if it is a run, otherwise the runs below it."""
+def run_folders(path: Path) -> list[Path]:
+    """`path` if it is a run, otherwise the runs below it, as of a sweep; or below all that match it as a pattern."""
     from vae.runs.folder import CONFIG
 
-    if (folder / CONFIG).exists():
-        return [folder.absolute()]
-    found = sorted(path.parent.absolute() for path in folder.rglob(CONFIG))
+    places = [path]
+    if not path.exists() and glob.has_magic(str(path)):
+        places = list(map(Path, glob.glob(str(path))))
+    found = sorted({folder for place in places for folder in _runs_below(place.absolute())})
     if not found:
-        raise UsageError(f"--runs={folder} holds no run (no {CONFIG}); train some with experiments.train")
+        raise UsageError(f"--runs={path} holds no run (no {CONFIG}); train some with experiments.train")
     return found
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    from vae.runs.folder import CONFIG
+
+    return [folder] if (folder / CONFIG).exists() else [config.parent for config in folder.rglob(CONFIG)]
 
 
 def trained_before(asked: dict[str, Any], stored: dict[str, Any], folders: DataFolders) -> ComparedRuns:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.flags import variants
+from experiments.flags import comparisons, variants
+from experiments.flags.parsing import UsageError
 from tests.run_samples import config
 from tests.script_calls import everything
 from tests.script_runs import scripts
@@ -343,6 +344,19 @@ def test_an_evaluation_that_is_not_finite_leaves_its_objective_out_and_the_other
     assert (code, err.count("\n")) == (2, 1)
     assert "there is only one objective (" in err
     assert "is not finite in 1 of 60 test images" in err
+
+
+def test_the_runs_of_a_sweep_are_found_below_its_folder_and_by_a_pattern(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [tmp_path / "x" / "runs" / name for name in ("000", "001", "010")]
+    for folder in (*runs, tmp_path / "y", tmp_path / "[z]"):
+        folder.mkdir(parents=True)
+        (folder / CONFIG).write_text("{}")
+    for text, found in (("x", runs), ("x/runs", runs), ("x/runs/00?", runs[:2]), ("x/runs/*", runs),
+                        ("*", [tmp_path / "[z]", *runs, tmp_path / "y"]), ("[z]", [tmp_path / "[z]"])):  # fmt: skip
+        assert comparisons.run_folders(Path(text)) == found, text
+    with pytest.raises(UsageError, match=r"--runs=w\* holds no run"):
+        comparisons.run_folders(Path("w*"))
 
 
 def test_runs_that_are_no_comparison_are_refused(scripts, two_runs):
