@@ -12,6 +12,7 @@ from experiments.flags import variants
 from tests.run_samples import config, digits
 from vae.judging import evaluations
 from vae.judging import groups as judging
+from vae.models.table import LIKELIHOODS, MASSES
 from vae.runs.config import write_config
 from vae.runs.files import RunError, write_json
 from vae.runs.folder import METRICS
@@ -28,6 +29,7 @@ def groups(*configs):
     [
         ({"num_classes": 10}, r"another conditioning on labels \(.*log p\(x\|y\)\): 0 and 10"),
         ({"likelihood": "continuous_bernoulli"}, "another likelihood: bernoulli and continuous_bernoulli"),
+        ({"likelihood": "categorical"}, "another likelihood: bernoulli and masses of the 256 values"),
         ({"binarization": "none"}, "another binarization in evaluation: fixed and none"),
     ],
 )
@@ -59,6 +61,17 @@ def test_what_leaves_the_log_likelihood_what_it_is_may_differ():
     normal = [{"scale": 0.1}, {"scale": "optimal"}, {"precision": "bfloat16"}, {"prior": "vamp"}, {"latent_dim": 9}]
     judging.check_comparable(groups(*(config(likelihood="normal", binarization="none", **one) for one in normal)))
     judging.check_comparable(groups(config(), config(binarization="fixed"), config(validation=0)))
+
+
+def test_masses_of_the_256_values_compare_with_each_other_and_with_nothing_else():
+    """Each is a probability of the same image, and bits per dimension are that probability in other units."""
+    names = [name for name, row in LIKELIHOODS.items() if row.of == MASSES]
+    assert len(names) == 3
+    masses = [config(likelihood=name, binarization="none") for name in names]
+    judging.check_comparable(groups(*masses))
+    for name in LIKELIHOODS.keys() - set(names):
+        with pytest.raises(judging.ComparisonError, match=f"another likelihood: masses of the 256 values and {name}"):
+            judging.check_comparable(groups(*masses, config(likelihood=name, binarization="none")))
 
 
 def judged(*log_likelihood):

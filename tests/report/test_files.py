@@ -68,14 +68,14 @@ def test_every_character_of_a_label_is_shown_as_it_is():
 
 
 def test_a_long_label_hangs_in_lines_of_its_own():
-    found = compared((-98.0, -99.5, -99.51))
-    assert "p{10em}" not in report.tex(found)
-    found["objectives"][2]["label"] = "renyi K=5 alpha=0.5 latent_dim=20"
-    for pair in found["pairs"]:
-        pair["lower"] = pair["lower"].replace("renyi", "renyi K=5 alpha=0.5 latent_dim=20")
+    assert "p{10em}" not in report.tex(compared((-98.0, -99.5, -99.51)))
+    labels = ["elbo likelihood=discretized_logistic", "elbo", "renyi K=5 alpha=0.5 latent_dim=20"]
+    found = compared((-98.0, -99.5, -99.51), names=labels)
     text = report.tex(found)
     assert r"\begin{tabular}{@{}p{10em}r" in text
-    assert rows_of(text)[2][0].startswith(r"\raggedright")
+    first, _, last = (row[0].removeprefix(r"\raggedright\hangindent=1em ") for row in rows_of(text))
+    assert first == r"elbo likelihood=\allowbreak discretized\_\allowbreak logistic"
+    assert last == r"renyi K=5 alpha=0.5 latent\_dim=20"
 
 
 def test_each_seed_is_a_row_of_numbers_that_a_program_reads_back():
@@ -86,3 +86,14 @@ def test_each_seed_is_a_row_of_numbers_that_a_program_reads_back():
     assert [float(row["elbo"]) for row in rows[3:6]] == one["elbo_by_seed"]
     assert [row["run"] for row in rows[3:6]] == one["runs"]
     assert [row["num_samples"] for row in rows[::3]] == ["50", "", "50"]
+
+
+def test_bits_per_dimension_take_the_room_of_two_columns():
+    found = compared((-98.0, -99.5, -99.51))
+    assert " KL & " in report.tex(found)
+    for one in found["objectives"]:
+        one |= {"bits_per_dimension": 3.14159, "bits_per_dimension_se": 0.0123}
+    text = report.tex(found)
+    assert [row[3] for row in rows_of(text)] == [r"$3.142 \pm 0.012$"] * 3
+    assert "bits / dim & active" in text
+    assert "no room for: gap, KL, reconstruction, ESS, epochs, ms / step." in text

@@ -17,7 +17,7 @@ from vae.report import tables, words
 NAMES = ["iwae K=50", "elbo <b>&", "renyi"]
 
 
-def compared(effects, num_seeds=3, tuning=()):
+def compared(effects, num_seeds=3, tuning=(), names=NAMES):
     """What comparison.json holds of simulated runs, best first."""
     rng = np.random.default_rng(0)
     shape = len(effects), num_seeds, 50
@@ -25,7 +25,7 @@ def compared(effects, num_seeds=3, tuning=()):
     found = comparison.compare(scores)
     pairs = [
         {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in pair.items()}
-        for pair in comparison.rows(found, NAMES)
+        for pair in comparison.rows(found, names)
     ]
     objectives = [
         {
@@ -36,6 +36,7 @@ def compared(effects, num_seeds=3, tuning=()):
             **of_seeds("reconstruction", np.full(num_seeds, -75.25), num_seeds),
             **of_seeds("effective_sample_size", np.full(num_seeds, 1234.5), num_seeds),
             **of_seeds("pareto_k_above_threshold", np.full(num_seeds, 0.125), num_seeds),
+            "bits_per_dimension": None,
             "active_units": units,
             "runs": [f"runs/{name}-{seed}" for seed in range(num_seeds)],
             "latent_dim": 50,
@@ -43,12 +44,12 @@ def compared(effects, num_seeds=3, tuning=()):
             "seconds_per_step": 0.0125,
             "settings": {"objective": name.split()[0]},
         }
-        for name, by_seed, units in zip(NAMES, scores.mean(-1), (22.333, 25.0, None), strict=True)
+        for name, by_seed, units in zip(names, scores.mean(-1), (22.333, 25.0, None), strict=True)
     ]
     evaluation = {"dataset": "mnist", "split": "test", "num_examples": 10000, "num_samples": 5000, "seed": 0}
     return {
         "title": "3 objectives on mnist",
-        "conclusion": comparison.conclusion(NAMES, pairs, num_seeds),
+        "conclusion": comparison.conclusion(names, pairs, num_seeds),
         "evaluation": evaluation | {"binarization": "fixed", "likelihood": "bernoulli", "pareto_k_threshold": 0.7},
         "level": 0.05,
         "seeds": list(range(num_seeds)),
@@ -236,6 +237,18 @@ def test_every_number_with_seeds_has_its_error_and_the_samples_their_diagnostics
         re.fullmatch(r"−?[\d.]+ ± [\d.]+", first[name]) for name in ("log-likelihood", "ELBO", "KL", "reconstruction")
     )
     assert (first["ESS"], first["k̂ > 0.70"]) == ("1,234", "12.5 %")
+
+
+def test_bits_per_dimension_are_a_column_if_every_objective_has_them():
+    found = compared([-98.0, -99.5, -99.6])
+    assert "bits / dim" not in report.markdown(found, [])
+    for one in found["objectives"]:
+        one |= {"bits_per_dimension": 3.14159, "bits_per_dimension_se": 0.0123}
+    heads, rows = tables.ranking_table(found)
+    assert {row[heads.index("bits / dim")] for row in rows} == {"3.142 ± 0.012"}
+    assert "masses of the 256 values" in report.markdown(found, [])
+    found["objectives"][1]["bits_per_dimension"] = None
+    assert "bits / dim" not in report.page(found, {}, ["#000"])
 
 
 def test_the_settings_in_which_objectives_differ_are_a_table_and_the_others_a_line():

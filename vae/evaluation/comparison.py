@@ -22,7 +22,7 @@ YARDSTICK = {
     "image_shape": "image shape",
     "split": "split",
     "binarization": "binarization in evaluation",
-    "likelihood": "likelihood",  # a mass function and a density, or densities on other scales, do not compare
+    "likelihood": "likelihood",  # a density and masses, or densities on other scales, do not compare
     "num_classes": "conditioning on labels (classes given to the model; with any, log p(x|y))",
     "num_examples": "number of evaluated images",
     "num_samples": "samples per image (k)",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae.evaluation import comparison
+from vae.models.table import LIKELIHOODS, MASSES
 from vae.runs.config import Config, read_config
 from vae.runs.metrics import read_metrics
 from vae.training.record import FAILURE
@@ -16,6 +17,8 @@ from vae.training.record import FAILURE
 # the runs that went well, and nobody who trains it can choose those: survivorship. Without that seed of all objectives,
 # the same, and one objective would decide what is said of the others, whose comparison stands on all seeds as it is.
 WHOLE = "it is out with all its seeds, since a mean over those that went well would flatter it"
+
+SAME_MASSES = "masses of the 256 values"
 
 
 class ComparisonError(ValueError):
@@ -99,6 +102,7 @@ def about(config: Config) -> dict[str, Any]:
         "image_size": config.image_size,
         "image_shape": list(settings.image_shape),
         "binarization": "fixed" if settings.binarization == "dynamic" else settings.binarization,
-        "likelihood": settings.likelihood,
+        # Masses of the same values are probabilities of the same images, whatever family they are of.
+        "likelihood": SAME_MASSES if LIKELIHOODS[settings.likelihood].of == MASSES else settings.likelihood,
         "num_classes": settings.num_classes,
     }

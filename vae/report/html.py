@@ -7,7 +7,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vae.report.tables import TABLE_NOTE, ranking_table, settings_table, tuning_table
+from vae.report.tables import ranking_table, settings_table, table_note, tuning_table
 from vae.report.words import (
     PICTURES,
     Comparison,
@@ -50,7 +50,7 @@ def _ranking(comparison: Comparison, colors: Sequence[str]) -> str:
         swatch = f'<span class="swatch" style="background:{colors[rank % len(colors)]}"></span>'
         cells = "".join(f"<td>{_text(value)}</td>" for value in values)
         body.append(f'<tr><th scope="row">{swatch}{_text(label)}</th>{cells}</tr>')
-    return _table(heads, body, "ranking") + f'<p class="small">{_text(TABLE_NOTE)}</p>'
+    return _table(heads, body, "ranking") + f'<p class="small">{_text(table_note(comparison))}</p>'
 
 
 def _matrix(comparison: Comparison) -> str:

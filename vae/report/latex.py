@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from vae.report.tables import pareto_head, ranking_table
+from vae.report.tables import has_bits, pareto_head, ranking_table
 from vae.report.words import Comparison, is_tested
 
 HEADS = {"log-likelihood": r"$\log p(x)$", "active units": "active"}
 LONGEST = 20  # characters of a label in one line
 LEFT_OUT = ("gap", "reconstruction", "epochs", "ms / step")
+FOR_BITS = ("KL", "ESS")  # which make room for bits per dimension
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -18,7 +19,8 @@ SPECIAL = {
 def tex(comparison: Comparison) -> str:
     """A file for \\input. Numbers are bold in rows of which each significantly beats every row that is not bold."""
     heads, rows = ranking_table(comparison)
-    kept = [position for position, head in enumerate(heads) if head not in LEFT_OUT]
+    left_out = [head for head in heads if head in LEFT_OUT or (head in FOR_BITS and has_bits(comparison))]
+    kept = [position for position, head in enumerate(heads) if head not in left_out]
     named = HEADS | {pareto_head(comparison): r"$\hat k$"}
     bold = num_bold(comparison)
     wraps = any(len(row[0]) > LONGEST for row in rows)
@@ -28,14 +30,13 @@ def tex(comparison: Comparison) -> str:
     for rank, row in enumerate(rows):
         label, score, *others = [row[position] for position in kept]
         score = rf"$\mathbf{{{_math(score)}}}$" if rank < bold else f"${_math(score)}$"
-        body.append(" & ".join([before + escaped(label), score, *map(_cell, others)]) + r" \\")
+        body.append(" & ".join([before + _name(label), score, *map(_cell, others)]) + r" \\")
     command = " ".join(comparison["command"].split())
     return "\n".join(
         [
             f"% {' '.join(comparison['title'].split())}; made by: {command}",
             r"% In the preamble \usepackage{booktabs}; in the text \input{comparison.tex}, and \ref{tab:comparison}.",
-            r"% Left out: the gap is the first number minus the ELBO, the reconstruction is ELBO + KL; comparison.csv",
-            "% has the numbers of each seed.",
+            f"% Of the ranking in comparison.md it has no room for: {', '.join(left_out)}.",
             r"\begin{table}",
             r"  \centering",
             r"  \footnotesize",
@@ -69,6 +70,15 @@ def escaped(text: str) -> str:
     return whole.replace("--", "-{}-")  # which would be one longer dash
 
 
+def _name(label: str) -> str:
+    """A label; words that fit into no line may be broken after = and _."""
+    words = []
+    for word in map(escaped, label.split(" ")):
+        is_long = len(word) > LONGEST
+        words.append(word.replace("=", r"=\allowbreak ").replace(r"\_", r"\_\allowbreak ") if is_long else word)
+    return " ".join(words)
+
+
 def _caption(comparison: Comparison, bold: int) -> str:
     y, seeds = comparison["evaluation"], len(comparison["seeds"])
     error = f"; $\\pm$ is the standard error over {seeds} seeds" if seeds > 1 else ", of one seed"
@@ -84,7 +94,7 @@ def _caption(comparison: Comparison, bold: int) -> str:
             if bold
             else rf" No row significantly beats all others, {tested}."
         )
-    text += " ESS: effective sample size of the importance weights."
+    text += "" if has_bits(comparison) else " ESS: effective sample size of the importance weights."
     limit = y["pareto_k_threshold"]
     return text if limit is None else rf"{text} $\hat k$: share of images whose Pareto $\hat k$ exceeds {limit:.2f}."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vae.report.tables import TABLE_NOTE, pair_table, ranking_table, settings_table, tuning_table
+from vae.report.tables import pair_table, ranking_table, settings_table, table_note, tuning_table
 from vae.report.words import PICTURES, Comparison, how_it_was_judged, method, pairs_note, tuning_note
 
 
@@ -12,7 +12,7 @@ def markdown(comparison: Comparison, pictures: Sequence[str]) -> str:
     """comparison.md: the same words and numbers; `pictures` are names of files in figures/."""
     lines = [f"# {comparison['title']}", " ".join(comparison["conclusion"]), how_it_was_judged(comparison)]
     heads, rows = ranking_table(comparison)
-    lines += ["## Ranking", _pipes(heads, rows), TABLE_NOTE]
+    lines += ["## Ranking", _pipes(heads, rows), table_note(comparison)]
     heads, rows = pair_table(comparison)
     lines += ["## Every pair", _pipes(heads, rows), pairs_note(comparison)]
     for name in (name for name in PICTURES if name in pictures):

@@ -9,12 +9,6 @@ from vae.report.words import Comparison, estimate, nats, probability
 
 Table = tuple[list[str], list[list[str]]]
 Entry = Mapping[str, Any]  # of comparison["objectives"]
-TABLE_NOTE = (
-    "Nats per test image; ± is the standard error over seeds. The gap is log-likelihood − ELBO: what the posterior "
-    "q(z|x) loses. ESS is the effective sample size of the k importance weights of an image. Importance sampling "
-    "cannot be trusted for images whose Pareto k̂ exceeds the limit: their share is given. ms / step are of a run "
-    "alone on this machine; runs of one program have one time."
-)
 ON_TERMINAL = ("objective", "log-likelihood", "ELBO", "KL", "active units", "k̂", "ms / step")
 
 
@@ -29,6 +23,7 @@ def columns(comparison: Comparison) -> dict[str, Callable[[Entry], str]]:
     return {
         "objective": lambda one: one["label"],
         **{head: _with_error(name) for head, name in (("log-likelihood", "log_likelihood"), ("ELBO", "elbo"))},
+        **({"bits / dim": _bits} if has_bits(comparison) else {}),
         "gap": lambda one: nats(None if one["elbo"] is None else one["log_likelihood"] - one["elbo"]),
         **{head: _with_error(name) for head, name in (("KL", "kl"), ("reconstruction", "reconstruction"))},
         "active units": _active_units,
@@ -39,6 +34,22 @@ def columns(comparison: Comparison) -> dict[str, Callable[[Entry], str]]:
     }
 
 
+def has_bits(comparison: Comparison) -> bool:
+    """Not of values that are none of 256, nor if p(x|z) is of black and white pixels."""
+    return all(one["bits_per_dimension"] is not None for one in comparison["objectives"])
+
+
+def table_note(comparison: Comparison) -> str:
+    error = "; ± is the standard error over seeds" if len(comparison["seeds"]) > 1 else ""
+    bits = "Bits per dimension are the code length under the masses of the 256 values. "
+    return (
+        f"Nats per test image{error}. {bits if has_bits(comparison) else ''}The gap is log-likelihood − ELBO: what the "
+        "posterior q(z|x) loses. ESS is the effective sample size of the k importance weights of an image. Importance "
+        "sampling cannot be trusted for images whose Pareto k̂ exceeds the limit: their share is given. ms / step are "
+        "of a run alone on this machine; runs of one program have one time."
+    )
+
+
 def pareto_head(comparison: Comparison) -> str:
     """k̂ needs 21 samples or more."""
     limit = comparison["evaluation"]["pareto_k_threshold"]
@@ -47,6 +58,10 @@ def pareto_head(comparison: Comparison) -> str:
 
 def _with_error(name: str) -> Callable[[Entry], str]:
     return lambda one: estimate(one[name], one[f"{name}_se"])
+
+
+def _bits(one: Entry) -> str:
+    return estimate(one["bits_per_dimension"], one["bits_per_dimension_se"], digits=3)
 
 
 def _active_units(one: Entry) -> str:

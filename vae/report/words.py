@@ -110,7 +110,7 @@ def method(comparison: Comparison) -> list[tuple[str, str]]:
     y = comparison["evaluation"]
     entries = [
         ("data", f"{y['dataset']}, {y['num_examples']} {y['split']} images, binarization {y['binarization']}"),
-        ("evaluation", f"{y['likelihood']} likelihood, k = {y['num_samples']}, evaluation seed {y['seed']}"),
+        ("evaluation", f"p(x|z): {y['likelihood']}; k = {y['num_samples']}, evaluation seed {y['seed']}"),
         ("seeds", ", ".join(map(str, comparison["seeds"]))),
         ("budget", comparison["budget"]),
         (
@@ -130,12 +130,12 @@ def method(comparison: Comparison) -> list[tuple[str, str]]:
     return entries
 
 
-def nats(value: float | None) -> str:
-    return "—" if value is None else f"{value:.2f}".replace("-", "−")
+def nats(value: float | None, digits: int = 2) -> str:
+    return "—" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
-def estimate(value: float, error: float | None) -> str:
-    return nats(value) + ("" if error is None else f" ± {error:.2f}")
+def estimate(value: float | None, error: float | None, digits: int = 2) -> str:
+    return nats(value, digits) + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 def probability(p: float | None) -> str:
