@@ -198,13 +198,12 @@ def finish(
     workdir: Path, compared: ComparedRuns, asked: dict[str, Any], evaluate, folders: DataFolders, *, draw: bool
 ) -> int:
     """Evaluate, compare, draw and write."""
-    from experiments.pictures import comparison_pictures, run_pictures
+    from experiments.pictures import comparison_pictures
     from vae import figures, report
     from vae.judging import evaluations, ranking, tuning
     from vae.judging.groups import common_seeds, refuse_others
     from vae.runs.config import provenance
     from vae.runs.files import read_json, write_json
-    from vae.runs.folder import FIGURES
     from vae.sweeps.sweep_file import PLAN
 
     wanted = comparisons.evaluation_settings(compared.groups, asked)
@@ -231,13 +230,13 @@ def finish(
         print(f"left out: {text}")
     write_json(workdir / "comparison.json", told)
     pictures = comparison_pictures.draw(groups, told, summaries, images) if draw else {}
-    written = {name: partial(figures.write, workdir / FIGURES / f"{name}.png", pictures[name]) for name in pictures}
-    run_pictures.drawn(written)
+    comparison_pictures.save(workdir, pictures)
     texts = {"md": report.markdown(told, list(pictures)), "tex": report.tex(told), "csv": report.by_seed(told)}
     for suffix, text in texts.items():
         figures.write(workdir / f"comparison.{suffix}", text.encode())
     colors = [figures.color_of(rank) for rank in range(len(groups))]
-    figures.write(workdir / "report.html", report.page(told, pictures, colors).encode())
+    shown = {name: files["png"] for name, files in pictures.items()}
+    figures.write(workdir / "report.html", report.page(told, shown, colors).encode())
     print("\n" + report.aligned(told) + "\n")
     print("\n".join(told["conclusion"]))
     print(f"report: {workdir / 'report.html'}")

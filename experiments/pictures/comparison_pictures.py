@@ -1,4 +1,4 @@
-"""The pictures of a comparison: from its runs and their evaluations to PNG files by name."""
+"""The pictures of a comparison: from its runs and their evaluations to files by name."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vae.api import load_run
 from vae.evaluation.comparison import LEAST_SEEDS
 from vae.judging.groups import RunGroup
 from vae.models import generation
+from vae.runs.folder import FIGURES
 from vae.runs.metrics import read_metrics
 
 NUM_RECONSTRUCTED, NUM_SAMPLED = 12, 12
@@ -27,13 +28,24 @@ def draw(
     comparison: dict[str, Any],
     evaluations: dict[Path, dict],
     images: Callable[[Path], tuple],
-) -> dict[str, bytes]:
-    """Draw every picture of report.PICTURES that the runs allow; `groups` and the comparison are best first.
+) -> dict[str, dict[str, bytes]]:
+    """Draw every picture of report.PICTURES that the runs allow, as files by their suffix; `groups` and the comparison
+    are best first.
 
     Those that cannot be drawn are left out, with a line that says why.
     """
     made = drawn(charts(groups, comparison, evaluations) | of_models(groups, images))
-    return drawn({name: partial(figures.png, figure) for name, figure in made.items()})
+    return drawn({name: partial(figures.files, figure) for name, figure in made.items()})
+
+
+def save(workdir: Path, pictures: dict[str, dict[str, bytes]]) -> None:
+    """Write <workdir>/figures/<name>.<suffix>; a line for each picture that cannot be written."""
+
+    def write(name):
+        for suffix, content in pictures[name].items():
+            figures.write(workdir / FIGURES / f"{name}.{suffix}", content)
+
+    drawn({name: partial(write, name) for name in pictures})
 
 
 def charts(

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -77,6 +78,22 @@ def test_a_save_makes_the_folder_and_the_same_picture_is_the_same_file(tmp_path)
         figures.save(figures.samples(paint(RED, 3), "samples"), tmp_path / "figures" / f"{name}.png")
     first, second = ((tmp_path / "figures" / f"{name}.png").read_bytes() for name in ("a", "b"))
     assert first == second
+
+
+def test_files_for_a_paper_hold_their_text_as_text_and_no_date(monkeypatch):
+    def drawn(day):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", str(86400 * day))
+        return figures.files(figures.kl_per_dimension(np.array([1.0, 0.5]), "a title"))
+
+    found = drawn(day=1)
+    assert found == drawn(day=2)
+    assert list(found) == ["png", "pdf", "svg"]
+    assert found["png"] == figures.png(figures.kl_per_dimension(np.array([1.0, 0.5]), "a title"))
+    assert found["pdf"].startswith(b"%PDF")
+    assert b"/FontFile2" in found["pdf"]  # TrueType, embedded
+    assert b"/Type3" not in found["pdf"]
+    assert b">a title</text>" in found["svg"]
+    ElementTree.fromstring(found["svg"])
 
 
 def test_a_picture_ends_in_a_white_margin():

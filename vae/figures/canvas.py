@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -40,6 +40,10 @@ PALETTE = (
     "#aa4499",
     "#555555",
 )
+# What a file would say of the day and of matplotlib's version: without it the same picture is the same file.
+UNDATED = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate"), "svg": ("Creator", "Date")}
+# Text stays text, in a PDF in TrueType fonts, which publishers want; what SVG names its parts is no random number.
+VECTORS: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "vae"}
 
 
 @contextlib.contextmanager
@@ -50,6 +54,7 @@ def own_style() -> Iterator[None]:
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams.update(VECTORS)
         yield
 
 
@@ -154,14 +159,24 @@ def check_length(name: str, values: Vector, length: int, of: str) -> None:
 @in_own_style
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file, cropped to its content with a margin; ? for a letter that its font lacks."""
+    return _file(figure, "png")
+
+
+@in_own_style
+def files(figure: Figure) -> dict[str, bytes]:
+    """The figure as `png`, and for a paper as `pdf` and `svg` files, whose text is text and can be edited."""
+    return {suffix: _file(figure, suffix) for suffix in UNDATED}
+
+
+def _file(figure: Figure, suffix: str) -> bytes:
     for text in figure.findobj(Text):
         text.set_text(drawable(text.get_text()))
     content = figure.get_tightbbox().padded(0.12)
     # Whole pixels, so that image tiles are written as they are and not resampled.
     corners = np.concatenate([np.floor(content.min * DPI), np.ceil(content.max * DPI)]) / DPI
     buffer = io.BytesIO()
-    # Without the version of matplotlib the same picture is the same file.
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches=Bbox.from_extents(*corners), metadata={"Software": None})
+    bbox = Bbox.from_extents(*corners)
+    figure.savefig(buffer, format=suffix, dpi=DPI, bbox_inches=bbox, metadata=dict.fromkeys(UNDATED[suffix]))
     return buffer.getvalue()
 
 
