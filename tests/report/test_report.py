@@ -13,6 +13,7 @@ from PIL import Image
 from vae import figures, report
 from vae.evaluation import comparison
 from vae.report import tables, words
+from vae.report.html import STYLE
 
 NAMES = ["iwae K=50", "elbo <b>&", "renyi"]
 
@@ -140,6 +141,28 @@ def test_every_picture_is_there_decodes_and_has_words(page, pictures):
         assert min(image.size) > 100
 
 
+def test_every_cell_says_the_head_of_its_column_for_a_phone_that_shows_no_heads(page):
+    tables = list(ElementTree.fromstring(page.split("\n", 1)[1]).iter("table"))
+    assert [table.get("class") for table in tables] == ["ranking", "matrix", "settings"]
+    for table in tables:
+        head, body = table
+        names = ["".join(cell.itertext()) for cell in head[0]]
+        for row in body:
+            shown = [cell.get("data-head", "").removeprefix("over ") for cell in row if cell.tag == "td"]
+            expected = [
+                "" if cell.get("class") == "none" else name for cell, name in zip(list(row)[1:], names[1:], strict=True)
+            ]
+            assert shown == expected
+
+
+def test_on_paper_no_table_scrolls_and_no_picture_is_cut_and_cards_are_as_white_as_the_pictures():
+    rules = STYLE.split("@media print {")[1]
+    assert ".scroll { overflow: visible; }" in rules
+    assert re.search(r"figure, tr[^{]*\{ break-inside: avoid; \}", rules)
+    assert re.search(r"\nfigure \{[^}]*background: #fff;", STYLE)
+    assert "filter" not in STYLE  # a swatch has the colour of its curve in the dark too
+
+
 def test_names_are_text_and_never_markup(page):
     assert "elbo <b>&" not in page
     assert "elbo &lt;b&gt;&amp;" in page
@@ -177,8 +200,8 @@ def test_three_outcomes_were_tried():
 def test_significance_in_the_table_of_pairs_is_that_of_the_statistics():
     found = compared([-98.0, -98.01, -99.5])
     text = report.page(found, {}, ["#000"])
-    assert text.count('<td class="yes">') == sum(pair["significant"] for pair in found["pairs"]) == 2
-    assert text.count('<td class="no">') == 1
+    assert text.count('<td class="yes" ') == sum(pair["significant"] for pair in found["pairs"]) == 2
+    assert text.count('<td class="no" ') == 1
     table = report.markdown(found, []).split("## Every pair")[1].split("##")[0]
     rows = [line.split(" | ") for line in table.splitlines() if "±" in line and line.startswith("|")]
     assert [bool(re.search("significant", row[-1])) for row in rows] == [p["significant"] for p in found["pairs"]]
@@ -258,7 +281,7 @@ def test_the_settings_in_which_objectives_differ_are_a_table_and_the_others_a_li
     assert "| iwae K=50 | iwae | 50 |" in text
     assert "- the same in all: network mlp" in text
     page = report.page(found, {}, ["#000"]).split("How it was done")[1]
-    assert '<th scope="row">iwae K=50</th><td>iwae</td><td>50</td>' in page
+    assert re.sub(r' data-head="\w+"', "", page).count("</th><td><span>iwae</span></td><td><span>50</span></td>") == 1
     assert "<dd>network mlp</dd>" in page
 
 

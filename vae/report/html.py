@@ -48,8 +48,7 @@ def _ranking(comparison: Comparison, colors: Sequence[str]) -> str:
     body = []
     for rank, (label, *values) in enumerate(rows):
         swatch = f'<span class="swatch" style="background:{colors[rank % len(colors)]}"></span>'
-        cells = "".join(f"<td>{_text(value)}</td>" for value in values)
-        body.append(f'<tr><th scope="row">{swatch}{_text(label)}</th>{cells}</tr>')
+        body.append(f'<tr><th scope="row">{swatch}{_text(label)}</th>{_cells(heads, values)}</tr>')
     return _table(heads, body, "ranking") + f'<p class="small">{_text(table_note(comparison))}</p>'
 
 
@@ -68,7 +67,7 @@ def _matrix(comparison: Comparison) -> str:
                 p = probability(pair["p_holm"])
                 value += f"<small>{nats(pair['low'])} to {nats(pair['high'])}</small>"
                 value += f"<small>{_text('p (Holm) ' + p if p.startswith('<') else 'p (Holm) = ' + p)}</small>"
-            cells.append(f'<td class="{kind}">{value}</td>')
+            cells.append(f'<td class="{kind}" data-head="over {_text(column)}"><span>{value}</span></td>')
         body.append(f'<tr><th scope="row">{_text(row)}</th>{"".join(cells)}</tr>')
     colors = "Green: significant; grey: not. " if is_tested(comparison) else ""
     note = f"The lead of the row over the column. {colors}{pairs_note(comparison)}"
@@ -82,7 +81,7 @@ def _pictures(pictures: Mapping[str, bytes]) -> str:
         source = "data:image/png;base64," + base64.b64encode(pictures[name]).decode()
         shown.append(
             f'<figure class="{"wide" if wide else "chart"}">'
-            f'<img alt="{_text(heading)}" src="{source}"/>'
+            f'<div class="scroll"><img alt="{_text(heading)}" src="{source}"/></div>'
             f"<figcaption>{_text(caption)}</figcaption></figure>"
         )
     return f'<div class="pictures">{"".join(shown)}</div>'
@@ -93,17 +92,13 @@ def _tuning(comparison: Comparison) -> str:
     body = []
     for label, *values in rows:
         kind = "chosen" if values[-1] else "tried"
-        cells = "".join(f"<td>{_text(value)}</td>" for value in values)
-        body.append(f'<tr class="{kind}"><th scope="row">{_text(label)}</th>{cells}</tr>')
+        body.append(f'<tr class="{kind}"><th scope="row">{_text(label)}</th>{_cells(heads, values)}</tr>')
     return _table(heads, body, "tuning") + f'<p class="small">{_text(tuning_note(comparison))}</p>'
 
 
 def _settings(comparison: Comparison) -> str:
     heads, rows = settings_table(comparison)
-    body = [
-        f'<tr><th scope="row">{_text(label)}</th>{"".join(f"<td>{_text(value)}</td>" for value in values)}</tr>'
-        for label, *values in rows
-    ]
+    body = [f'<tr><th scope="row">{_text(label)}</th>{_cells(heads, values)}</tr>' for label, *values in rows]
     return _table(heads, body, "settings")
 
 
@@ -124,17 +119,23 @@ def _table(heads: Sequence[str], body: Sequence[str], kind: str) -> str:
     )
 
 
+def _cells(heads: Sequence[str], values: Sequence[str]) -> str:
+    """What follows the first cell of a row; on a phone, which shows no heads, each is beside its value."""
+    pairs = zip(heads[1:], values, strict=True)
+    return "".join(f'<td data-head="{_text(head)}"><span>{_text(value)}</span></td>' for head, value in pairs)
+
+
 def _text(value: Any) -> str:
     return html.escape(str(value))
 
 
 STYLE = """
-:root { --ink: #1d2127; --soft: #5b6470; --page: #fbfaf7; --card: #ffffff; --rule: #e2dfd8; --yes: #dcefe2;
-  --yes-ink: #14532d; --accent: #332288; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7e6e3; --soft: #a2a8b1; --page: #16181c; --card: #1e2126;
-  --rule: #33373e; --yes: #1d3a2a; --yes-ink: #a7e3bd; --accent: #b3a7f0; } .swatch { filter: brightness(1.6); } }
+:root { --ink: #1d2127; --soft: #5b6470; --page: #fbfaf7; --rule: #e2dfd8; --yes: #dcefe2; --yes-ink: #14532d;
+  --accent: #332288; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7e6e3; --soft: #a2a8b1; --page: #16181c; --rule: #33373e;
+  --yes: #1d3a2a; --yes-ink: #a7e3bd; --accent: #b3a7f0; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto,
+body { margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, "Segoe UI", Roboto,
   "DejaVu Sans", sans-serif; }
 main { max-width: 74rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
 header { max-width: 52rem; margin-bottom: 2.5rem; }
@@ -145,31 +146,70 @@ h1 { margin: 0 0 .75rem; font-size: clamp(1.25rem, 3vw, 1.7rem); line-height: 1.
 section { margin-top: 2.75rem; }
 h2 { font-size: 1.15rem; margin: 0 0 .9rem; padding-bottom: .35rem; border-bottom: 1px solid var(--rule); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .925rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 table.ranking { width: 100%; }
-th, td { padding: .5rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+th, td { padding: .5rem; text-align: right; border-bottom: 1px solid var(--rule); }
+td { white-space: nowrap; }
 th:first-child { text-align: left; padding-left: .2rem; }
 thead th { color: var(--soft); font-weight: 500; font-size: .85rem; vertical-align: bottom; }
-tbody th { font-weight: 600; }
+tbody th { font-weight: 600; min-width: 9rem; max-width: 16rem; }
 .ranking tbody tr:first-child td:nth-child(2) { font-weight: 700; }
+.ranking tbody th { padding-left: 1.6em; text-indent: -1.35em; }
 .tried :is(th, td) { color: var(--soft); font-weight: 400; }
-.swatch { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .55em;
-  box-shadow: 0 0 0 1px var(--rule); }
+.swatch { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .6em;
+  box-shadow: 0 0 0 2px #fff; }
 .matrix td { text-align: center; color: var(--soft); border: 1px solid var(--rule); }
 .matrix td.yes { background: var(--yes); color: var(--yes-ink); font-weight: 600; }
 .matrix td.none { border: 0; }
 .matrix thead th { text-align: center; }
+.matrix thead th:first-child { text-align: left; }
 .matrix small { display: block; font-size: .75rem; font-weight: 400; opacity: .85; }
+.settings { margin-bottom: 1.5rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.25rem; }
-figure { margin: 0; padding: 1rem 1.1rem; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem;
-  display: flex; flex-direction: column; }
+/* The pictures are white: so are their cards, in the dark too. */
+figure { margin: 0; padding: 1rem 1.1rem; background: #fff; border: 1px solid var(--rule); border-radius: .6rem;
+  display: flex; flex-direction: column; min-width: 0; }
 figure.wide { grid-column: 1 / -1; }
-img { max-width: 100%; height: auto; margin: auto; background: #fff; border-radius: .3rem; }
-figcaption { margin-top: .7rem; }
+figure .scroll { margin: auto 0; }
+img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figcaption { margin-top: .7rem; color: #5b6470; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .45rem 1.2rem; margin: 0;
   font-size: .925rem; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 36rem) { dl { grid-template-columns: 1fr; gap: .1rem; } dd { margin-bottom: .6rem; } }
-@media print { .pictures { grid-template-columns: 1fr; } figure, tr { break-inside: avoid; } }
+@media screen and (max-width: 44rem) {
+  dl { grid-template-columns: 1fr; gap: .1rem; }
+  dd { margin-bottom: .6rem; }
+  /* Each row is a list of its cells, with their heads beside them. */
+  thead, td.none { display: none; }
+  table, tbody, tr, tbody th { display: block; max-width: none; }
+  tr { margin-bottom: 1.1rem; }
+  tbody th { border-bottom: 2px solid var(--rule); overflow-wrap: anywhere; }
+  .matrix tbody th::after { content: " leads"; font-weight: 400; }
+  td, .matrix td { display: flex; justify-content: space-between; gap: 1rem; padding: .3rem .5rem; text-align: right;
+    white-space: normal; border: 0; border-bottom: 1px solid var(--rule); }
+  td::before { content: attr(data-head); color: var(--soft); font-weight: 400; text-align: left; }
+  .matrix td span { white-space: nowrap; }
+  /* A chart as narrow as a phone could not be read. */
+  figure img { max-width: none; width: 36rem; }
+  figure.wide img { width: 52rem; }
+}
+@media print {
+  :root { --page: #fff; font-size: 11px; }
+  main { max-width: none; padding: 0; }
+  header { margin-bottom: 1rem; }
+  section { margin-top: 1.8rem; }
+  h2, thead { break-after: avoid; }
+  figure, tr, dd { break-inside: avoid; }
+  /* All columns on the page: names wrap as much as they must, and what is in a cell between words. */
+  .scroll { overflow: visible; }
+  th, td { padding: .3rem .35rem; }
+  tbody th { min-width: 6rem; overflow-wrap: anywhere; }
+  td:not(.ranking td) { white-space: normal; }
+  .matrix td.yes, .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .pictures { display: block; }
+  figure { display: inline-flex; width: 49%; margin: 0 0 .8rem; padding: .5rem; vertical-align: top; }
+  figure.chart:nth-of-type(odd) { margin-right: 1%; }
+  figure.wide { width: 100%; }
+}
 """
