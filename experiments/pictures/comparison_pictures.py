@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.pictures.run_pictures import drawn, sorted_classes, unit
+from experiments.pictures.run_pictures import drawn, original, sorted_classes, unit
 from vae import figures
 from vae.api import load_run
 from vae.evaluation.comparison import LEAST_SEEDS
@@ -114,7 +114,8 @@ def of_models(groups: Sequence[RunGroup], images: Callable[[Path], tuple]) -> di
     def reconstructions():
         data, index = images(next(iter(first.values())))
         chosen = np.linspace(0, len(data.images) - 1, NUM_RECONSTRUCTED).astype(int)
-        rows = {f"original, #{index[chosen[0]]} to #{index[chosen[-1]]}": unit(data.images[chosen])}
+        name = original(groups[0].config.settings)
+        rows = {f"{name}, #{index[chosen[0]]} to #{index[chosen[-1]]}": unit(data.images[chosen])}
         for name, folder in first.items():
             run = loaded(folder)
             labels = data.labels[chosen] if run.settings.num_classes else None

@@ -125,12 +125,17 @@ def of_model(
     def reconstructions():
         means, draws = generation.reconstructions(key_reconstructions, params, chosen, model, _given(settings, shown))
         title = f"Reconstructions of {split} images, step {loaded.step}"
-        return figures.reconstructions(unit(chosen), means, draws, indices, title, named(shown))
+        name = original(settings)
+        return figures.reconstructions(unit(chosen), means, draws, indices, title, named(shown), name)
+
+    is_standard = settings.prior == "standard" and not settings.upper_latent_dim
 
     @functools.cache
     def codes():
-        z = generation.encode(params, data.images, model, _given(settings, data.labels)).mean
-        return z, generation.most_active(z, NUM_TRAVERSED)
+        found = generation.encode(params, data.images, model, _given(settings, data.labels))
+        # The KL from N(0, I) says what a dimension carries only if that is the prior.
+        ranked = found if is_standard else found._replace(log_scale=None)
+        return found.mean, generation.most_active(ranked, NUM_TRAVERSED)
 
     def traversals():
         (z, active), values = codes(), np.linspace(-3, 3, 13)
@@ -144,10 +149,13 @@ def of_model(
         return int(min(active[:2])), int(max(active[:2]))
 
     def manifold():
-        z_values, grid = generation.quantile_grid(settings.latent_dim, pair(), 20)
+        # A plane through more than two dimensions shows less of them: fewer images, which can be told apart.
+        num_others = settings.latent_dim - 2
+        z_values, grid = generation.quantile_grid(settings.latent_dim, pair(), 11 if num_others else 21)
         of_class = "" if first is None else f", class {named(first)[0]}"
         title = f"Decoded manifold (step {loaded.step}), at equal steps of the prior's quantiles{of_class}"
-        return figures.manifold(generation.decode(params, grid, model, first), z_values, title, pair())
+        others = f"the two dimensions that carry most; the other {num_others} are 0" if num_others else ""
+        return figures.manifold(generation.decode(params, grid, model, first), z_values, title, pair(), others)
 
     def latent_space():
         title = f"{len(data.images)} images in latent space, mean of q(z|x), step {loaded.step}"
@@ -155,7 +163,7 @@ def of_model(
 
     pictures = {"samples": samples, "reconstructions": reconstructions, "traversals": traversals}
     if settings.latent_dim > 1:
-        if settings.prior == "standard" and not settings.upper_latent_dim:
+        if is_standard:
             pictures["manifold"] = manifold
         pictures["latent_space"] = latent_space
     return drawn(pictures)
@@ -201,7 +209,10 @@ def morph(
     name = f"morph_{start}_{end}"
     title = f"From image #{start} to #{end}, {path} path, step {loaded.step}"
     gif = workdir / FIGURES / f"{name}.gif"
-    saved = save(workdir, drawn({name: lambda: figures.morph(steps(num_steps), start, end, title, unit(ends))}))
+    saved = save(
+        workdir,
+        drawn({name: lambda: figures.morph(steps(num_steps), start, end, title, unit(ends), original(settings))}),
+    )
     moving = drawn({gif.name: lambda: figures.morph_gif(steps(4 * num_steps), gif)})
     return [*saved, *(gif for _ in moving)]
 
@@ -216,6 +227,11 @@ def embeddings(workdir: Path, loaded: TrainedRun, data: Split, split: str, class
     arrays |= {} if classes is None else {"classes": np.array(classes)}
     write_arrays(path, arrays)
     return path
+
+
+def original(settings: Settings) -> str:
+    """What the images are called that a model sees."""
+    return "original" if settings.binarization == "none" else "original,\nbinarised"
 
 
 def unit(images: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from PIL import Image
 
 import vae.figures as figures
 from vae.figures import canvas
+from vae.figures.images import GUTTER
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -127,14 +128,25 @@ def test_tile_places_image_i_at_row_i_over_columns_and_column_i_mod_columns(coun
         top, left = padding + i // columns * (4 + padding), padding + i % columns * (6 + padding)
         np.testing.assert_array_equal(grid[top : top + 4, left : left + 6], image)
         rest[top : top + 4, left : left + 6] = False
-    assert np.all(grid[rest] > 0.8)  # separators and empty cells are light
+    assert np.all(np.isclose(grid[rest], GUTTER).all(-1) | (grid[rest] == 1).all(-1))
 
 
-def test_tile_frames_images_in_grey_and_leaves_empty_cells_white():
-    grid = figures.tile(np.zeros((3, 2, 2, 1)), columns=2)[..., 0]
+def test_tile_frames_images_in_a_colour_that_no_ink_has_and_leaves_empty_cells_white():
+    grid = figures.tile(np.zeros((3, 2, 2, 1)), columns=2)
     np.testing.assert_array_equal(grid[4:, 4:], 1)
     frame = np.concatenate([grid[0], grid[:, 0], grid[3], grid[:4, 3]])
-    assert np.all((frame > 0.7) & (frame < 0.95))
+    np.testing.assert_allclose(frame, np.broadcast_to(GUTTER, frame.shape), rtol=1e-6)
+    assert np.ptp(GUTTER) > 0.2  # neither black, grey nor white
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (64, 64)])
+def test_ink_that_touches_the_border_of_an_image_does_not_run_into_the_next(height, width):
+    picture = pixels_of(figures.samples(np.ones((4, height, width, 1)), ""))
+    gutter = np.rint(255 * np.array(GUTTER))
+    rows = np.flatnonzero(np.all(picture == gutter, axis=-1).sum(1) > picture.shape[1] // 2)
+    (ends,) = np.nonzero(np.diff(rows) > 1)
+    assert len(ends) == 2  # three gutters around two rows of white images
+    assert ends[1] - ends[0] >= 0.05 * (rows[-1] - rows[0]) / 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (6, 10)])
@@ -285,11 +297,13 @@ def test_tick_labels_have_the_decimals_they_need_and_no_negative_zero():
     assert labels_along(axes.xaxis) == ["−0.5", "0.0", "0.5"]
 
 
-@pytest.mark.parametrize("columns", [11, 40])
-def test_tick_labels_do_not_overlap(columns):
+@pytest.mark.parametrize("columns", [11, 20, 40])
+def test_both_ends_have_a_tick_label_and_labels_do_not_overlap(columns):
     images = np.zeros((2, columns, 28, 28, 1))
     figure = figures.traversals(images, [0, 1], np.linspace(-3, 3, columns), "")
     figure.draw_without_rendering()
+    labels = labels_along(figure.axes[0].xaxis)
+    assert (labels[0][:2], labels[-1][0]) == ("−3", "3")
     boxes = [t.get_window_extent() for t in figure.axes[0].get_xticklabels() if t.get_text()]
     assert len(boxes) >= 3
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
@@ -317,6 +331,8 @@ def test_manifold_has_z1_to_the_right_and_z2_upwards():
     across, upward = labels_along(axes.xaxis), labels_along(axes.yaxis)
     assert color_at(axes, upward.index("1.5"), across.index("−0.5")) == (51, 153, 255)
     assert [axes.get_xlabel(), axes.get_ylabel()] == ["$z_{1}$", "$z_{2}$"]
+    (axes,) = figures.manifold(images, [-1.5, -0.5, 0.5, 1.5], "", (0, 3), "the other 2 are 0").axes
+    assert [axes.get_xlabel(), axes.get_ylabel()] == ["$z_{1}$\nthe other 2 are 0", "$z_{4}$"]
 
 
 def test_scatter_colours_points_by_class_and_names_the_colours():
@@ -549,6 +565,12 @@ def test_every_picture_is_drawn_in_its_own_style():
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.returns is not None:
                 own = "in_own_style" in map(ast.unparse, node.decorator_list)
                 assert own or ast.unparse(node.returns) != "Figure", f"{path.name}: {node.name}"
+
+
+def test_densities_in_a_title_are_set_as_maths_and_a_dollar_sign_beside_them_is_one():
+    (axes,) = figures.samples(paint(RED), "mean of q(z|x), class $5 and $6").axes
+    assert axes.get_title(loc="left") == r"mean of $q(z\,|\,x)$, class \$5 and \$6"
+    canvas.png(axes.figure)
 
 
 def test_letters_that_the_font_lacks_are_question_marks():

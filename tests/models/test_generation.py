@@ -89,6 +89,10 @@ def test_the_grid_lies_at_equal_steps_of_the_priors_distribution_function():
     np.testing.assert_array_equal(points[2, 4], [0, values[2], 0, values[4]])
 
 
-def test_the_most_active_dimensions_come_first():
+def test_the_dimensions_that_carry_most_come_first():
+    """The mean of z[2] never moves, but its narrow q costs a KL that those of the others do not reach."""
     means = np.random.default_rng(0).normal(size=(1000, 4)) * [0.1, 3, 0, 1]
-    np.testing.assert_array_equal(generation.most_active(means, 3), [1, 3, 0])
+    means[:, 2] = 3
+    log_scale = np.broadcast_to([0, 0, -2, 0], means.shape)
+    np.testing.assert_array_equal(generation.most_active(generation.Codes(means, None), 3), [1, 3, 0])
+    np.testing.assert_array_equal(generation.most_active(generation.Codes(means, log_scale), 3), [2, 1, 3])

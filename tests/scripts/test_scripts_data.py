@@ -167,13 +167,14 @@ def test_names_of_classes_are_shown_and_stored_with_embeddings(tmp_path, scripts
         dataset = load(tmp_path / "own.npz")
         assert np.array_equal(stored["labels"], dataset.train.labels)
     shown = {}
-    monkeypatch.setattr(figures, "reconstructions", lambda *args: shown.update(heads=args[-1]))
+    monkeypatch.setattr(figures, "reconstructions", lambda *args: shown.update(heads=args[-2], original=args[-1]))
     monkeypatch.setattr(figures, "latent_scatter", lambda *args: shown.update(names=args[-1]))
     monkeypatch.setattr(figures, "samples", lambda images, title: shown.update(title=title))
     run = load_run(tmp_path / "x")
     key = jax.random.key(0)
     run_pictures.of_model(key, run, dataset.test, "test", dataset.classes, indices=[0, 1, 2], num_images=3)
     long = "a dog of a very lon…"
+    assert shown["original"] == "original,\nbinarised"
     assert shown["heads"] == [[long, "cat", "owl"][label] for label in dataset.test.labels[:3]]
     assert shown["names"] == [long, "cat", "owl"]
     assert shown["title"].endswith(f"class after class: {long}, cat, owl")

@@ -105,8 +105,14 @@ def style_chart(axes: Axes, title: str, x_label: str, y_label: str) -> None:
 
 
 def set_title(axes: Axes, title: str) -> None:
+    """A title, in which q(z|x) and p(x|z) are set as maths."""
+    style: dict[str, Any] = {"loc": "left", "pad": 8, "fontsize": TITLE_SIZE, "fontweight": "bold", "color": INK}
+    densities = [one for one in ("q(z|x)", "p(x|z)") if one in title]
     # A dollar sign in a user's title is a dollar sign.
-    axes.set_title(title, loc="left", pad=8, fontsize=TITLE_SIZE, fontweight="bold", color=INK, parse_math=False)
+    shown = title.replace("$", r"\$") if densities else title
+    for one in densities:
+        shown = shown.replace(one, f"${one}$".replace("|", r"\,|\,"))
+    axes.set_title(shown, parse_math=bool(densities), **style)
 
 
 def latent(dimension: int) -> str:

@@ -29,23 +29,23 @@ from vae.figures.canvas import (
 )
 
 GAP = 28  # pixels between groups of tiles
-SEPARATOR = 0.85  # grey, seen against black and white alike
+GUTTER = (0.56, 0.69, 0.83)  # between tiles: a blue that no ink has, black, grey or white
 PAGE_WIDTH, PAGE_HEIGHT, MIN_TILE, MAX_TILE = 1400, 1500, 24, 200  # pixels aimed at
 LONGEST = 3000  # pixels of a side of all tiles together, at most: larger images are averaged down
 CHARACTER = 0.66 * LABEL_SIZE * DPI / 72  # pixels, about, of a character in a label
 
 
 def tile(images: np.ndarray, columns: int, padding: int = 1) -> np.ndarray:
-    """[N, H, W, C] → [rows·(H+p)+p, columns·(W+p)+p, C]: image i in row i // columns, column i % columns, each framed
-    by `padding` pixels of light grey; cells without an image are white."""
+    """[N, H, W, C] → [rows·(H+p)+p, columns·(W+p)+p, 3]: image i in row i // columns, column i % columns, each framed
+    by `padding` pixels of GUTTER; cells without an image are white."""
     images = check_images("images", images)
     require(columns >= 1 and padding >= 0, f"columns={columns}, padding={padding}; expected columns ≥ 1, padding ≥ 0")
-    count, height, width, channels = images.shape
+    count, height, width, _ = images.shape
     down, right = height + padding, width + padding
-    grid = np.ones((-(-count // columns) * down + padding, columns * right + padding, channels), images.dtype)
+    grid = np.ones((-(-count // columns) * down + padding, columns * right + padding, 3), images.dtype)
     for i, image in enumerate(images):
         top, left = i // columns * down, i % columns * right
-        grid[top : top + down + padding, left : left + right + padding] = SEPARATOR
+        grid[top : top + down + padding, left : left + right + padding] = GUTTER
         grid[top + padding : top + down, left + padding : left + right] = image
     return grid
 
@@ -69,9 +69,10 @@ def reconstructions(
     indices: Vector,
     title: str,
     labels: Vector | None = None,
+    original: str = "original",
 ) -> Figure:
-    """Originals x over the mean of p(x|z) over a sample of it, each [N, H, W, C]; columns are headed by the position in
-    the data set (`indices`, [N]) and the class (`labels`, [N]), as many side by side as fit."""
+    """Originals x (named `original`) over the mean of p(x|z) over a sample of it, each [N, H, W, C]; columns are headed
+    by the position in the data set (`indices`, [N]) and the class (`labels`, [N]), as many side by side as fit."""
     rows = [check_images(n, v) for n, v in (("originals", originals), ("means", means), ("samples", samples))]
     shapes = [row.shape for row in rows]
     require(len(set(shapes)) == 1, f"originals, means and samples have shapes {shapes}; expected the same")
@@ -89,7 +90,7 @@ def reconstructions(
     figure, grids = _page(groups, [b.stop - b.start for b in blocks], title, gap=3 * GAP, min_width=longest)
     for grid, block in zip(grids, blocks, strict=True):
         _label_columns(grid, heads[block], "top")
-        _label_rows(grid, ["original", r"mean of $p(x\,|\,z)$", r"sample of $p(x\,|\,z)$"])
+        _label_rows(grid, [original, r"mean of $p(x\,|\,z)$", r"sample of $p(x\,|\,z)$"])
     return figure
 
 
@@ -106,10 +107,11 @@ def side_by_side(rows: Mapping[str, np.ndarray], title: str) -> Figure:
 
 @in_own_style
 def morph(
-    images: np.ndarray, start_index: int, end_index: int, title: str, originals: np.ndarray | None = None
-) -> Figure:
+    images: np.ndarray, start_index: int, end_index: int, title: str, originals: np.ndarray | None = None,
+    original: str = "original",
+) -> Figure:  # fmt: skip
     """A strip of decoded steps, [T, H, W, C], T ≥ 2, from image `start_index` of the data set to image `end_index`,
-    between those two images themselves (`originals`, [2, H, W, C]) if given."""
+    between those two images themselves (`originals`, [2, H, W, C], named `original`) if given."""
     images = _check_steps(images)
     ends = [f"#{start_index}", *[""] * (len(images) - 2), f"#{end_index}"]
     if originals is None:
@@ -121,7 +123,7 @@ def morph(
     require(originals.shape == expected, f"originals has shape {originals.shape}; expected {expected}")
     groups = [originals[:1], images, originals[1:]]
     figure, grids = _page(groups, [1, len(images), 1], title, across=True)
-    for grid, name in zip(grids, ("original", "decoded", "original"), strict=True):
+    for grid, name in zip(grids, (original, "decoded", original), strict=True):
         grid.axes.set_xlabel(name, fontsize=LABEL_SIZE)
     _label_columns(grids[0], ends[:1], "top")
     _label_columns(grids[2], ends[-1:], "top")
@@ -175,9 +177,12 @@ def traversals(
 
 
 @in_own_style
-def manifold(images: np.ndarray, z_values: Vector, title: str, dimensions: tuple[int, int] = (0, 1)) -> Figure:
+def manifold(
+    images: np.ndarray, z_values: Vector, title: str, dimensions: tuple[int, int] = (0, 1), others: str = ""
+) -> Figure:
     """Two latent dimensions decoded on a grid, [G, G, H, W, C]: images[i, j] is at z_values[i] in dimensions[0] and at
-    z_values[j] in dimensions[1] (`indexing="ij"`), with z_values [G] increasing to the right and upwards."""
+    z_values[j] in dimensions[1] (`indexing="ij"`), with z_values [G] increasing to the right and upwards. `others` says
+    what the other dimensions are."""
     images = check_images("images", images, "G G H W C")
     z_values = check_finite("z_values", z_values, "G")
     require(images.shape[0] == images.shape[1], f"images has shape {images.shape}; expected as many rows as columns")
@@ -188,7 +193,7 @@ def manifold(images: np.ndarray, z_values: Vector, title: str, dimensions: tuple
     ticks = _ticks(z_values, grid.width)
     _label_columns(grid, ticks, "bottom")
     _label_rows(grid, ticks[::-1])
-    grid.axes.set_xlabel(latent(dimensions[0]), fontsize=TEXT_SIZE)
+    grid.axes.set_xlabel(latent(dimensions[0]) + (f"\n{others}" if others else ""), fontsize=TEXT_SIZE)
     grid.axes.set_ylabel(latent(dimensions[1]), fontsize=TEXT_SIZE)
     return figure
 
@@ -222,7 +227,8 @@ def _page(
     scale = max(scale, math.ceil(MIN_TILE / height), math.ceil(min_width / width))
     # A pixel is a square, except of images so long that another side would be.
     down, right = (max(1, min(scale, m // n)) for n, m in zip((height, width), most, strict=True))
-    padding = max(2, min(down * height, right * width) // 40)
+    side = min(down * height, right * width)
+    padding = max(4 if side >= MIN_TILE else 2, side // 14)
     # Magnified here by a whole number, so that a pixel of an image is a rectangle of pixels of the picture.
     big = [group.repeat(down, axis=1).repeat(right, axis=2) for group in groups]
     pictures = [_bytes(tile(group, c, padding)) for group, c in zip(big, columns, strict=True)]
@@ -270,9 +276,10 @@ def _ticks(values: np.ndarray, width: int) -> list[str]:
     # Plus zero, so that −0.001 is not labelled −0.00.
     labels = [f"{value:.{decimals}f}".replace("-", "−") for value in np.round(values, decimals) + 0.0]
     need = math.ceil((max(map(len, labels)) + 1) * CHARACTER / width)
-    # Both ends are labelled if an even spacing allows it.
-    step = next((n for n in range(need, 2 * need + 1) if (len(values) - 1) % n == 0), need)
-    return [label if i % step == 0 else "" for i, label in enumerate(labels)]
+    last = len(values) - 1
+    # Evenly spaced if both ends are labelled then, otherwise with a gap before the last.
+    step = next((n for n in range(need, 2 * need + 1) if last % n == 0), need)
+    return [label if i == last or (i % step == 0 and i + need <= last) else "" for i, label in enumerate(labels)]
 
 
 def _check_steps(images: np.ndarray) -> np.ndarray:

@@ -140,6 +140,13 @@ def quantile_grid(latent_dim: int, dimensions: tuple[int, int], size: int) -> tu
     return values, points
 
 
-def most_active(posterior_mean: np.ndarray, count: int) -> np.ndarray:
-    """The `count` dimensions of [N, D] whose posterior mean varies most over the data, in descending order."""
-    return np.argsort(-posterior_mean.var(0), kind="stable")[:count]
+def most_active(codes: Codes, count: int) -> np.ndarray:
+    """The `count` dimensions that carry most, in descending order: by the KL from N(0, I), mean over the data; if that
+    has no closed form, by how much the posterior mean varies."""
+    mean = np.asarray(codes.mean, np.float64)
+    if codes.log_scale is None:
+        carried = mean.var(0)
+    else:
+        log_scale = np.asarray(codes.log_scale, np.float64)
+        carried = (0.5 * (mean**2 + np.exp(2 * log_scale) - 1) - log_scale).mean(0)
+    return np.argsort(-carried, kind="stable")[:count]
