@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from vae.runs.metrics import read_metrics
 from vae.settings import Settings
 
 NUM_TRAVERSED = 8  # latent dimensions, the most active ones
+ENOUGH_GAIN, ENOUGH_SHARE = 0.05, 0.05  # at most: nats from the k before, and images whose k̂ is above the limit
 LONGEST_NAME = 20  # letters of a class in a picture
 
 
@@ -65,14 +67,10 @@ def learning_curves(workdir: Path):
 
 def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
     """The log-likelihood against k, the KL of each latent dimension, and the bracket of simulated data."""
-    ks, estimates = zip(*summary["log_likelihood_by_num_samples"].items(), strict=True)
-    values, errors = zip(*estimates, strict=True)
     pictures: dict[str, Callable[[], Any]] = {}
-    if len(ks) > 1 and None not in errors:
-        title = f"Is k = {ks[-1]} enough? (step {summary['checkpoint']})"
-        pictures["log_likelihood"] = lambda: figures.log_likelihood_by_num_samples(
-            [int(k) for k in ks], values, errors, title
-        )
+    by_k = {int(k): estimate for k, estimate in summary["log_likelihood_by_num_samples"].items()}
+    if len(by_k) > 1 and None not in (error for _, error in by_k.values()):
+        pictures["log_likelihood"] = lambda: is_k_enough(summary, by_k)
     if summary["kl_per_dimension"]:
         pictures["kl_per_dimension"] = lambda: figures.kl_per_dimension(
             summary["kl_per_dimension"], f"KL of each latent dimension, step {summary['checkpoint']}"
@@ -86,6 +84,26 @@ def of_evaluation(workdir: Path, summary: dict) -> list[Path]:
             f"Annealing from both sides, {bdmc['num_examples']} simulated images, step {summary['checkpoint']}",
         )
     return save(workdir, drawn(pictures))
+
+
+def is_k_enough(summary: dict, by_k: Mapping[int, tuple[float, float]]):
+    """The log-likelihood against k, as a Figure whose title says whether the largest is enough.
+
+    It is if more samples would change the estimate little, and importance sampling can be trusted for most images.
+    """
+    ks = sorted(by_k)
+    means = [by_k[k][0] for k in ks]
+    differences = {str(k): (by_k[k][0] - by_k[before][0], None) for before, k in pairwise(ks)}
+    gains = [(gain, error) for gain, error in summary.get("log_likelihood_gain", differences).values()]
+    share, limit = summary["pareto_k_above_threshold"], summary["pareto_k_threshold"]
+    is_enough = gains[-1][0] < ENOUGH_GAIN and share <= ENOUGH_SHARE
+    title = f"Is k = {ks[-1]} enough? {'Yes' if is_enough else 'No'} (step {summary['checkpoint']})"
+    note = (
+        "Between the estimates: the gain on the same images ± its standard error.\n"
+        f"k̂ > {limit:.2f} for {100 * share:.1f} % of the images. Enough is: a last gain below {ENOUGH_GAIN:g} nats, "
+        f"and k̂ above for {100 * ENOUGH_SHARE:g} % of the images at most"
+    )
+    return figures.log_likelihood_by_num_samples(ks, means, by_k[ks[-1]][1], gains, title, note)
 
 
 def of_model(

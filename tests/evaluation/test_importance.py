@@ -11,7 +11,7 @@ import scipy.stats
 
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.evaluation import importance as evaluation
-from vae.evaluation.summary import bits_per_dimension, summarize, upgrade
+from vae.evaluation.summary import bits_per_dimension, gains, summarize, upgrade
 from vae.models import model as models
 from vae.models.distributions import Independent, Normal
 from vae.settings import Settings
@@ -328,6 +328,16 @@ def test_an_image_that_is_impossible_makes_the_means_infinite_and_is_counted(cap
     assert summary["log_likelihood_se"] is None
     warn(summary)
     assert "of 2 of 4 images is not finite" in capsys.readouterr().err
+
+
+def test_the_gain_of_more_samples_is_that_on_the_same_images():
+    """Images differ by 100 nats, and each gains a half or one and a half: the error is of the gain alone."""
+    level = np.arange(10.0) * 100
+    estimates = {5000: level + np.tile([0.5, 1.5], 5), 1000: level, 100: level - 2}
+    found = gains(estimates)
+    assert list(found) == ["1000", "5000"]
+    assert found["1000"] == (2.0, 0.0)
+    assert found["5000"] == pytest.approx((1.0, np.std([0.5, 1.5] * 5, ddof=1) / np.sqrt(10)))
 
 
 def test_an_evaluation_that_an_earlier_version_stored_is_read_with_the_names_of_today():

@@ -468,14 +468,16 @@ def test_inactive_dimensions_lie_on_grey():
     assert on_grey == [False, False, True, True]
 
 
-def test_log_likelihood_is_drawn_in_order_of_k_on_a_log_axis_with_its_standard_error():
-    axes = figures.log_likelihood_by_num_samples([5000, 100, 1000], [-87.1, -88.0, -87.35], [0.1, 0.3, 0.2], "").axes[0]
-    line, _, (bars,) = axes.containers[0].lines
-    np.testing.assert_array_equal(line.get_xydata(), [[100, -88.0], [1000, -87.35], [5000, -87.1]])
-    np.testing.assert_allclose([np.ptp(s[:, 1]) for s in bars.get_segments()], [0.6, 0.4, 0.2])
+def test_log_likelihood_is_drawn_against_k_on_a_log_axis_with_its_gains_between():
+    values, gains = [-88.0, -87.35, -87.1], [(0.65, 0.04), (0.25, None)]
+    axes = figures.log_likelihood_by_num_samples([100, 1000, 5000], values, 0.3, gains, "", "a note").axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[100, -88.0], [1000, -87.35], [5000, -87.1]])
     assert axes.get_xscale() == "log"
     assert labels_along(axes.xaxis) == ["100", "1000", "5000"]
-    assert [text.get_text() for text in axes.texts] == ["−88.00", "−87.35", "−87.10"]
+    texts = ["−88.000", "−87.350", "−87.100", "+0.650 ± 0.040", "+0.250", "a note"]
+    assert [text.get_text() for text in axes.texts] == texts
+    assert [100 < axes.texts[3].xy[0] < 1000, -88.0 < axes.texts[3].xy[1] < -87.35] == [True, True]
+    assert "± 0.30 over images" in axes.get_ylabel()
 
 
 def test_a_dollar_sign_in_a_users_words_is_a_dollar_sign():
@@ -515,8 +517,8 @@ IMAGES = np.zeros((4, 8, 8, 1))
         (lambda: figures.learning_curves({}, "", "", ""), "curves is empty"),
         (lambda: figures.learning_curves({"a": ([1, 2], [1])}, "", "", ""), "'a' has 1 values; expected 2"),
         (lambda: figures.kl_per_dimension([np.nan, 1], ""), "kl has 1 NaN or infinite values; all must be finite"),
-        (lambda: figures.log_likelihood_by_num_samples([0], [1], [1], ""), "num_samples has 0; expected 1 or more"),
-        (lambda: figures.log_likelihood_by_num_samples([1], [1], [-1], ""), "standard_error has -1"),
+        (lambda: figures.log_likelihood_by_num_samples([0], [1], 1.0, [], ""), "num_samples has 0; expected 1 or more"),
+        (lambda: figures.log_likelihood_by_num_samples([1], [1], -1.0, [], ""), "standard_error is -1"),
         (lambda: figures.log_likelihood_bracket([1, 2], [1], [1, 2], ""), "lower has 1 entries; expected 2"),
         (lambda: figures.log_likelihood_bracket([0], [1], [1], ""), "num_temperatures has 0; expected 1 or more"),
         (lambda: figures.save(figures.samples(IMAGES, ""), "x.jpg"), "figures are saved as .png; got 'x.jpg'"),

@@ -126,11 +126,27 @@ def test_every_picture_of_a_model_says_of_which_step_it_is(monkeypatch, trained)
     run_pictures.morph(trained, run, test, 0, 1, 3, "linear")
     bdmc = {"by_num_temperatures": {"1": {"lower": -2.0, "upper": -1.0}}, "num_examples": 3}
     summary = {"log_likelihood_by_num_samples": {"1": [-3.0, 0.1], "5": [-2.0, 0.1]}, "bdmc": bdmc}
+    summary |= {"pareto_k_threshold": 0.7, "pareto_k_above_threshold": 0.0}
     run_pictures.of_evaluation(trained, summary | {"kl_per_dimension": [1.0], "checkpoint": run.step})
     assert run.step == 25
     assert titles.pop("morph_gif") == ""
     assert {name: "step 25" in title for name, title in titles.items()} == dict.fromkeys(titles, True)
     assert len(titles) == 9
+
+
+@pytest.mark.parametrize(("gain", "share", "answer"), [(0.04, 0.05, "Yes"), (0.06, 0.05, "No"), (0.04, 0.06, "No")])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_whether_k_is_enough_is_said_by_the_gain_on_the_same_images_and_by_pareto_k(gain, share, answer, is_old):
+    """The error over images, of 9 nats, has no part in it."""
+    by_k = {100: (-90.5, 9.0), 1000: (-90.0, 9.0), 5000: (-90.0 + gain, 9.0)}
+    summary = {"pareto_k_threshold": 0.7, "pareto_k_above_threshold": share, "checkpoint": 7}
+    if not is_old:
+        summary["log_likelihood_gain"] = {"1000": [0.5, 0.01], "5000": [gain, 0.002]}
+    (axes,) = run_pictures.is_k_enough(summary, by_k).axes
+    assert axes.get_title(loc="left") == f"Is k = 5000 enough? {answer} (step 7)"
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[3:5] == (["+0.500", f"+{gain:.3f}"] if is_old else ["+0.500 ± 0.010", f"+{gain:.3f} ± 0.002"])
+    assert f"\nk̂ > 0.70 for {100 * share:.1f} % of the images." in texts[5]
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_line_and_the_run_is_done(monkeypatch, tmp_path, trained, capsys):

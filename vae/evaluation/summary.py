@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -95,8 +96,9 @@ def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
     `elbo` = `reconstruction` − `kl` from the same samples, and `kl` is the sum of `kl_per_layer`, E[log q − log p] of
     each stochastic layer in the order of z. `kl_per_dimension` is the closed form, all layers end to end. `pareto_k` is
     the median over examples, `pareto_k_above_threshold` the share whose estimate is unreliable: it exceeds
-    `pareto_k_threshold` (see weights.py). `num_not_finite` examples have a log-likelihood or an ELBO that is not
-    finite; then neither are the means, and there is no standard error. What does not exist is None.
+    `pareto_k_threshold` (see weights.py). `log_likelihood_gain` says what each k adds to the k before it.
+    `num_not_finite` examples have a log-likelihood or an ELBO that is not finite; then neither are the means, and there
+    is no standard error. What does not exist is None.
 
     `active_units` are those of z of the first layer, which x is made of, with Var_x(E[z|x]) > 0.01 (Burda et al. 2016);
     of a flow, of the z that leaves it. If E[z|x] has no closed form, as there and in upper layers, the variance is
@@ -127,6 +129,7 @@ def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
         "log_likelihood_by_num_samples": {
             str(k): mean_and_error(values) for k, values in sorted(evaluation.log_likelihood.items())
         },
+        "log_likelihood_gain": gains(evaluation.log_likelihood),
         "active_units": active[0] if active else None,
         "active_units_per_layer": active,
         "inverse_error": {name: float(error.mean()) for name, error in (evaluation.inverse_error or {}).items()},
@@ -135,6 +138,13 @@ def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
         "pareto_k_threshold": threshold,
         "pareto_k_above_threshold": None if threshold is None else float((worst_if_unknown > threshold).mean()),
     }
+
+
+def gains(log_likelihood: Mapping[int, np.ndarray]) -> dict[str, tuple[float, float | None]]:
+    """How much the estimate of each k is above that of the k before, mean over the same images, with its error."""
+    ks = sorted(log_likelihood)
+    with np.errstate(invalid="ignore"):
+        return {str(k): mean_and_error(log_likelihood[k] - log_likelihood[before]) for before, k in pairwise(ks)}
 
 
 def active_units(means: np.ndarray) -> int | None:

@@ -115,6 +115,12 @@ def set_title(axes: Axes, title: str) -> None:
     axes.set_title(shown, parse_math=bool(densities), **style)
 
 
+def below_right(axes: Axes, text: str) -> None:
+    """Small print below the right end of the axes."""
+    note = axes.annotate(text, (1, 0), (0, -32), "axes fraction", "offset points", ha="right", va="top")
+    note.set(fontsize=LABEL_SIZE, color=MUTED, parse_math=False)
+
+
 def latent(dimension: int) -> str:
     """The label of latent dimension `dimension` (from 0): z₁, z₂, …"""
     return f"$z_{{{dimension + 1}}}$"

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from vae.figures.canvas import (
     INK,
     LABEL_SIZE,
-    MUTED,
     PALETTE,
     TEXT_SIZE,
     Vector,
+    below_right,
     check_finite,
     check_length,
     in_own_style,
@@ -103,7 +103,7 @@ def _square_window(axes: Axes, z: np.ndarray) -> None:
     axes.set(xlim=(center[0] - half, center[0] + half), ylim=(center[1] - half, center[1] + half), aspect="equal")
     outside = np.count_nonzero(np.any(np.abs(z - center) > half, axis=1))
     if outside:
-        _note(axes, f"points outside: {outside} of {len(z)}")
+        below_right(axes, f"points outside: {outside} of {len(z)}")
 
 
 @in_own_style
@@ -160,7 +160,7 @@ def _limit(axes: Axes, curves: Sequence[np.ndarray]) -> None:
     notes = [f"{len(below)} below, down to {number(below.min())}"] if len(below) else []
     notes += [f"{len(above)} above, up to {number(above.max())}"] if len(above) else []
     if notes:
-        _note(axes, "values outside: " + "; ".join(notes))
+        below_right(axes, "values outside: " + "; ".join(notes))
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -208,18 +208,3 @@ def kl_per_dimension(kl: Vector, title: str, active_threshold: float = 0.01) -> 
     text = f"{active} of {len(kl)} active (KL > {active_threshold:g} nats), {number(kl.sum(), 4)} nats in total"
     axes.annotate(text, (0.99, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=TEXT_SIZE, color=INK)
     return figure
-
-
-def _note(axes: Axes, text: str) -> None:
-    """Small print below the right end of the axes."""
-    axes.annotate(
-        text,
-        (1, 0),
-        (0, -32),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=LABEL_SIZE,
-        color=MUTED,
-    )

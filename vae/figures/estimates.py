@@ -1,6 +1,6 @@
 """Charts of what changes with the number of samples or temperatures: estimates, brackets, signal to noise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,6 +12,7 @@ from vae.figures.canvas import (
     MUTED,
     PALETTE,
     Vector,
+    below_right,
     check_finite,
     check_length,
     in_own_style,
@@ -28,31 +29,42 @@ from vae.figures.charts import COLLAPSED, label_ends
 def log_likelihood_by_num_samples(
     num_samples: Vector,
     log_likelihood: Vector,
-    standard_error: Vector,
+    standard_error: float,
+    gains: Sequence[tuple[float, float | None]],
     title: str,
+    note: str = "",
 ) -> Figure:
-    """Estimates of log p(x) in nats, [E], against the number k of importance samples of each, [E], ± standard error."""
+    """Estimates of log p(x) in nats, [E], against the number k of importance samples of each, [E], in ascending order.
+
+    `gains`, [E − 1], are the differences of neighbours on the same images with their standard errors, which say whether
+    k is enough; `standard_error` is that of an estimate over images, and says it not. `note` stands below.
+    """
     k = check_finite("num_samples", num_samples, "E")
     values = check_finite("log_likelihood", log_likelihood, "E")
-    errors = check_finite("standard_error", standard_error, "E")
     check_length("log_likelihood", values, len(k), "num_samples")
-    check_length("standard_error", errors, len(k), "num_samples")
+    check_length("gains", gains, len(k) - 1, "the steps between num_samples")
     require(np.all(k >= 1), f"num_samples has {k.min():g}; expected 1 or more")
-    require(np.all(errors >= 0), f"standard_error has {errors.min():g}; expected 0 or more")
-    order = np.argsort(k)
-    k, values, errors = k[order], values[order], errors[order]
-    figure, axes = new_chart(
-        title, "importance samples k", "estimate of log p(x) (nats, ± 1 standard error)", height=600
-    )
-    axes.errorbar(k, values, errors, fmt="o-", color=PALETTE[0], markersize=4, linewidth=1.3, capsize=3, elinewidth=1)
+    require(np.all(np.diff(k) > 0), "num_samples does not increase")
+    require(standard_error >= 0, f"standard_error is {standard_error:g}; expected 0 or more")
+    label = f"estimate of log p(x) (nats; ± {standard_error:.2f} over images)"
+    figure, axes = new_chart(title, "importance samples k", label, height=600)
+    axes.plot(k, values, "o-", color=PALETTE[0], markersize=4, linewidth=1.3)
     axes.set_xscale("log")
     axes.set_xticks(k, [f"{n:g}" for n in k])
     axes.minorticks_off()
-    axes.margins(x=0.12, y=0.15)
+    axes.margins(x=0.12, y=0.25)
     for x, y in zip(k, values, strict=True):
         # Below and to the right, where the curve of a bound that grows with k does not pass.
-        text = f"{y:.2f}".replace("-", "−")
+        text = f"{y:.3f}".replace("-", "−")
         axes.annotate(text, (x, y), (5, -4), textcoords="offset points", va="top", fontsize=LABEL_SIZE, color=INK)
+    for left, (gain, error) in enumerate(gains):
+        middle = np.sqrt(k[left] * k[left + 1]), (values[left] + values[left + 1]) / 2
+        text = f"{gain:+.3f}".replace("-", "−") + ("" if error is None else f" ± {error:.3f}")
+        axes.annotate(
+            text, middle, (-4, 7), textcoords="offset points", ha="right", fontsize=LABEL_SIZE, color=PALETTE[1]
+        )
+    if note:
+        below_right(axes, note)
     return figure
 
 

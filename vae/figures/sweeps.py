@@ -15,6 +15,7 @@ from vae.figures.canvas import (
     RULE,
     TEXT_SIZE,
     Vector,
+    below_right,
     check_finite,
     check_length,
     in_own_style,
@@ -233,8 +234,7 @@ def _window_of(
     notes = [f"values below: {below}, down to {number(float(np.nanmin(values)))}"] if below else []
     notes += [f"not finite: {diverged} of {values.size}"] if diverged else []
     if notes:
-        note = axes.annotate("; ".join(notes), (1, 0), (0, -32), "axes fraction", "offset points", ha="right", va="top")
-        note.set(fontsize=LABEL_SIZE, color=MUTED)
+        below_right(axes, "; ".join(notes))
 
 
 def _legend(axes: Axes) -> None:
