@@ -67,7 +67,8 @@ def charts(
     curves = {group.label: [elbo_curve(folder) for folder in folders(group, comparison)] for group in groups}
     curves = {name: [curve for curve in runs if len(curve[0])] for name, runs in curves.items()}
     if any(curves.values()):
-        label = "held-out ELBO (nats per image)"
+        splits = {held_out_split(folder) for group in groups for folder in folders(group, comparison)}
+        label = f"{splits.pop() if len(splits) == 1 else 'validation or test'} ELBO (nats per image)"
         made["elbo_by_step"] = partial(figures.curves_of_objectives, curves, "step", label, "ELBO against steps")
         paces = {one["label"]: one["seconds_per_step"] for one in entries}
         timed = {name: [(paces[name] * t, values) for t, values in runs] for name, runs in curves.items()}
@@ -95,10 +96,14 @@ def folders(group: RunGroup, comparison: dict[str, Any]) -> list[Path]:
     return [group.folders[seed] for seed in comparison["seeds"]]
 
 
+def held_out_split(folder: Path) -> str:
+    """Validation, or test of a run that held out nothing else."""
+    return "validation" if any(row["split"] == "validation" for row in read_metrics(folder)) else "test"
+
+
 def elbo_curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Steps and the ELBO of the split that was held out in training; empty if it was not logged."""
-    rows = read_metrics(folder)
-    split = "validation" if any(row["split"] == "validation" for row in rows) else "test"
+    rows, split = read_metrics(folder), held_out_split(folder)
     kept = [row for row in rows if row["split"] == split and None not in (row.get("kl"), row.get("reconstruction"))]
     values = [row["reconstruction"] - row["kl"] for row in kept]
     return np.array([row["step"] for row in kept], float), np.array(values, float)

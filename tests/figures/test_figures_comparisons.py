@@ -53,8 +53,49 @@ def test_lines_of_equal_elbo_lose_in_distortion_what_they_gain_in_rate():
     assert len(dashed) >= 3
     for line in dashed:
         assert np.ptp(line.get_xdata() + line.get_ydata()) < 1e-9
-    for text in figure.axes[0].texts:
+    head, *named = sorted(figure.axes[0].texts, key=lambda text: text.get_text() != "ELBO")
+    assert head.get_text() == "ELBO"
+    for text in named:
         assert float(text.get_text().replace("−", "-")) == pytest.approx(-sum(text.xy))
+
+
+@pytest.mark.parametrize("points", [{"a": ([20.0, 21.0], [80.0, 79.5])}, {"a": ([0.0], [26.8]), "b": ([1.2], [24.3])}])
+def test_every_line_of_equal_elbo_that_can_be_seen_is_named_and_some_pass_between_the_points(points):
+    """Also those that leave the chart at its lower edge, which is where the best points are."""
+    axes = figures.rate_distortion(points, "title").axes[0]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    totals = {round(float(line.get_xdata()[0] + line.get_ydata()[0]), 6)
+              for line in axes.get_lines() if line.get_linestyle() == "--"}  # fmt: skip
+    seen = {total for total in totals if left + bottom < total < right + top}
+    named = [text for text in axes.texts if text.get_text() != "ELBO"]
+    assert {-float(text.get_text().replace("−", "-")) for text in named} == seen
+    assert all(left <= text.xy[0] <= right and bottom <= text.xy[1] <= top for text in named)
+    of_points = [rate + distortion for pair in points.values() for rate, distortion in zip(*pair, strict=True)]
+    if len(points) > 1:
+        assert len([total for total in seen if min(of_points) < total < max(of_points)]) >= 2
+
+
+def test_no_run_is_cut_off_above_and_values_far_below_are_counted():
+    times = np.arange(1.0, 41)
+    best = np.linspace(-30, -20, 40)
+    worst = np.where(times < 2, -5000.0, best - 2)
+    figure = figures.curves_of_objectives({"a": [(times, best), (times, worst)]}, "step", "nats", "title")
+    low, high = figure.axes[0].get_ylim()
+    assert low > -100
+    assert high > -20
+    below = np.count_nonzero(np.concatenate([best, worst]) < low)
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"values below: {below} of 80, down to −5000"]
+    rising = -20 - 2 * np.exp(-times / 8)
+    whole = figures.curves_of_objectives({"a": [(times, rising)]}, "step", "nats", "title").axes[0]
+    assert (whole.get_ylim()[0] < rising[0], len(whole.texts)) == (True, 0)
+
+
+def test_forty_objectives_have_a_style_of_their_own():
+    curves = {str(rank): [(np.array([1.0, 2.0]), np.array([-2.0, -1.0]))] for rank in range(40)}
+    means = [line for line in lines(figures.curves_of_objectives(curves, "", "", "")) if line.get_linewidth() == 1.5]
+    assert len({(line.get_color(), line.get_linestyle()) for line in means}) == 40
+    dots = lines(figures.rate_distortion({name: ([1.0], [2.0]) for name in curves}, ""))
+    assert len({(line.get_color(), line.get_marker()) for line in dots if line.get_markersize() == 7}) == 40
 
 
 def test_a_spectrum_is_sorted_within_each_run():

@@ -60,7 +60,7 @@ def test_the_best_learning_curves_are_named_and_the_others_counted():
     curves = {f"run {i}": (steps, np.stack([-steps[::-1] - i, -steps[::-1] - i - 2.0])) for i in range(6)}
     figure = figures.learning_curves_of_sweep(curves, "epoch", "elbo", "title", num_named=2)
     axes = figure.axes[0]
-    assert legend(axes) == ["run 0  −2", "run 1  −3", "4 others"]
+    assert legend(axes) == ["run 0  −2", "run 1  −3", "4 others", "± standard error over seeds"]
     np.testing.assert_allclose(axes.lines[4].get_ydata(), [-5, -4, -3, -2])
     band = axes.collections[0].get_paths()[0].vertices
     assert {-1.0, -3.0} <= set(np.round(band[band[:, 0] == 4, 1], 6))
@@ -134,3 +134,11 @@ def test_terrible_trials_do_not_flatten_those_that_finished_and_are_counted():
     (axes,) = figures.score_by_trial(range(12), scores, [True] * 10 + [False] * 2, "elbo", "title").axes
     assert axes.get_ylim()[0] > -25
     assert "values below: 2, down to −1e+06" in texts(axes.figure)
+
+
+def test_a_pruned_trial_near_the_lower_edge_is_drawn_whole():
+    """Finished from −20 to −21, so that the window would end at −21.59, through the middle of a dot."""
+    scores = [*np.linspace(-20, -21, 10), -21.58]
+    (axes,) = figures.score_by_trial(range(11), scores, [True] * 10 + [False], "elbo", "title").axes
+    low, high = axes.get_ylim()
+    assert -21.58 - low > 0.03 * (high - low)

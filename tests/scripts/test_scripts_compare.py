@@ -10,6 +10,7 @@ import pytest
 
 from experiments.flags import comparisons, variants
 from experiments.flags.parsing import UsageError
+from experiments.pictures import comparison_pictures
 from tests.run_samples import config
 from tests.script_calls import everything
 from tests.script_runs import scripts
@@ -71,6 +72,7 @@ def test_everything_is_written_and_agrees(finished):
         assert by_seed == one["log_likelihood_by_seed"]
         np.testing.assert_allclose(np.mean(by_seed), one["log_likelihood"], rtol=1e-12)
         assert one["seconds_per_step"] > 0
+        assert comparison_pictures.held_out_split(finished / one["runs"][0]) == "validation"
     (pair,) = found["pairs"]
     np.testing.assert_allclose(pair["difference"], scores[0] - scores[1], rtol=1e-9)
     page = (finished / "c" / "report.html").read_text()
@@ -220,7 +222,7 @@ def test_a_run_that_diverges_is_left_out_and_said_so(scripts, tmp_path):
 def test_a_budget_is_equal_for_all(budget, epochs):
     """25, 12 and 25 steps an epoch, at 0.1, 0.5 and 0.75 s; the dearest has the 10 epochs, no other a higher cost."""
     settings = [{"num_samples": 1}, {"num_samples": 1, "batch_size": 100}, {"num_samples": 2, "num_groups": 2}]
-    configs = [config(epochs=10, **one) for one in settings]
+    configs = [config(epochs=10, **({"batch_size": 50} | one)) for one in settings]
     assert epochs_within(budget, configs, 1294, (0.1, 0.5, 0.75)) == epochs
 
 

@@ -140,7 +140,7 @@ def learning_curves(curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y
     return figure
 
 
-def _window(values: np.ndarray) -> tuple[float, float]:
+def window(values: np.ndarray) -> tuple[float, float]:
     """The lowest and the highest of `values`, without those in the outer 5 % that are far from the bulk."""
     outer_low, low, high, outer_high = np.quantile(values, [0.05, 0.25, 0.75, 0.95])
     reach = 3 * (high - low)
@@ -152,7 +152,7 @@ def _limit(axes: Axes, curves: Sequence[np.ndarray]) -> None:
         axes.set(xticks=[], yticks=[])
         return
     values = np.concatenate(curves)
-    lows, highs = zip(*map(_window, curves), strict=True)
+    lows, highs = zip(*map(window, curves), strict=True)
     low, high = min(lows), max(highs)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)

@@ -3,11 +3,14 @@
 Shapes: S seeds, T times, D latent dimensions. A mapping is name → values, the best objective first.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vae.figures.canvas import (
@@ -18,21 +21,37 @@ from vae.figures.canvas import (
     RULE,
     TEXT_SIZE,
     Vector,
+    below_right,
     check_finite,
     in_own_style,
     new_chart,
     number,
     require,
 )
+from vae.figures.charts import window
 
 Runs = Sequence[tuple[Vector, Vector]]  # of each seed, (times [T], values [T])
 
 
+MOST_LINES = 14  # of equal ELBO
 WIDTH, HEIGHT = 760, 520  # pixels of the axes: two charts stand side by side on a page, and their text stays legible
+
+
+LINES, MARKERS = ("-", "--", ":", "-."), "osD^"  # of the first ten objectives, of the next ten, …
 
 
 def color_of(rank: int) -> str:
     return PALETTE[rank % len(PALETTE)]
+
+
+def style_of(rank: int, line: bool = False) -> dict[str, Any]:
+    """A colour, and a marker or a kind of line: no two of forty objectives have both in common."""
+    kind = {"linestyle": LINES[_lap(rank)]} if line else {"linestyle": "none", "marker": MARKERS[_lap(rank)]}
+    return {"color": color_of(rank), **kind}
+
+
+def _lap(rank: int) -> int:
+    return rank // len(PALETTE) % len(LINES)
 
 
 @in_own_style
@@ -41,7 +60,7 @@ def log_likelihoods(scores: Mapping[str, Vector], title: str) -> Figure:
     figure, axes = _rows(list(scores), "log-likelihood (nats per image)", title)
     for rank, values in enumerate(scores.values()):
         values = check_finite("scores", values, "S")
-        axes.plot(values, [rank] * len(values), "o", color=color_of(rank), alpha=0.4, markersize=5, markeredgewidth=0)
+        axes.plot(values, [rank] * len(values), **style_of(rank), alpha=0.4, markersize=5, markeredgewidth=0)
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
         axes.errorbar(
             values.mean(), rank, xerr=error, fmt="|", color=color_of(rank), markersize=13, markeredgewidth=2,
@@ -83,30 +102,32 @@ def _rows(names: Sequence[str], x_label: str, title: str) -> tuple[Figure, Axes]
 def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str, title: str) -> Figure:
     """A thin line for each run and a thick one for their mean at equal times, with its last value.
 
-    Values are cut off if they lie further below the last values than the middle half of all means.
+    Values are cut off below, and counted, as those of `charts.learning_curves`; here by the means.
     """
     require(any(len(runs) for runs in curves.values()), "curves is empty; expected at least one run")
     figure, axes = new_chart(title, x_label, y_label, WIDTH, HEIGHT)
-    means = []
+    means, every = [], []
     for rank, (name, runs) in enumerate(curves.items()):
-        color = color_of(rank)
+        style = style_of(rank, line=True)
         if not runs:
-            axes.plot([], [], color=color, label=f"{name}  not recorded")
+            axes.plot([], [], **style, label=f"{name}  not recorded")
             continue
         for times, values in runs:
-            axes.plot(times, values, color=color, linewidth=0.6, alpha=0.35)
+            axes.plot(times, values, **style, linewidth=0.6, alpha=0.35)
+            every.append(np.asarray(values, float))
         shortest = min(len(times) for times, _ in runs)
         mean = np.mean([np.asarray(values, float)[:shortest] for _, values in runs], axis=0)
         last = f"{mean[-1]:.2f}".replace("-", "−")
-        axes.plot(np.asarray(runs[0][0])[:shortest], mean, color=color, linewidth=1.5, label=f"{name}  {last}")
+        axes.plot(np.asarray(runs[0][0])[:shortest], mean, **style, linewidth=1.5, label=f"{name}  {last}")
         means.append(mean)
-    every, last = np.concatenate(means), np.array([mean[-1] for mean in means])
-    low = max(every.min(), min(np.quantile(every, 0.2), last.min() - 1.5 * np.ptp(np.quantile(every, [0.25, 0.75]))))
-    margin = 0.06 * (every.max() - low) or 1.0
-    axes.set_ylim(low - margin, every.max() + margin)
+    of_runs, low = np.concatenate(every), min(window(mean)[0] for mean in means)
+    margin = 0.06 * (of_runs.max() - low) or 1.0
+    axes.set_ylim(low - margin, of_runs.max() + margin)
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-    _legend(axes)
+    below = of_runs[of_runs < low - margin]
+    note = f"values below: {len(below)} of {len(of_runs)}, down to {number(below.min(), 4)}" if len(below) else ""
+    _legend(axes, note)
     return figure
 
 
@@ -114,20 +135,34 @@ def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str,
 def rate_distortion(points: Mapping[str, tuple[Vector, Vector]], title: str) -> Figure:
     """Rate KL(q(z|x) ‖ p(z)) against distortion −E log p(x|z), [S] each in nats (Alemi et al. 2018).
 
-    Dashed lines join equal ELBO = −(rate + distortion), which stands at their right ends.
+    Dashed lines join equal ELBO = −(rate + distortion), which stands where they leave the chart.
     """
     figure, axes = new_chart(title, "rate: KL (nats)", "distortion: −reconstruction (nats)", WIDTH, HEIGHT)
     for rank, (name, (rate, distortion)) in enumerate(points.items()):
         rate, distortion = check_finite("rate", rate, "S"), check_finite("distortion", distortion, "S")
-        axes.plot(rate, distortion, "o", color=color_of(rank), alpha=0.4, markersize=4, markeredgewidth=0)
-        axes.plot(rate.mean(), distortion.mean(), "o", color=color_of(rank), markersize=7, label=name)
+        axes.plot(rate, distortion, **style_of(rank), alpha=0.4, markersize=4, markeredgewidth=0)
+        axes.plot(rate.mean(), distortion.mean(), **style_of(rank), markersize=7, label=name)
     axes.margins(0.12)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for total in MaxNLocator(nbins=8).tick_values(left + bottom, right + top):
+    totals = [np.add(*map(np.asarray, point)) for point in points.values()]
+    least, most = min(total.min() for total in totals), max(total.max() for total in totals)
+    # As many lines between the points as show which of two is better, and as many again to the corners.
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(least, max(most, least + 1e-3 * abs(least)))
+    step = ticks[1] - ticks[0]
+    first, last = math.ceil((left + bottom) / step), math.floor((right + top) / step)
+    stride = math.ceil((last - first + 1) / MOST_LINES)
+    for total in (step * count for count in range(first, last + 1) if count % stride == 0):
         axes.plot([left, right], [total - left, total - right], "--", color=RULE, linewidth=0.8, zorder=0)
-        if bottom <= total - right < top:
-            where = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(number(-total, 4), (right, total - right), **where, fontsize=LABEL_SIZE, color=MUTED)
+        leaves_right = total - right >= bottom
+        at = (right, total - right) if leaves_right else (total - bottom, bottom)
+        style: dict[str, Any] = {"fontsize": LABEL_SIZE, "color": MUTED, "textcoords": "offset points", "va": "center"}
+        halo = [withStroke(linewidth=2, foreground="white")]
+        if leaves_right:
+            axes.annotate(number(-total, 10), at, (3, 0), **style)
+        elif left < at[0]:
+            axes.annotate(number(-total, 10), at, (2, 6), **style, path_effects=halo, zorder=1)
+    head = axes.annotate("ELBO", (1, 1), (3, 2), "axes fraction", "offset points", fontsize=LABEL_SIZE, color=MUTED)
+    head.set_fontweight("bold")
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(False)
     _legend(axes)
@@ -143,7 +178,7 @@ def kl_spectra(kl: Mapping[str, np.ndarray], title: str, active_threshold: float
         ordered = -np.sort(-check_finite("kl", values, "S D"), axis=1)
         mean = np.maximum(ordered.mean(0), 1e-6)
         ranks = np.arange(1, len(mean) + 1)
-        axes.plot(ranks, mean, ".-", color=color_of(rank), linewidth=1.3, markersize=4, label=name)
+        axes.plot(ranks, mean, **style_of(rank, line=True), marker=".", linewidth=1.3, markersize=4, label=name)
         ends.append(len(mean))
     axes.set_yscale("log")
     axes.minorticks_off()
@@ -158,8 +193,12 @@ def kl_spectra(kl: Mapping[str, np.ndarray], title: str, active_threshold: float
     return figure
 
 
-def _legend(axes: Axes) -> None:
-    """Below the chart, in two columns."""
-    where = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.17), "ncols": 2, "borderaxespad": 0}
+def _legend(axes: Axes, note: str = "") -> None:
+    """Below the chart, in two columns, and a `note` between both."""
+    down = -0.17
+    if note:
+        below_right(axes, note)
+        down = -0.23
+    where = {"loc": "upper left", "bbox_to_anchor": (-0.02, down), "ncols": 2, "borderaxespad": 0}
     for text in axes.legend(**where, frameon=False, fontsize=TEXT_SIZE, columnspacing=1.4).get_texts():
         text.set(parse_math=False, color=INK)

@@ -111,14 +111,18 @@ def learning_curves_of_sweep(
     ranked = sorted(summaries, key=lambda name: last[name][0] if len(last[name]) else -np.inf, reverse=True)
     for name in ranked[num_named:]:
         axes.plot(curves[name][0], summaries[name][0], color=RULE, linewidth=0.8, zorder=1)
+    has_band = False
     for i, name in enumerate(ranked[:num_named]):
         steps, (means, errors) = np.asarray(curves[name][0]), summaries[name]
         color = PALETTE[i % len(PALETTE)]
         end = f"  {number(float(last[name][0]))}" if len(last[name]) else "  diverged"
         axes.plot(steps, means, color=color, linewidth=1.3, label=name + end)
         axes.fill_between(steps, means - errors, means + errors, color=color, alpha=0.15, linewidth=0)
+        has_band |= bool(np.isfinite(errors).any())
     if len(ranked) > num_named:
         axes.plot([], [], color=RULE, label=f"{len(ranked) - num_named} others")
+    if has_band:
+        axes.fill_between([], [], [], color=MUTED, alpha=0.3, linewidth=0, label="± standard error over seeds")
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     means, errors = np.concatenate(list(summaries.values()), axis=1)
@@ -229,6 +233,9 @@ def _window_of(
     margin = 0.06 * (high - low) or 0.05 * abs(low) or 1.0
     axes.set_ylim(low - margin, high + margin)
     if seen is not None:
+        # A dot at the lower edge is whole, or not there.
+        least = np.min(values, where=values >= low - margin, initial=low)
+        axes.set_ylim(least - margin, high + margin)
         below = np.count_nonzero(values < low - margin)
     diverged = np.count_nonzero(~np.isfinite(values))
     notes = [f"values below: {below}, down to {number(float(np.nanmin(values)))}"] if below else []

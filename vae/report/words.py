@@ -23,7 +23,7 @@ PICTURES: dict[str, tuple[str, str, bool]] = {
     ),
     "elbo_by_step": (
         "Learning curves by step",
-        "The ELBO (reconstruction − KL) of held-out images: every objective logs it in the same way. Most objectives "
+        "The ELBO (reconstruction − KL) of validation images: every objective logs it in the same way. Most objectives "
         "maximise something else, so a lower curve need not mean worse training. Thin lines are seeds.",
         False,
     ),
@@ -36,7 +36,7 @@ PICTURES: dict[str, tuple[str, str, bool]] = {
     "rate_distortion": (
         "Rate and distortion",
         "The cost of the code z (KL) against what it loses (−reconstruction), on the test images. All points of a "
-        "dashed line have the same ELBO, written at its right end; further right, the code takes a larger part of it.",
+        "dashed line have the same ELBO, written at its end; further right, the code takes a larger part of it.",
         False,
     ),
     "kl_spectra": (
