@@ -204,3 +204,18 @@ def test_evaluations_of_another_kind_are_told_apart(change, words):
     one |= {"num_samples": 5000, "seed": 0, "images_sha256": "a3", "image_size": 28, "log_likelihood": -90.0}
     assert incomparable(one, one | {"log_likelihood": -80.0}) is None
     assert incomparable(one, one | change) == words
+
+
+@pytest.mark.parametrize(("num_won", "num_tied"), [(4, 0), (0, 4), (5, 5)])
+def test_many_objectives_are_counted_in_a_sentence_and_a_few_named(num_won, num_tied):
+    names = [f"o{rank}" for rank in range(1 + num_won + num_tied)]
+    pairs = [
+        {"higher": "o0", "lower": name, "difference": 2.0 - 0.1 * rank, "standard_error": 0.05, "significant": real}
+        for rank, (name, real) in enumerate(zip(names[1:], [False] * num_tied + [True] * num_won, strict=True))
+    ]
+    text = " ".join(conclusion(names, pairs, 3))
+    assert [name in text for name in names[1:]] == [len(names) == 5] * (len(names) - 1)
+    if len(names) > 5:
+        assert (
+            "o0 beats 5 others by 1.10 to 1.50 nats. Its lead over 5 others (1.60 to 2.00) is not significant." in text
+        )

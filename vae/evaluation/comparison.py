@@ -6,7 +6,7 @@ images, P = O(O − 1)/2 pairs; leading axes are independent tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ YARDSTICK = {
 }
 
 
+MOST_NAMED = 4  # objectives in a sentence
 # What cannot be said, and why, if there are fewer than LEAST_SEEDS.
 TOO_FEW_SEEDS = {
     1: "With one seed for each objective nothing tells a difference from chance; train three or more.",
@@ -129,12 +130,12 @@ def conclusion(names: Sequence[str], pairs: Sequence[Mapping[str, Any]], num_see
             f"{best} has the highest log-likelihood, {leads[names[1]]['difference']:.2f} nats above {names[1]}.",
             TOO_FEW_SEEDS[num_seeds],
         ]
-    won = [f"{name} by {_margin(leads[name])}" for name in names[1:] if leads[name]["significant"]]
-    tied = [f"{name} ({leads[name]['difference']:.2f})" for name in names[1:] if not leads[name]["significant"]]
-    sentences = [f"{best} beats {listed(won)} nats."] if won else []
+    won = [leads[name] for name in names[1:] if leads[name]["significant"]]
+    tied = [leads[name] for name in names[1:] if not leads[name]["significant"]]
+    sentences = [f"{best} beats {_each(won, 'by {}', _margin)} nats."] if won else []
     if tied:
         lead = "Its lead over" if won else f"{best} has the highest log-likelihood, but its lead over"
-        sentences.append(f"{lead} {listed(tied)} is not significant.")
+        sentences.append(f"{lead} {_each(tied, '({})', _difference)} is not significant.")
     real = [pair for pair in others if pair["significant"]]
     if len(real) > 2:
         share = "All" if len(real) == len(others) else f"{len(real)} of the"
@@ -144,6 +145,18 @@ def conclusion(names: Sequence[str], pairs: Sequence[Mapping[str, Any]], num_see
     if len(real) <= 2 and len(real) < len(others):
         sentences.append("No other difference is significant.")
     return sentences
+
+
+def _each(pairs: Sequence[Mapping[str, Any]], template: str, written: Callable[[Mapping[str, Any]], str]) -> str:
+    """The lower of each pair with its difference; of many their number, and from which difference to which."""
+    if len(pairs) <= MOST_NAMED:
+        return listed([f"{pair['lower']} {template.format(written(pair))}" for pair in pairs])
+    least, most = min(pair["difference"] for pair in pairs), max(pair["difference"] for pair in pairs)
+    return f"{len(pairs)} others {template.format(f'{least:.2f} to {most:.2f}')}"
+
+
+def _difference(pair: Mapping[str, Any]) -> str:
+    return f"{pair['difference']:.2f}"
 
 
 def _margin(pair: Mapping[str, Any]) -> str:
