@@ -86,8 +86,11 @@ def test_no_run_is_cut_off_above_and_values_far_below_are_counted():
     below = np.count_nonzero(np.concatenate([best, worst]) < low)
     assert [text.get_text() for text in figure.axes[0].texts] == [f"values below: {below} of 80, down to −5000"]
     rising = -20 - 2 * np.exp(-times / 8)
-    whole = figures.curves_of_objectives({"a": [(times, rising)]}, "step", "nats", "title").axes[0]
-    assert (whole.get_ylim()[0] < rising[0], len(whole.texts)) == (True, 0)
+    runs = [(times, rising + shift) for shift in (0, 5)]
+    whole = figures.curves_of_objectives({"a": runs}, "step", "nats", "title").axes[0]
+    low, high = whole.get_ylim()
+    assert (low < rising.min(), rising.max() + 5 < high) == (True, True)
+    assert len(whole.texts) == 0
 
 
 def test_forty_objectives_have_a_style_of_their_own():

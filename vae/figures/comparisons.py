@@ -102,11 +102,11 @@ def _rows(names: Sequence[str], x_label: str, title: str) -> tuple[Figure, Axes]
 def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str, title: str) -> Figure:
     """A thin line for each run and a thick one for their mean at equal times, with its last value.
 
-    Values are cut off below, and counted, as those of `charts.learning_curves`; here by the means.
+    Values are cut off below, and counted, as those of `charts.learning_curves`.
     """
     require(any(len(runs) for runs in curves.values()), "curves is empty; expected at least one run")
     figure, axes = new_chart(title, x_label, y_label, WIDTH, HEIGHT)
-    means, every = [], []
+    every = []
     for rank, (name, runs) in enumerate(curves.items()):
         style = style_of(rank, line=True)
         if not runs:
@@ -119,8 +119,7 @@ def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str,
         mean = np.mean([np.asarray(values, float)[:shortest] for _, values in runs], axis=0)
         last = f"{mean[-1]:.2f}".replace("-", "−")
         axes.plot(np.asarray(runs[0][0])[:shortest], mean, **style, linewidth=1.5, label=f"{name}  {last}")
-        means.append(mean)
-    of_runs, low = np.concatenate(every), min(window(mean)[0] for mean in means)
+    of_runs, low = np.concatenate(every), min(window(values)[0] for values in every)
     margin = 0.06 * (of_runs.max() - low) or 1.0
     axes.set_ylim(low - margin, of_runs.max() + margin)
     axes.margins(x=0.02)
