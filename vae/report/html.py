@@ -191,8 +191,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
   td::before { content: attr(data-head); color: var(--soft); font-weight: 400; text-align: left; }
   .matrix td span { white-space: nowrap; }
   /* A chart as narrow as a phone could not be read. */
-  figure img { max-width: none; width: 36rem; }
-  figure.wide img { width: 52rem; }
+  figure img { max-width: none; width: 30rem; }
+  figure.wide img { width: 44rem; }
 }
 @media print {
   :root { --page: #fff; font-size: 11px; }
