@@ -95,7 +95,7 @@ def test_a_comparison_on_one_test_image_is_refused_before_it_trains_or_evaluates
     assert said in scripts.refusal(tmp_path, "compare", *flags)
     for name, rate in (("a", 1e-3), ("b", 1e-2)):
         (tmp_path / name).mkdir()
-        one = dataclasses.replace(config(epochs=1, learning_rate=rate), dataset=str(place))
+        one = dataclasses.replace(config(epochs=1, learning_rate=rate, validation=None), dataset=str(place))
         write_config(tmp_path / name, one, data=fingerprint.of(load(place)))
         (tmp_path / name / METRICS).write_text('{"step": 1, "epoch": 1.0, "split": "train"}\n')
     said = f"a comparison needs two test images or more, and {tmp_path / 'a'} has 1"
