@@ -263,6 +263,14 @@ def test_what_a_posterior_does_not_offer_is_none_and_printed_as_a_dash(layered, 
     assert lines["KL of layer 2"][0] == f"{summary['kl_per_layer'][1]:.2f}"
 
 
+def test_the_share_of_images_of_high_pareto_k_is_printed_in_percent(capsys):
+    from experiments.command.evaluation_table import print_pareto_k
+
+    print_pareto_k({"pareto_k": 1.21, "pareto_k_threshold": 0.7, "pareto_k_above_threshold": 0.8333})
+    line = capsys.readouterr().out.splitlines()[1]
+    assert " ".join(line.split()) == "Pareto k̂ > 0.70 83.3 % of the images"
+
+
 @pytest.mark.parametrize("bits", [None, 7.99, 8.0, 8.07])
 def test_bits_per_dimension_worse_than_a_uniform_distribution_are_said_to_be(capsys, bits):
     from experiments.command import notes
