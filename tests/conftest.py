@@ -65,7 +65,7 @@ def pytest_runtest_setup(item):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Between files: what jax has compiled is forgotten once it takes much of the memory; the files on the disk are not."""
+    """Between files: what jax has compiled is forgotten once it takes much memory; the files on the disk are not."""
     if nextitem is None or nextitem.path != item.path:
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

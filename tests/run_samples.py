@@ -36,7 +36,9 @@ def digits(validation: int | None = None) -> Dataset:
     return load("digits", validation=validation)
 
 
-def config(epochs: int = EPOCHS, seed: int = 0, validation: int | None = VALIDATION, init_from=None, **changes) -> Config:
+def config(
+    epochs: int = EPOCHS, seed: int = 0, validation: int | None = VALIDATION, init_from=None, **changes
+) -> Config:
     """A small run; `changes` are of its settings or its hyperparameters."""
     hyperparameters = {name: changes.pop(name) for name in Hyperparameters._fields if name in changes}
     settings = {"hidden_sizes": (16,), "latent_dim": 2, "binarization": "dynamic", "batch_size": BATCH_SIZE} | changes

@@ -488,7 +488,6 @@ def test_an_inverse_that_rounding_makes_wrong_is_measured_and_said(mlp, capsys, 
     for name in ("posterior", "prior"):
         assert (f"the {name}'s flow does not find its way" in said) == (name in wrong)
     if part == "posterior":  # its samples know the right density
-
         by_inverse, log_q = map(np.asarray, densities(model, params, np.float32(images / 255)))
         assert (np.abs(by_inverse - log_q).mean() > 0.01) == bool(wrong)
 

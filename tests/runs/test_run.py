@@ -255,10 +255,11 @@ def test_a_loaded_run_reproduces_its_validation_bounds(finished):
         run = load_run(str(finished), row["step"])
         model, params, settings = run.model, run.params, run.settings
         assert settings == stored.settings
+        split = images.stored(digits(stored.validation), "validation", settings.binarization, training=False)
         values = training.validate(
             stream(jax.random.key(stored.seed), Stream.EVALUATE),
             params,
-            jax.device_put(images.stored(digits(stored.validation), "validation", settings.binarization, training=False)),
+            jax.device_put(split),
             stored.hyperparameters,
             model=model,
             objective=objectives.build(settings),

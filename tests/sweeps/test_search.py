@@ -138,7 +138,7 @@ def test_the_same_search_asks_for_the_same_trials(tmp_path, undisturbed):
 def test_there_are_as_many_trials_as_asked_for_and_one_program(tmp_path, traces):
     for num_trials, size, rounds in ((9, 4, [4, 4, 1]), (4, 16, [4])):
         workdir, sizes = tmp_path / f"{size}", []
-        report = lambda p, sizes=sizes: sizes.append(p.training) if p.epoch == EPOCHS else None
+        report = lambda p, sizes=sizes: sizes.append(p.training) if p.epoch == EPOCHS else None  # noqa: E731
         spec = SPEC._replace(population=size)
         trials = start(workdir, spec, num_trials=num_trials, report=report, programs=ORIGINAL)
         assert states(trials) == ["COMPLETE"] * num_trials
@@ -269,7 +269,8 @@ def test_the_elbo_is_compared_where_it_is_asked_for(tmp_path):
 def test_lists_are_categories_of_their_texts(tmp_path):
     space = {"learning_rate": CategoricalDistribution(["1e-3", "1e-2"])}
     spec = SPEC._replace(space=space, sampler="random")
-    trials = start(tmp_path / "x", spec, lambda params: make({"learning_rate": float(params["learning_rate"])}), num_trials=4)
+    configure = lambda params: make({"learning_rate": float(params["learning_rate"])})  # noqa: E731
+    trials = start(tmp_path / "x", spec, configure, num_trials=4)
     assert {trial.params["learning_rate"] for trial in trials} == {"1e-3", "1e-2"}
 
 

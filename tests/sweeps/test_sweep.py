@@ -252,7 +252,7 @@ def test_runs_start_from_the_parameters_of_another(tmp_path):
 
 def board_of(tmp_path, runs):
     write_json(tmp_path / SWEEP, {"runs": {}})
-    return scoreboard.Scoreboard(tmp_path, planning.grouped(runs, lambda config: digits(config.validation)), lambda progress: None)
+    return scoreboard.Scoreboard(tmp_path, planning.grouped(runs, lambda config: digits()), lambda progress: None)
 
 
 def test_the_best_so_far_is_by_the_last_bound_of_runs_of_one_bound(tmp_path):
