@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import gc
+import multiprocessing.util
 import os
 import sys
 import tempfile
@@ -48,6 +49,7 @@ jax.config.update("jax_debug_key_reuse", True)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker that ends frees its memory at once; jax would free each program by itself, for seconds.
     atexit.register(os._exit, 0)
+    atexit.register(multiprocessing.util._exit_function)  # which deletes its folders, and is called before that
 # Eight devices on any machine; what is not about devices runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 # A tenth of the time of tracing was the garbage collector's, and a second of each file; see below for when it collects.

@@ -182,7 +182,7 @@ def test_a_folder_with_another_sweep_or_a_run_is_refused_with_the_differences(sc
     grown = ("--sweep=seed=0:3", f"--sweep=learning_rate={','.join(RATES)}")
     for flags, fragment in (
         (("--epochs=3",), "x holds another sweep: --epochs is 2, not 3; choose another --workdir"),
-        (("--batch_size=100",), "x holds another sweep: batch_size is 200, not 100; "),
+        (("--batch_size=100",), "x holds another sweep: batch_size is 175, not 100; "),
         (("--strategy=vmap",), "x holds another sweep: --strategy is map, not vmap; choose another --workdir"),
         (("--random=4",), "x holds another sweep: --random is None, not 4; choose another --workdir"),
     ):

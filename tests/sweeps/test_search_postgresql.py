@@ -141,7 +141,7 @@ def test_two_workers_train_as_many_trials_as_asked_for_and_none_twice(postgresql
     assert not folders["a"] & folders["b"]
     assert folders["a"]
     assert folders["b"]
-    told = {f"{trial.number:03}" for trial in trials if trial.state != TrialState.FAIL}
+    told = {f"run-{trial.number:03}" for trial in trials if trial.state != TrialState.FAIL}
     assert told == folders["a"] | folders["b"]
     assert len({trial.params["learning_rate"] for trial in trials if trial.params}) == len(told)
 
