@@ -165,33 +165,19 @@ def test_few_trials_of_a_shape_wait_for_each_other_in_the_program_of_one_run(tra
     load = lambda config: digits()  # noqa: E731
     (three,) = planning.grouped({str(seed): BASE(seed=seed, latent_dim=3) for seed in range(3)}, load)
     data = stored_splits(three.dataset, "fixed")["train"]
-    with ORIGINAL(jax.devices()[:1], "auto", 8) as programs:
-        assert programs.program_for(three, data, None).plan[:2] == ("loop", 1)
-        assert len(traces) == 1
-        (two,) = planning.grouped({str(seed): BASE(seed=seed, latent_dim=3) for seed in range(2)}, load)
-        assert programs.program_for(two, data, None).plan[:2] == ("loop", 1)
-        assert len(traces) == 1
+    programs = ORIGINAL(jax.devices()[:1], "auto", 8)
+    assert programs.program_for(three, data, None).plan[:2] == ("loop", 1)
+    assert len(traces) == 1
+    (two,) = planning.grouped({str(seed): BASE(seed=seed, latent_dim=3) for seed in range(2)}, load)
+    assert programs.program_for(two, data, None).plan[:2] == ("loop", 1)
+    assert len(traces) == 1
     monkeypatch.setattr(planning, "WORTH_A_TRIAL", 0)
     chosen = mock.Mock(
         return_value=planning.PlannedProgram(None, Program(three.config.settings, jax.devices()[:1], 4, "map"))
     )
     monkeypatch.setattr(planning, "choose", chosen)
-    with ORIGINAL(jax.devices()[:1], "auto", 8) as programs:
-        assert programs.program_for(three, data, None).plan[:2] == ("map", 4)
+    assert ORIGINAL(jax.devices()[:1], "auto", 8).program_for(three, data, None).plan[:2] == ("map", 4)
     assert len(chosen.call_args[0][0].configs) == 4
-
-
-def test_programs_of_the_next_shapes_are_compiled_while_one_trains(traces):
-    load = lambda config: digits()  # noqa: E731
-    groups = planning.grouped({str(size): BASE(latent_dim=size) for size in (4, 5)}, load)
-    data = stored_splits(groups[0].dataset, "fixed")["train"]
-    with ORIGINAL(jax.devices()[:1], "auto", 8) as programs:
-        programs.compile_ahead(groups)
-        for future in programs._ahead.values():
-            future.result()
-        assert len(traces) == 2
-        assert [programs.program_for(group, data, None).plan[:2] for group in groups] == [("loop", 1)] * 2
-    assert len(traces) == 2
 
 
 @pytest.mark.parametrize("pruner", soaked(["median", "hyperband"], "hyperband"))

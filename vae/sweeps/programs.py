@@ -1,21 +1,16 @@
-"""The compiled programs of a search: as few as can be, and those of the next shapes while one trains."""
+"""The compiled programs of a search, as few as can be."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-
-import numpy as np
 
 from vae.datasets import images
 from vae.datasets.dataset import Split
 from vae.sweeps import planning
 from vae.sweeps.planning import Group, Plan, PlannedProgram
-from vae.training.program import Program, cached_program, run_inputs
-from vae.training.start import held_out_split, stored_splits
+from vae.training.program import Program, cached_program
 
 
 class ProgramCache:
@@ -29,20 +24,6 @@ class ProgramCache:
         self._devices, self._strategy, self._most = devices, strategy, most
         self._compiled: dict[Any, dict[int, Program]] = {}
         self._chosen: dict[Any, str] = {}
-        self._ahead: dict[Any, Future[float]] = {}  # the seconds that it took
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-
-    def __enter__(self) -> ProgramCache:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def compile_ahead(self, groups: Sequence[Group]) -> None:
-        """Begin to compile the programs of one run that these groups will need, in their order, if they are several."""
-        new = [group for group in groups if self._is_alone(group)]
-        for group in new if len(new) > 1 else ():
-            self._ahead[group.config.settings] = self._pool.submit(self._compile_alone, group)
 
     def program_for(self, group: Group, data: Split, plan: Plan | None) -> PlannedProgram:
         """The program of a stored plan, or one for the group, for half of it, or for as many of its runs as fit in
@@ -61,10 +42,8 @@ class ProgramCache:
         if fitting := [size for size in compiled if 2 * size >= num_runs]:
             return compiled[min(fitting, key=lambda size: (size < num_runs, size))]
         if self._is_alone(group):
-            ahead = self._ahead.get(settings)
-            spent = self._compile_alone(group) if ahead is None else ahead.result()
-            alone = self._program_alone(group)
-            if num_runs == 1 or self._seconds_in_turn(alone, group, data) < planning.WORTH_A_TRIAL * spent:
+            alone = cached_program(settings, tuple(self._devices), 1, "loop")
+            if num_runs == 1 or self._is_soon_done(alone, group, data):
                 compiled[1] = alone
                 return alone
         wanted = min(self._most, 1 << (num_runs - 1).bit_length())
@@ -83,24 +62,10 @@ class ProgramCache:
         few = len(group.configs) == 1 or len(group.configs) <= self._most // 2
         return self._strategy == "auto" and few and not self._compiled.get(group.config.settings)
 
-    def _program_alone(self, group: Group) -> Program:
-        return cached_program(group.config.settings, tuple(self._devices), 1, "loop")
-
-    def _compile_alone(self, group: Group) -> float:
-        """Compile what one run calls until its first held-out bound, by calling it for no step; the seconds it took."""
-        started, program = time.perf_counter(), self._program_alone(group)
-        splits = stored_splits(group.dataset, group.config.settings.binarization)
-        held_out = held_out_split(group.dataset)
-        data = {name: program.layout.share(splits[name]) for name in ("train", held_out) if name is not None}
-        inputs = program.layout.put(run_inputs([group.config]))
-        states = program.initialize(inputs, program.layout.share(images.moments(group.dataset.train.images)))
-        states, _ = program.train_steps(inputs, states, data["train"], np.zeros(1, int))
-        if held_out is not None:
-            program.validate(inputs, states, data[held_out])
-        return time.perf_counter() - started
-
-    def _seconds_in_turn(self, alone: Program, group: Group, data: Split) -> float:
-        """How long the runs of a group would train, one after the other."""
-        moments = images.moments(group.dataset.train.images)
-        steps = group.config.epochs * (len(data.images) // group.config.settings.batch_size)
-        return planning.measure(alone, [group.config], data, moments) * steps * len(group.configs)
+    def _is_soon_done(self, alone: Program, group: Group, data: Split) -> bool:
+        """Whether its runs, one after the other, train no longer than another program is worth."""
+        started, moments = time.perf_counter(), images.moments(group.dataset.train.images)
+        a_step = planning.measure(alone, [group.config], data, moments)
+        spent = time.perf_counter() - started  # most of it compiles
+        num_steps = group.config.epochs * (len(data.images) // group.config.settings.batch_size)
+        return a_step * num_steps * len(group.configs) < planning.WORTH_A_TRIAL * spent

@@ -61,8 +61,8 @@ def search(
     written `worker` and `runs` into sweep.json. Raises RunError as planning.choose, study.check_asked and `configure`.
     """
     watch = Watch(save_every, report, should_stop)
-    with worker.beating(), ProgramCache(devices, strategy, spec.population) as programs:
-        rounds = Rounds(workdir, worker, spec, programs)
+    rounds = Rounds(workdir, worker, spec, ProgramCache(devices, strategy, spec.population))
+    with worker.beating():
         while not should_stop():
             if not stored(workdir) and not rounds.begin(configure):
                 return True
@@ -140,7 +140,6 @@ class Rounds:
             return TrialReporter(run, worker, study_of_round, handles, self._spec)
 
         plans = Plans(self._workdir, of_round=True)
-        self._programs.compile_ahead([group for group in grouped if plans.load(next(iter(group.configs))) is None])
         loop = ChunkLoop(self._workdir, plans, self._programs.program_for, watch, reporter)
         if not loop.train({next(iter(group.configs)): group for group in grouped}):
             return False
