@@ -89,7 +89,9 @@ def test_at_least_one_image_is_left_to_train_on(validation):
         (np.full((9, 4, 4, 1), 255, np.float32), None, "training images of bars are floats outside"),
         (np.full((9, 4, 4, 1), np.nan, np.float32), None, "training images of bars are floats outside"),
         (np.eye(4, dtype=np.uint8)[None, :, :, None], None, "largest value of the images of bars is 1"),
-        (pictures(9, 4)[..., None], np.zeros(8, np.int32), r"training labels .* of shape \(8,\) for 9 images"),
+        (pictures(9, 4)[..., None], np.zeros(8, np.int32), "bars train label has 8 labels for 9 images"),
+        (pictures(9, 4)[..., None], np.full(9, 0.5), r"bars train label has shape \(9,\) and type float64"),
+        (pictures(9, 4)[..., None], ["a"] * 8, "bars train label has 8 labels for 9 images"),
     ],
 )
 def test_splits_that_would_train_wrongly_are_refused(monkeypatch, images, labels, words):

@@ -104,8 +104,8 @@ def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, validation
 
 def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bool) -> dict[str, Split]:
     if name in COMPUTED:
-        train, test = options.load(COMPUTED[name])()
-        return {"train": train, "test": test}
+        splits = dict(zip(("train", "test"), options.load(COMPUTED[name])(), strict=True))
+        return {key: _with_checked_labels(split, f"{name} {key}") for key, split in splits.items()}
     folder = data_dir / "prepared" / f"{name}-{CACHE_VERSION}"
     if not folder.exists():
         with cache.lock(folder.with_name(f"{name}.lock"), progress) as held:
@@ -118,6 +118,12 @@ def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bo
                 records = builder.prepare(name, data_dir, manual_dir, progress)
                 cache.publish(folder, prepared.load_prepared(records, None, progress).splits)
     return cache.read(folder)
+
+
+def _with_checked_labels(split: Split, where: str) -> Split:
+    if split.labels is None:
+        return split
+    return Split(split.images, as_labels(np.asarray(split.labels), len(split.images), f"{where} label"))
 
 
 def _load_own(name: str, data_dir: Path, image_size: int | None, progress: bool) -> Loaded:
