@@ -120,6 +120,7 @@ def test_a_sweep_by_several_processes_is_that_by_one(scripts, alone, tmp_path, n
     assert stored == [num_devices, 4]
 
 
+@pytest.mark.soak
 def test_batches_shared_by_the_devices_of_several_processes_train_as_by_those_of_one(scripts, tmp_path):
     """The processes find each other by what srun sets; without --distributed a task of a job joins nothing.
 
