@@ -141,6 +141,19 @@ def test_an_evaluation_that_lacks_what_a_comparison_reads_is_computed_again(tmp_
     assert len(again) == (lost is not None)
 
 
+@pytest.mark.parametrize("other", [None, "checkpoint", "num_samples", "seed"])
+def test_an_evaluation_of_another_checkpoint_or_of_other_samples_is_not_taken_for_this_one(
+    tmp_path, monkeypatch, other
+):
+    whole = EVALUATED | {"images_sha256": "a3", "num_examples": 50, "log_likelihood": float(LOG_LIKELIHOOD.mean())}
+    write_json(tmp_path / EVALUATION, whole)
+    write_arrays(tmp_path / "evaluation.npz", {"log_likelihood": LOG_LIKELIHOOD})
+    wanted = whole | ({} if other is None else {other: whole[other] + 1})
+    monkeypatch.setattr(evaluations, "choose", lambda folder, which: wanted["checkpoint"])
+    found = evaluations.stored(tmp_path, EvaluationSettings("test", wanted["num_samples"], wanted["seed"], None))
+    assert (found is None) == (other is not None)
+
+
 WRONG = [np.zeros((2, 3)), np.zeros(0), np.array(["a"]), np.zeros(3, complex), np.zeros(3, bool), np.zeros(4)]
 
 
