@@ -82,6 +82,7 @@ def one_of_two_workers(trials: Trials) -> None:
 def check_shared(trial: Trial, expected: Outcome) -> None:
     """Raises NotRight unless each trial of the study is trained once, to the bits of `expected` (a sweep of RATES)."""
     from vae.sweeps.outcome import folder_of
+    from vae.sweeps.planning import run_name
 
     finished = [one for one in trials_of(trial.folder / "shared.journal") if one.state.name == "COMPLETE"]
     if len(finished) != NUM_SHARED:
@@ -91,7 +92,7 @@ def check_shared(trial: Trial, expected: Outcome) -> None:
         raise NotRight(f"the folders of the trials are {', '.join(map(str, folders))}")
     for one, folder in zip(finished, folders, strict=True):
         assert folder is not None
-        run = f"runs/{RATES.index(float(one.params['learning_rate'])):03}: "
+        run = f"runs/{run_name(RATES.index(float(one.params['learning_rate'])), len(RATES))}: "
         alone = {name.removeprefix(run): value for name, value in expected.items() if name.startswith(run)}
         must_equal(of_run(folder), alone)
 
