@@ -129,7 +129,7 @@ def written(tmp_path):
         runs[name] = config(objective=objective, num_samples=5, seed=seed)
         values[name] = {"objective": objective, "seed": seed}
         folder = tmp_path / planning.RUNS / name
-        (folder / CHECKPOINTS).mkdir(parents=True)
+        (folder / CHECKPOINTS / "75").mkdir(parents=True)
         write_config(folder, runs[name])
         elbo = -20.0 - 5 * (objective == "iwae") - seed
         bound = elbo + 9 * (objective == "iwae")
@@ -142,6 +142,13 @@ def written(tmp_path):
         (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_json(tmp_path / SWEEP, {"runs": values, "sweep": ["objective=elbo,iwae", "seed=0:2"]})
     return tmp_path, runs
+
+
+def test_a_run_whose_only_checkpoint_was_cut_by_a_kill_is_not_finished(written):
+    workdir, _ = written
+    folder = workdir / planning.RUNS / "002" / CHECKPOINTS
+    (folder / "75").rename(folder / ".partial-75")
+    assert [row["status"] for row in results.rows(workdir)] == ["finished", "finished", "waiting", "finished"]
 
 
 def test_the_best_setting_of_a_sweep_over_objectives_is_the_one_with_the_highest_mean_elbo(written, capsys):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from vae import durable
 from vae.evaluation import summary
+from vae.runs import checkpoint
 from vae.runs.config import Config, read_config
 from vae.runs.folder import CHECKPOINTS, EVALUATION
 from vae.runs.metrics import SPLITS, read_evaluation, read_metrics
@@ -36,7 +37,7 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
     for name, values in about["runs"].items():
         folder = workdir / RUNS / name
         metrics = read_metrics(folder)
-        finished = (folder / CHECKPOINTS).exists()
+        finished = bool(checkpoint.steps(folder / CHECKPOINTS))
         status = DIVERGED if (folder / FAILURE).exists() else FINISHED if finished else WAITING
         # Rows that were lost say nothing.
         if "search" in about and status == FINISHED and metrics and metrics[-1]["epoch"] < read_config(folder).epochs:
