@@ -170,7 +170,7 @@ def what_is_asked(flags: Flags, stored: dict[str, Any]) -> dict[str, Any]:
     asked = flags.among(comparison_plan.ASKED, stored.get("asked", {}))
     if "runs" in flags.given:
         named = [expanded(text) for text in flags.values["runs"]]
-        asked["runs"] = [str(folder) for path in named for folder in comparisons.run_folders(path)]
+        asked["runs"] = [str(folder) for path in named for folder in comparisons.run_folders(path, "runs")]
     return asked
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -37,22 +38,8 @@ def run_folders(text: str | None) -> list[Path] | None:
     places = [text] if whole else text.split(",")
     if len(places) == 1 and not (whole or glob.has_magic(text)):
         return None
-    found: dict[Path, None] = {}
-    for place in places:
-        path = expanded(place)
-        matched = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))
-        below = [folder for one in matched if one.is_dir() for folder in _runs_below(one)]
-        if not below:
-            raise UsageError(f"--workdir={place} holds no run (no {CONFIG}); train one with experiments.train")
-        found |= dict.fromkeys(below)
-    return list(found)
-
-
-def _runs_below(folder: Path) -> list[Path]:
-    try:
-        return comparisons.run_folders(folder)
-    except UsageError:
-        return []
+    below = (comparisons.run_folders(expanded(place), "workdir") for place in places)
+    return list(dict.fromkeys(itertools.chain.from_iterable(below)))
 
 
 def main(stop: StopRequest, flags: Flags, folders: Sequence[Path]) -> int:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from vae.sweeps.comparing import ComparisonPlan
 
 
-def run_folders(path: Path) -> list[Path]:
-    """`path` if it is a run, otherwise the runs below it, as of a sweep; or below all that match it as a pattern."""
+def run_folders(path: Path, flag: str) -> list[Path]:
+    """`path` if it is a run, otherwise the runs below it, as of a sweep; or below all that match it as a pattern.
+
+    Raises UsageError, which names `flag`, if there is none.
+    """
     from vae.runs.folder import CONFIG
 
     places = [path]
@@ -30,7 +33,7 @@ def run_folders(path: Path) -> list[Path]:
         places = list(map(Path, glob.glob(str(path))))
     found = sorted({folder for place in places for folder in _runs_below(place.absolute())})
     if not found:
-        raise UsageError(f"--runs={path} holds no run (no {CONFIG}); train some with experiments.train")
+        raise UsageError(f"--{flag}={path} holds no run (no {CONFIG}); train one with experiments.train")
     return found
 
 

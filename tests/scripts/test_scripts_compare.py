@@ -359,9 +359,9 @@ def test_the_runs_of_a_sweep_are_found_below_its_folder_and_by_a_pattern(tmp_pat
         (folder / CONFIG).write_text("{}")
     for text, found in (("x", runs), ("x/runs", runs), ("x/runs/00?", runs[:2]), ("x/runs/*", runs),
                         ("*", [tmp_path / "[z]", *runs, tmp_path / "y"]), ("[z]", [tmp_path / "[z]"])):  # fmt: skip
-        assert comparisons.run_folders(Path(text)) == found, text
+        assert comparisons.run_folders(Path(text), "runs") == found, text
     with pytest.raises(UsageError, match=r"--runs=w\* holds no run"):
-        comparisons.run_folders(Path("w*"))
+        comparisons.run_folders(Path("w*"), "runs")
 
 
 def test_runs_that_are_no_comparison_are_refused(scripts, two_runs):

@@ -15,8 +15,8 @@ import numpy as np
 
 from vae.evaluation import comparison
 from vae.evaluation.significance import LEAST_SEEDS, LEVEL
+from vae.evaluation.summary import mean_and_error
 from vae.judging.groups import RunGroup
-from vae.judging.tuning import mean_and_error
 
 MOST_TESTED = 100  # settings; of more there are too many pairs for a difference to be found
 
@@ -84,7 +84,7 @@ def table(
 def _over_seeds(group: RunGroup, values: Mapping[Path, float | None]) -> tuple[float, float | None]:
     found = [values.get(folder) for folder in group.folders.values()]
     finite = [value for value in found if value is not None and math.isfinite(value)]
-    return mean_and_error(finite) if len(finite) == len(found) else (math.nan, None)
+    return mean_and_error(np.array(finite)) if len(finite) == len(found) else (math.nan, None)
 
 
 def _not_tested(groups: Sequence[RunGroup]) -> str | None:

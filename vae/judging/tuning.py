@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vae.evaluation.summary import mean_and_error
 from vae.judging.evaluations import RunEvaluation, evaluate_groups
 from vae.judging.groups import WHOLE, RunGroup
 from vae.runs import naming
@@ -52,7 +53,7 @@ def choose(
             _, found, unusable = evaluate_groups([group], list(by_seed), evaluate, report)
             left_out += unusable
             if found:
-                score, error = mean_and_error([one.summary["log_likelihood"] for one in found.values()])
+                score, error = mean_and_error(np.array([one.summary["log_likelihood"] for one in found.values()]))
         usable = not failed and (score is not None or not is_tuned)
         if usable and (score or 0.0) > best.get(candidate.variant, (-math.inf, 0))[0]:
             best[candidate.variant] = score or 0.0, position
@@ -65,9 +66,3 @@ def choose(
     ]
     tried = [one | {"chosen": position in chosen} for position, one in enumerate(tried)] if is_tuned else []
     return ComparedRuns(groups, [plan.paces[position] for position in chosen], tried, left_out)
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard error over seeds; None for the error of one."""
-    error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-    return float(np.mean(values)), error
