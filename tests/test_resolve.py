@@ -1,5 +1,7 @@
 """configuration.py: from values by name to a run's Config, without flags."""
 
+import jax
+import numpy as np
 import pytest
 
 from experiments.flags import configuration as flag_configuration
@@ -7,6 +9,9 @@ from experiments.flags.parsing import with_dashes
 from tests.flag_samples import parsed
 from tests.run_samples import digits
 from vae.configuration import ConfigurationError, resolve
+from vae.datasets.dataset import Dataset, Split
+from vae.models import model as models
+from vae.models.model import Batch
 from vae.presets import PRESETS
 from vae.settings import Hyperparameters, Settings
 
@@ -59,6 +64,42 @@ def test_a_value_that_is_asked_for_wins_over_its_preset_which_may_have_no_effect
     config = resolve(PRESETS["burda2016_fixed_l2"] | asked, digits(), given=asked)
     assert (config.settings.latent_dim, config.settings.objective) == (3, "elbo_mc")
     assert "`upper_hidden_sizes` has no effect" in refusal(**PRESETS["burda2016_fixed_l2"] | asked)
+
+
+def test_burda2016_is_the_protocol_of_the_authors_code():
+    """yburda/iwae: experiments.py, train.py, optimizers.py, datasets.py; its numbers are typed in."""
+    images = np.broadcast_to(np.uint8(0), (59_600, 28, 28, 1))
+    config = resolve(
+        PRESETS["burda2016"], Dataset("mnist", Split(images), Split(images[:400]), Split(images[:1]), False)
+    )
+    numbers, settings = config.hyperparameters, config.settings
+    assert numbers.stage_steps == (2980, 8940, 26820, 80460, 241380, 724140, 2172420, 6517260)
+    assert np.cumsum(numbers.stage_steps).tolist() == [2980 * n for n in (1, 4, 13, 40, 121, 364, 1093, 3280)]
+    assert config.epochs * (59_600 // settings.batch_size) == 9_774_400
+    rates = [numbers.learning_rate * factor for factor in numbers.stage_factors]
+    assert rates == pytest.approx([10e-4, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4])
+    assert (config.validation, settings.binarization, settings.shuffle) == (400, "dynamic", "never")
+    assert (settings.optimizer, numbers.adam_b1, numbers.adam_b2, numbers.adam_epsilon) == (
+        "adam_burda",
+        0.99,
+        0.999,
+        1e-4,
+    )
+    mean = jax.ShapeDtypeStruct((1, 28, 28, 1), np.float32)
+    init = lambda key, x: models.build(settings).init(key, Batch(x), 0.3)  # noqa: E731
+    params = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), mean)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 425_284
+
+
+def test_a_stage_lasts_a_whole_number_of_steps_and_at_least_one():
+    values = {
+        "dataset": "digits",
+        "schedule": "stages",
+        "stage_epochs": (1e-9, 0.05, 2),
+        "stage_factors": (1, 0.5, 0.1),
+    }
+    steps = resolve(values, digits()).hyperparameters.stage_steps
+    assert steps == (1, round(0.05 * STEPS_PER_EPOCH), 2 * STEPS_PER_EPOCH)
 
 
 def test_a_stored_value_that_no_choice_reads_stays_as_it_is_except_where_the_field_is_then_empty():

@@ -128,7 +128,9 @@ def ends_with_training(values: Mapping[str, Any]) -> str | None:
 def _as_field(option: Option, value: Any, steps_per_epoch: int) -> Any:
     """The value of an option's field; a name that is an option's default has no value there."""
     if option.in_epochs:
-        return tuple(n * steps_per_epoch for n in value) if isinstance(value, tuple) else value * steps_per_epoch
+        if isinstance(value, tuple):  # of stages, in whole steps
+            return tuple(max(1, round(n * steps_per_epoch)) for n in value)
+        return value * steps_per_epoch
     if isinstance(option.rule, NumberOr):
         return option.unset if value == option.default else value if value in option.rule.names else float(value)
     return float(value) if isinstance(option.rule, Number) and not option.static else value

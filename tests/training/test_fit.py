@@ -274,7 +274,7 @@ def test_a_bound_that_is_not_finite_stops_the_run_and_says_where_and_after_what(
     assert None not in report["recent_bound"][:-1]
     assert None in (report["recent_bound"][-1], report["recent_gradient_norm"][-1])
     assert report["recent_learning_rate"][-1] == pytest.approx(1e30)
-    order = training.epoch_order(jax.random.key(0), jax.numpy.int32(0), 1077)
+    order = training.epoch_order(jax.random.key(0), jax.numpy.int32(0), 1077, "epoch")
     assert report["batch_index"] == order[step * BATCH_SIZE :][:BATCH_SIZE].tolist()
     assert report["params_not_finite_after_this_step"]
     assert checkpoint.steps(tmp_path / CHECKPOINTS) == []

@@ -86,7 +86,7 @@ def test_a_run_of_a_population_is_the_run_alone_after_an_epoch(singles, strategy
 
 def draws(images, seed):
     root = jax.random.key(seed)
-    order = training.epoch_order(root, jnp.int32(3), len(images))
+    order = training.epoch_order(root, jnp.int32(3), len(images), "epoch")
     x = seen_in_training(stream(root, Stream.BINARIZE, 41), images[order[:20]], "dynamic")
     return order, x, jax.random.bits(stream(root, Stream.NOISE, 41), (5, 20, 50))
 

@@ -13,6 +13,7 @@ from vae.datasets import Split
 from vae.datasets.images import moments
 from vae.models import model as models
 from vae.settings import Hyperparameters, Settings
+from vae.training import optimizers
 from vae.training import step as training
 
 SETTINGS = Settings((4, 4, 1), hidden_sizes=(8,), latent_dim=2, batch_size=5)
@@ -67,7 +68,7 @@ def test_fault_learning_rate_stages_of_3_to_the_i_epochs_are_at_wrong_milestones
             learning_rate=1e-3, stage_steps=[3**i for i in range(8)], stage_factors=[10 ** (-i / 7) for i in range(8)]
         )
     )
-    rate = jax.jit(lambda step: training.learning_rate("stages", h, step))
+    rate = jax.jit(lambda step: optimizers.learning_rate("stages", h, step))
     milestones = [0, 1, 4, 13, 40, 121, 364, 1093]
     for stage, first in enumerate(milestones):
         assert rate(jnp.int32(first)) == pytest.approx(1e-3 * 10 ** (-stage / 7), rel=1e-5)
@@ -80,7 +81,7 @@ def test_cosine_schedule_equals_optax_and_stays_at_zero():
     h = Hyperparameters(learning_rate=0.02, decay_steps=50.0)
     reference = optax.cosine_decay_schedule(0.02, 50)
     for step in (0, 1, 25, 49, 50, 80):
-        rate = training.learning_rate("cosine", h, jnp.int32(step))
+        rate = optimizers.learning_rate("cosine", h, jnp.int32(step))
         assert rate == pytest.approx(float(reference(step)), abs=1e-8)
 
 
@@ -88,7 +89,9 @@ def test_learning_rates_can_be_vmapped_over():
     rates = jnp.asarray([1e-3, 1e-2])
     h = Hyperparameters(learning_rate=rates, decay_steps=jnp.asarray([10.0, 20.0]))
     together = jax.vmap(
-        lambda h: training.learning_rate("cosine", Hyperparameters(learning_rate=h[0], decay_steps=h[1]), jnp.int32(5))
+        lambda h: optimizers.learning_rate(
+            "cosine", Hyperparameters(learning_rate=h[0], decay_steps=h[1]), jnp.int32(5)
+        )
     )((h.learning_rate, h.decay_steps))
     np.testing.assert_allclose(together, [0.5e-3, 1e-2 * 0.5 * (1 + np.cos(np.pi / 4))], rtol=1e-6)
 
@@ -112,7 +115,7 @@ def test_training_steps_equal_a_plain_optax_adam_loop():
         updates, optimizer_state = optimizer.update(jax.grad(loss)(params), optimizer_state)
         return optax.apply_updates(params, updates), optimizer_state
 
-    orders = [np.asarray(training.epoch_order(root, jnp.int32(epoch), len(IMAGES))) for epoch in (0, 1)]
+    orders = [np.asarray(training.epoch_order(root, jnp.int32(epoch), len(IMAGES), "epoch")) for epoch in (0, 1)]
     for step in range(7):
         x = jnp.asarray(IMAGES[orders[step // 4][step % 4 * 5 :][:5]] / 255, jnp.float32)
         key = jax.random.fold_in(jax.random.fold_in(root, 3), step)
@@ -128,9 +131,10 @@ def test_how_a_run_is_cut_into_calls_changes_no_bit(binarization):
 
 def test_every_epoch_goes_through_each_image_once_in_a_new_order():
     root = jax.random.key(0)
-    first, second = (np.asarray(training.epoch_order(root, jnp.int32(epoch), 23)) for epoch in (0, 1))
+    first, second = (np.asarray(training.epoch_order(root, jnp.int32(epoch), 23, "epoch")) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(23))
     assert (first != second).any()
+    assert (training.epoch_order(root, jnp.int32(1), 23, "never") == jnp.arange(23)).all()
 
 
 def test_dynamic_binarization_draws_anew_at_every_visit_with_the_pixels_probability():
@@ -157,7 +161,7 @@ def test_a_step_whose_bound_is_not_finite_is_the_last():
     images = IMAGES.astype(np.float32) / 255
     images[7] = np.nan
     state = train(Settings(**{**SETTINGS.to_dict(), "binarization": "none"}), [4, 8], data=images)
-    order = np.asarray(training.epoch_order(jax.random.key(ROOT_SEED), jnp.int32(0), len(IMAGES)))
+    order = np.asarray(training.epoch_order(jax.random.key(ROOT_SEED), jnp.int32(0), len(IMAGES), "epoch"))
     bad_step = int(np.flatnonzero(order == 7)[0]) // 5
     assert bad_step < 4
     assert state.step == bad_step + 1
@@ -225,12 +229,25 @@ def test_the_discriminator_of_factor_has_an_adam_of_its_own_unless_it_is_shared(
         adam_by_its_equations([g["objective"] for g in clipped], *own, 1e-8),
         strict=True,
     )
-    optimizer = training.optimizer(settings, h)
+    optimizer = optimizers.optimizer(settings, h)
     state, update_of = optimizer.init(jax.tree.map(np.float32, gradients[0])), jax.jit(optimizer.update)
     for gradient, (of_model, of_discriminator) in zip(gradients, expected, strict=True):
         update, state = update_of(jax.tree.map(np.float32, gradient), state)
         np.testing.assert_allclose(h.learning_rate * update["encoder"], of_model, rtol=1e-4)
         np.testing.assert_allclose(h.learning_rate * update["objective"], of_discriminator, rtol=1e-4)
+
+
+def test_adam_of_burda_has_the_updates_of_its_formula_worked_by_hand():
+    """Batches of 20 with the mean gradients 0.5 and −0.25: m = 0, 0.1, 0.049 and v = 1, 1.099, 1.122901.
+
+    √(1 − 0.999²)/(1 − 0.99²) = √0.001999/0.0199, and √(1 − 0.999³)/(1 − 0.99³) = √0.002997001/0.029701.
+    """
+    adam = optimizers.scale_by_adam_burda(0.99, 0.999, 1e-4, batch_size=20)
+    state, steps = adam.init({"w": jnp.zeros(())}), []
+    for gradient in (0.5, -0.25, 0.0):
+        step, state = adam.update({"w": jnp.float32(gradient)}, state)
+        steps.append(float(step["w"]))
+    assert steps == pytest.approx([0.0, 0.2142955, 0.0852230], rel=1e-5)
 
 
 def test_average_of_the_weights_follows_its_recursion():
@@ -257,6 +274,8 @@ def test_average_of_the_weights_follows_its_recursion():
         ({"schedule": "stages"}, {"stage_steps": [1, 2], "stage_factors": [1.0, 0.1]}),
         ({"num_samples": 3}, {}),
         ({"objective": "elbo_mc"}, {}),
+        ({"shuffle": "never"}, {}),
+        ({"optimizer": "adam_burda"}, {}),
         ({"activation": "relu"}, {}),
         ({"hidden_sizes": (9,)}, {}),
         ({"binarization": "none"}, {}),
@@ -267,7 +286,7 @@ def test_average_of_the_weights_follows_its_recursion():
 def test_every_setting_changes_the_training(change, numbers):
     plain = train(SETTINGS, [3]).recent.bound[2]
     settings = Settings(**{**SETTINGS.to_dict(), **change})
-    begin = settings if {"hidden_sizes", "clip_gradients"} & change.keys() else SETTINGS
+    begin = settings if {"hidden_sizes", "clip_gradients", "optimizer"} & change.keys() else SETTINGS
     changed = train(settings, [3], Hyperparameters(**numbers), begin=begin).recent.bound[2]
     assert changed != plain
     assert jnp.isfinite(changed)

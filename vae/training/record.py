@@ -177,8 +177,9 @@ class Record(MemoryRecord):
         leaves = jax.tree_util.tree_leaves_with_path(state.params)
         bad = [jax.tree_util.keystr(path) for path, leaf in leaves if not bool(jnp.isfinite(leaf).all())]
         epoch, batch = divmod(step, self.steps_per_epoch)
-        batch_size, root = self.config.settings.batch_size, jax.random.key(self.config.seed)
-        index = training.epoch_order(root, jnp.int32(epoch), self.num_images)[batch * batch_size :][:batch_size]
+        settings, root = self.config.settings, jax.random.key(self.config.seed)
+        order = training.epoch_order(root, jnp.int32(epoch), self.num_images, settings.shuffle)
+        index = order[batch * settings.batch_size :][: settings.batch_size]
         report = {
             "step": step,
             "batch_index": np.asarray(index).tolist(),

@@ -21,6 +21,7 @@ from vae.objectives import Objective
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 from vae.training import slices
+from vae.training.optimizers import learning_rate, optimizer
 
 END = 2**31 - 1  # a step after every schedule
 NUM_RECENT = 100  # steps whose bound, gradient norm and learning rate are kept, to explain a loss that is not finite
@@ -48,39 +49,6 @@ class TrainState(NamedTuple):
     def evaluated_params(self) -> Any:
         """The parameters that are evaluated and used: the average if there is one."""
         return self.params if self.average is None else self.average
-
-
-def learning_rate(schedule: str, hyperparameters: Hyperparameters, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The learning rate of `step` (from 0). Stage s lasts stage_steps[s] steps, and the last one does not end."""
-    base = jnp.asarray(hyperparameters.learning_rate, jnp.float32)
-    if schedule == "cosine":
-        return base * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / hyperparameters.decay_steps, 1.0)))
-    if schedule == "stages":
-        milestones = jnp.cumsum(jnp.asarray(hyperparameters.stage_steps))
-        stage = jnp.minimum((step >= milestones).sum(), len(milestones) - 1)
-        return base * jnp.asarray(hyperparameters.stage_factors)[stage]
-    return base
-
-
-def optimizer(settings: Settings, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015), after clipping the gradient's norm if asked; the step applies the learning rate.
-
-    A discriminator has an Adam of its own (Kim & Mnih 2018), whose learning rate follows the same schedule, and whose
-    gradient is not clipped.
-    """
-    h = hyperparameters
-    adam = optax.scale_by_adam(h.adam_b1, h.adam_b2, h.adam_epsilon)
-    of_model = optax.chain(optax.clip_by_global_norm(h.max_gradient_norm), adam) if settings.clip_gradients else adam
-    if settings.objective != "factor" or settings.discriminator_optimizer == "shared":
-        return of_model
-    of_discriminator = optax.chain(
-        optax.scale_by_adam(h.discriminator_b1, h.discriminator_b2, h.adam_epsilon),
-        optax.scale(h.discriminator_learning_rate / h.learning_rate),
-    )
-    return optax.partition(
-        {"model": of_model, "discriminator": of_discriminator},
-        lambda params: {name: "discriminator" if name == "objective" else "model" for name in params},
-    )
 
 
 def initialize(
@@ -122,8 +90,13 @@ def abstract_state(model: Model, objective: Objective, settings: Settings, hyper
     )
 
 
-def epoch_order(root: Key[Array, ""], epoch: Int[Array, ""], num_images: int) -> Int[Array, "N"]:
-    """The permutation of the training images that an epoch goes through; step t takes the (t mod N // B)-th batch."""
+def epoch_order(root: Key[Array, ""], epoch: Int[Array, ""], num_images: int, shuffle: str) -> Int[Array, "N"]:
+    """The permutation of the training images that an epoch goes through; step t takes the (t mod N // B)-th batch.
+
+    With `shuffle` = "never" it is the data set's own order, in every epoch.
+    """
+    if shuffle == "never":
+        return jnp.arange(num_images)
     return jax.random.permutation(stream(root, Stream.SHUFFLE, epoch), num_images)
 
 
@@ -185,12 +158,12 @@ def train_steps(
 ) -> TrainState:
     """Train until step `stop`, which must lie in the epoch of `state.step`, or until a step is not finite.
 
-    An epoch is N // B steps over a fresh permutation. `sharding` is that of a batch's leading axis; the gradient is
+    An epoch is N // B steps over its permutation. `sharding` is that of a batch's leading axis; the gradient is
     taken in `num_slices` of each batch. How a run is cut into calls changes no bit of it.
     """
     num_images, batch_size = len(data.images), settings.batch_size
     steps_per_epoch = num_images // batch_size
-    order = epoch_order(root, state.step // steps_per_epoch, num_images)
+    order = epoch_order(root, state.step // steps_per_epoch, num_images, settings.shuffle)
 
     def one_step(state):
         first = (state.step % steps_per_epoch) * batch_size
