@@ -34,7 +34,7 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import notes, profiling, script, searching, setting_table
+from experiments.command import notes, profiling, script, search_asked, searching, setting_table
 from experiments.command.boards import SweepBoard
 from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import axes, configuration, options
@@ -83,7 +83,7 @@ def main(stop: StopRequest) -> int:
     stored = stored_sweep(workdir)
     if flags.values["search"] or stored.get("search"):
         return searching.main(stop, flags, workdir, stored)
-    searching.check_absent(flags)
+    search_asked.check_absent(flags)
     base = configuration.settle(flags, stored.get("flags", {}))
     kept = configuration.stored_own(workdir / "sweep.json", stored, ASKED) if workdir is not None and stored else {}
     asked = flags.among(ASKED, kept)

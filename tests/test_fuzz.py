@@ -141,7 +141,7 @@ def test_sweep_json(tmp_path):
         with contextlib.suppress(RunError, UsageError):
             stored = sweep.stored_sweep(tmp_path)
             configuration.settle(options.read(), stored.get("flags", {}))
-            names = sweep.searching.ASKED if stored.get("search") else sweep.ASKED
+            names = sweep.search_asked.ASKED if stored.get("search") else sweep.ASKED
             asked = configuration.stored_own(tmp_path / SWEEP, stored, [name for name in names if name in stored])
             axes.parse_space(asked["sweep"])
 

@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from experiments.command import script, searching
+from experiments.command import script, search_asked
 from vae.runs.files import RunError
 from vae.sweeps import passwords, storage
 
@@ -49,7 +49,7 @@ def test_no_message_of_a_storage_shows_a_password(tmp_path, monkeypatch, url, se
 def test_no_password_is_kept(monkeypatch, url, secrets):
     """In `storage` and `argv` of sweep.json and config.json; also of a flag that another one overrides."""
     monkeypatch.setattr("sys.argv", ["sweep.py", f"--storage={url}", "--storage", url, "--storage=/x.journal"])
-    kept = " ".join([storage.without_password(url), *searching.argv()])
+    kept = " ".join([storage.without_password(url), *search_asked.argv()])
     assert [secret for secret in secrets if secret in kept] == []
     assert passwords.HIDDEN in storage.without_password(url)
 
