@@ -122,9 +122,9 @@ def conclude(workdir: Path, worker: StudyWorker, wanted: Wanted, *, figures: boo
 
     trials = worker.trials()
     found, table = outcome.outcome(trials, wanted.spec().space), results.write(workdir)
-    elsewhere = f", {found.num_running} in training elsewhere" if found.num_running else ""
+    elsewhere = f", {found.num_elsewhere} in training elsewhere" if found.num_elsewhere else ""
     print(f"trials: {found.counted}{elsewhere}")
-    if not found.finished and not found.num_running:
+    if not found.finished and not found.num_elsewhere:
         raise record.TrainingFailed(f"no trial finished ({found.counted}); search lower values of learning_rate")
     rows = results.rows(workdir)
     notes.show_runs("test bound not finite", results.not_tested(workdir, rows, folders.configs(workdir)), len(rows))

@@ -179,6 +179,8 @@ def journal(tmp_path_factory) -> bytes:
     study.join(opened, "s", ASKED)
     worker = study.StudyWorker(opened, "s", IDENTITY, ASKED, 3)
     asked = worker.ask(3, SPACE, lambda number: samplers.sampler(SPEC, number), samplers.pruner("median", 3))
+    for trial in worker.trials():
+        worker.start(trial)
     for number, state in zip(asked, (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED), strict=False):
         trial = worker.trial(worker.study(), number)
         trial.report(-90.5, 1)

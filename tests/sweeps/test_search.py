@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import itertools
 import math
 import os
 from pathlib import Path
@@ -158,6 +159,47 @@ def test_trials_of_several_programs_compile_each_once(tmp_path, traces):
     assert len(sizes) > 1  # groups of several sizes, of two programs in three rounds
     assert len(traces) <= 4
     assert states(trials) == ["COMPLETE"] * 12
+    for first in (0, 4, 8):
+        two, three = ([t for t in trials[first:][:4] if t.params["latent_dim"] == size] for size in (2, 3))
+        for one, other in itertools.product(two, three):  # of two shapes: one after the other
+            earlier, later = sorted((one, other), key=lambda trial: trial.datetime_start)
+            assert earlier.datetime_complete <= later.datetime_start
+
+
+def test_the_clock_of_a_trial_starts_when_it_trains_and_not_when_it_is_asked_for(tmp_path):
+    member = member_of(tmp_path, optuna.storages.InMemoryStorage())
+    asked = member.ask(3, RATES, lambda number: samplers.sampler(SPEC, number), samplers.pruner("none", EPOCHS))
+    assert [(t.state, t.datetime_start) for t in member.trials()] == [(TrialState.WAITING, None)] * 3
+    assert member.num_left() == 5
+    for number in asked:
+        member.start(member.trials()[number])
+        member.trial(member.study(), number).report(-90.0, 1)
+        began = member.trials()[number].datetime_start
+        member.start(member.trials()[number])
+        assert member.trials()[number].datetime_start == began  # a resume
+        member.study().tell(number, -90.0)
+    moments = [(t.datetime_start, t.datetime_complete) for t in member.trials()]
+    assert sorted(moments) == moments
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(moments))
+    # Another worker may have begun a trial, for a database to watch it.
+    (number,) = member.ask(1, RATES, lambda number: samplers.sampler(SPEC, number), samplers.pruner("none", EPOCHS))
+    member.storage.set_trial_state_values(member.id_of(number), TrialState.RUNNING)
+    watched = member.trials()[number].datetime_start
+    member.start(member.trials()[number])
+    assert member.trials()[number].datetime_start > watched
+    assert member.trials()[number].state == TrialState.RUNNING
+
+
+def test_a_trial_that_fails_before_it_trains_is_one_that_optuna_can_copy(tmp_path):
+    member = member_of(tmp_path, optuna.storages.InMemoryStorage(), num_trials=1)
+    template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={study.WORKER: member.identity._asdict()})
+    member.storage.create_new_trial(0, template)  # older code was killed before it drew
+    member.free_the_dead(RATES)
+    (number,) = member.ask(1, RATES, lambda number: samplers.sampler(SPEC, number), samplers.pruner("none", EPOCHS))
+    member.fail(member.id_of(number), "as if stale")
+    optuna.create_study().add_trials(member.trials())
+    assert states(member.trials()) == ["FAIL"] * 2
+    assert member.num_left() == 1
 
 
 def test_few_trials_of_a_shape_wait_for_each_other_in_the_program_of_one_run(traces, monkeypatch):
@@ -345,24 +387,25 @@ def test_what_a_worker_had_drawn_when_it_was_killed_changes_no_later_draw(tmp_pa
         """The trials of the second round, drawn by as many processes as it takes to write so much in each."""
         opened_study = worker().study()
         for _ in range(3):  # more than TPE's first ten
-            for number, params in ask(worker()).items():
+            for number, params in ask(member := worker()).items():
+                member.start(member.trials()[number])
                 opened_study.tell(number, -abs(math.log(params["learning_rate"] * 100)) - params["beta"])
         while True:
-            writes, original = [], opened.set_trial_param
+            writes, original = [], opened.create_new_trial
 
             def write(*args, original=original, writes=writes):
                 if len(writes) == killed_after:
                     raise Killed
-                writes.append(original(*args))
+                return writes.append(original(*args)) or writes[-1]
 
-            with mock.patch.object(opened, "set_trial_param", write):
+            with mock.patch.object(opened, "create_new_trial", write):
                 try:
                     return ask(worker())
                 except Killed:
                     continue
 
     found = []
-    for killed_after in (math.inf, 1, 2, 4, 5):
+    for killed_after in (math.inf, 1, 2, 3, 4):
         opened = optuna.storages.InMemoryStorage()
         found.append(drawn(killed_after))
     assert len({params["beta"] for params in found[0].values()}) == 5
@@ -389,7 +432,7 @@ def test_trials_of_a_dead_worker_are_made_up_for_and_those_of_a_live_one_are_not
     with file:
         trials = start(tmp_path / "x", member=member)
     assert numbers == [0, 1]
-    assert states(trials[:2]) == (["RUNNING"] * 2 if locked else ["FAIL"] * 2)
+    assert states(trials[:2]) == (["WAITING"] * 2 if locked else ["FAIL"] * 2)
     assert states(trials).count("COMPLETE") == (2 if locked else 4)
     assert len(trials) == (4 if locked else 6)
 

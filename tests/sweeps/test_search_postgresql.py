@@ -66,8 +66,9 @@ def test_a_trial_whose_worker_sends_no_heartbeat_is_failed_and_one_whose_worker_
         dead, live, observer = (member(opened, name, "elsewhere") for name in ("dead", "live", "observer"))
         for worker in (dead, live):
             assert len(ask(worker, 2)) == 2
+            worker.start(worker.trials()[-1])  # the other one waits
         # Another died between asking and its first heartbeat.
-        unheard = create_trial(state=TrialState.RUNNING, user_attrs={study.WORKER: dead.identity._asdict()})
+        unheard = create_trial(state=TrialState.WAITING, user_attrs={study.WORKER: dead.identity._asdict()})
         opened.create_new_trial(opened.get_study_id_from_name("s"), unheard)
         with live.beating():
             observer.free_the_dead(RATES)
@@ -83,13 +84,14 @@ def test_no_more_trials_are_kept_than_asked_for_when_many_ask_for_the_last(postg
     with opening(postgresql.new_database()) as opened:
         workers = [member(opened, str(i), "elsewhere", num_trials=3) for i in range(2)]
         assert [*ask(workers[0], 2), *ask(workers[1], 2)] == [0, 1, 2]
-        assert [trial.state for trial in workers[0].trials()] == [TrialState.RUNNING] * 3 + [TrialState.FAIL]
+        assert [trial.state for trial in workers[0].trials()] == [TrialState.WAITING] * 3 + [TrialState.FAIL]
 
 
 def test_the_lowest_of_all_values_that_a_diverged_trial_is_told_is_kept(postgresql):
     with opening(postgresql.new_database()) as opened:
         worker = member(opened, "a", "elsewhere")
         (number,) = ask(worker, 1)
+        worker.start(worker.trials()[number])
         worker.trial(worker.study(), number).report(-math.inf, 1)
         worker.study().tell(number, state=TrialState.PRUNED)
         assert [(trial.value, trial.intermediate_values) for trial in worker.trials()] == [(-math.inf, {1: -math.inf})]

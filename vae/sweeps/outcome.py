@@ -22,7 +22,7 @@ class SearchOutcome(NamedTuple):
     finished: list[FrozenTrial]
     num_pruned: int
     num_diverged: int
-    num_running: int  # in training by other workers
+    num_elsewhere: int  # asked for by other workers, and not told
 
     @property
     def best(self) -> FrozenTrial:
@@ -36,14 +36,14 @@ class SearchOutcome(NamedTuple):
 
 def outcome(trials: Sequence[FrozenTrial], space: samplers.Space) -> SearchOutcome:
     """The trials of a study, counted by how they ended; RunError if one that was told is not a point of the space."""
-    told = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    told = [trial for trial in trials if trial.state in samplers.TOLD]
     for trial in told:
         if trial.params.keys() != space.keys() or not all(_fits(space[n], v) for n, v in trial.params.items()):
             raise RunError(f"trial {trial.number} of the study was not made by this program; use another `study`")
     finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
     num_diverged = sum(bool(trial.user_attrs.get(study.DIVERGED)) for trial in told)
-    num_running = sum(trial.state == TrialState.RUNNING for trial in trials)
-    return SearchOutcome(finished, len(told) - len(finished) - num_diverged, num_diverged, num_running)
+    num_elsewhere = sum(study.counts(trial) for trial in trials) - len(told)
+    return SearchOutcome(finished, len(told) - len(finished) - num_diverged, num_diverged, num_elsewhere)
 
 
 def _fits(distribution: BaseDistribution, value: Any) -> bool:

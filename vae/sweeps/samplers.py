@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.pruners import _filter_study
-from optuna.trial import FrozenTrial, Trial
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae.runs.files import RunError
 
@@ -22,6 +23,7 @@ PICKLED = {("cmaes._cma", "CMA"), ("numpy", "dtype"), ("numpy", "ndarray")} | {
     for module, name in (("multiarray", "scalar"), ("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
 }
 Space = dict[str, BaseDistribution]
+TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Spec(NamedTuple):
@@ -83,7 +85,7 @@ class _Numbers(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds {module}.{name}")
 
 
-def pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
+def pruner(kind: str, epochs: int) -> BasePruner:
     """The median rule (Golovin et al. 2017) after a tenth of the epochs, Hyperband (Li et al. 2018), or none."""
     if kind == "median":
         return optuna.pruners.MedianPruner(n_warmup_steps=epochs // 10)
@@ -92,24 +94,26 @@ def pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def draw(study: optuna.Study, trial_id: int, space: Space) -> dict[str, Any]:
-    """The parameters of a trial; those that it has already are kept.
+def draw(
+    study_name: str,
+    before: Sequence[FrozenTrial],
+    drawn_by: optuna.samplers.BaseSampler,
+    pruner: BasePruner,
+    space: Space,
+    count: int,
+) -> list[FrozenTrial]:
+    """The next `count` trials of a study that has the trials `before`; RunError if one of these is damaged.
 
-    What a process had drawn when it was killed is drawn again, so that all that follows is what it would have been.
+    They are drawn in memory: a process that is killed meanwhile leaves no half of a trial, and draws the same again.
     """
-    trial = Trial(study, trial_id)
-    for name, distribution in space.items():
-        if name in trial.params and not (distribution.single() or trial._is_relative_param(name, distribution)):
-            frozen = trial._get_latest_trial()
-            study.sampler.sample_independent(_filter_study(study, frozen), frozen, name, distribution)
-    return {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
-
-
-def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, optuna.distributions.IntDistribution):
-        low, high = distribution.low, distribution.high
-        return trial.suggest_int(name, low, high, step=distribution.step, log=distribution.log)
-    assert isinstance(distribution, optuna.distributions.FloatDistribution)
-    return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+    study = optuna.create_study(study_name=study_name, direction="maximize", sampler=drawn_by, pruner=pruner)
+    # Samplers learn from what was told. The others keep their numbers, of which Hyperband makes its brackets.
+    untold = create_trial(state=TrialState.FAIL)
+    for trial in before:
+        try:
+            study.add_trial(trial if trial.state in TOLD else untold)
+        except (ValueError, TypeError) as error:
+            raise RunError(f"trial {trial.number} of the study {study_name} is damaged; use another `study`") from error
+    for _ in range(count):
+        study.ask(space)
+    return study.trials[len(before) :]

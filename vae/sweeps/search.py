@@ -132,8 +132,8 @@ class Rounds:
         study_of_round = worker.study(pruner=self._pruner)
         handles = {name: worker.trial(study_of_round, number) for name, number in names.items()}
         for trial in worker.trials():
-            if trial.number in about["trials"] and trial.state == TrialState.RUNNING:
-                worker.begin(trial._trial_id)
+            if trial.number in about["trials"] and trial.state in study.UNTOLD:
+                worker.hold(trial._trial_id)
         grouped = planning.grouped({name: read_config(self._workdir / RUNS / name) for name in names}, load)
 
         def reporter(run: PopulationRun) -> TrialReporter:
@@ -164,7 +164,10 @@ class TrialReporter(Reporter):
         """`handles` are the trials of a whole round, by the names of their runs."""
         super().__init__(run)
         self._worker, self._study, self._handles, self._spec = worker, study_of_round, handles, spec
-        self.run.drop({name for name, trial in self._now().items() if trial.state == TrialState.FAIL})
+        now = self._now()
+        self.run.drop({name for name, trial in now.items() if trial.state == TrialState.FAIL})
+        for trial in now.values():
+            worker.start(trial)
 
     def epoch_ended(self, epoch: int, values: dict[str, Values]) -> set[str]:
         """Report the value of each run, and name those that end here: pruned now, or before the process was killed."""

@@ -217,9 +217,17 @@ def _open_database(text: str) -> optuna.storages.BaseStorage:
 
 
 def beat(storage: optuna.storages.BaseStorage, trial_id: int) -> None:
-    """Tell a database that the trial is in training."""
+    """Tell a database that the worker of the trial lives."""
     if isinstance(storage, BaseHeartbeat):
         storage.record_heartbeat(trial_id)
+
+
+def watch(storage: optuna.storages.BaseStorage, trial_id: int) -> None:
+    """Let a database fail a waiting trial when its worker is no longer heard of: it asks this of RUNNING ones alone."""
+    if isinstance(storage, BaseHeartbeat):
+        storage.record_heartbeat(trial_id)  # its worker may have died before the first, without which none goes stale
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            storage.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
 
 
 def whoever_comes_first(create, text: str) -> Any:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from vae.runs import fingerprint
 from vae.runs.files import RunError, read_json
 from vae.runs.folder import is_locked
-from vae.sweeps.samplers import Space, draw
-from vae.sweeps.storage import HEARTBEAT_SECONDS, beat, whoever_comes_first
+from vae.sweeps.samplers import TOLD, Space, draw
+from vae.sweeps.storage import HEARTBEAT_SECONDS, beat, watch, whoever_comes_first
 from vae.sweeps.sweep_file import SWEEP
 
 WORKER, RUN, DIVERGED, WHY = "worker", "run", "diverged", "why"  # user attributes of a trial
 ASKED = "asked"  # of a study
+UNTOLD = (TrialState.WAITING, TrialState.RUNNING)
 IMAGES, DATASET = "images", "--dataset"  # of what is asked: the images (vae/runs/fingerprint.py), and their place
 
 
@@ -119,8 +120,7 @@ class StudyWorker:
     ):
         self.storage, self.name, self.identity, self.num_trials = storage, name, identity, num_trials
         self._asked, self._study_id = asked, storage.get_study_id_from_name(name)
-        self._in_training: set[int] = set()  # trial ids
-        self._half_asked: set[int] = set()
+        self._held: set[int] = set()  # ids of the trials that it has asked for, and not told
 
     def trials(self) -> list[FrozenTrial]:
         """All trials of the study, as they are now; not to be changed. RunError if one is not of this program."""
@@ -133,7 +133,7 @@ class StudyWorker:
         return found
 
     def num_left(self) -> int:
-        """How many trials are neither told nor in training; those that failed do not count."""
+        """How many trials nobody has asked for; those that failed do not count."""
         check_asked(optuna.load_study(study_name=self.name, storage=self.storage), self._asked)
         return self.num_trials - sum(counts(trial) for trial in self.trials())
 
@@ -142,21 +142,30 @@ class StudyWorker:
     ) -> optuna.Study:
         return optuna.load_study(study_name=self.name, storage=self.storage, sampler=sampler, pruner=pruner)
 
-    def ask(self, wanted: int, space: Space, sampler_from: Any, pruner: optuna.pruners.BasePruner) -> dict[int, Any]:
+    def ask(
+        self,
+        wanted: int,
+        space: Space,
+        sampler_from: Callable[[int], optuna.samplers.BaseSampler],
+        pruner: optuna.pruners.BasePruner,
+    ) -> dict[int, dict[str, Any]]:
         """The parameters of up to `wanted` trials by number; `sampler_from` is given the first number.
 
-        The first are those of `asked_before`. Fewer if other workers have asked for the last ones.
+        The first are those of `asked_before`. Fewer if other workers have asked for the last ones. The trials are
+        WAITING, without a start, until they train.
         """
-        study, asked, before = None, {}, self.asked_before()
+        before, earlier, asked = self.asked_before(), self.trials(), {}
+        if before:
+            earlier = earlier[: before[0].number]
+        drawn = draw(self.name, earlier, sampler_from(len(earlier)), pruner, space, wanted)
         for i in range(wanted):
-            trial_id = before[i]._trial_id if i < len(before) else self._new_trial()
-            self.begin(trial_id)
-            number = self.storage.get_trial(trial_id).number
-            if sum(counts(other) for other in self.trials() if other.number < number) >= self.num_trials:
+            trial_id = before[i]._trial_id if i < len(before) else self._new_trial(drawn[i])
+            self.hold(trial_id)
+            trial = self.storage.get_trial(trial_id)
+            if sum(counts(other) for other in self.trials() if other.number < trial.number) >= self.num_trials:
                 self.fail(trial_id, "others had asked for the last trials")
                 break
-            study = study or self.study(sampler_from(number), pruner)
-            asked[number] = draw(study, trial_id, space)
+            asked[trial.number] = trial.params
         return asked
 
     def asked_before(self) -> list[FrozenTrial]:
@@ -164,58 +173,76 @@ class StudyWorker:
         return [
             trial
             for trial in self.trials()
-            if trial.state == TrialState.RUNNING
-            and trial._trial_id not in self._in_training
+            if trial.state in UNTOLD
+            and trial._trial_id not in self._held
             and (of := worker_of(trial)) is not None
             and of.id == self.identity.id
         ]
 
-    def _new_trial(self) -> int:
-        # Not study.ask: at no time is there a trial in training without its worker's name.
-        template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={WORKER: self.identity._asdict()})
+    def _new_trial(self, drawn: FrozenTrial) -> int:
+        # Not study.ask: at no time is there a trial without its worker's name.
+        template = optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            params=drawn.params,
+            distributions=drawn.distributions,
+            user_attrs={WORKER: self.identity._asdict()},
+            system_attrs=drawn.system_attrs,
+        )
         return self.storage.create_new_trial(self._study_id, template)
 
     def trial(self, study: optuna.Study, number: int) -> Trial:
         return Trial(study, self.id_of(number))
 
     def told(self, number: int) -> None:
-        self._in_training.discard(self.id_of(number))
+        self._held.discard(self.id_of(number))
 
-    def begin(self, trial_id: int) -> None:
-        """From now on the trial is known to be in training, until it is told or failed."""
-        self._in_training.add(trial_id)
+    def hold(self, trial_id: int) -> None:
+        """From now on the trial is known to be this worker's, until it is told or failed."""
+        self._held.add(trial_id)
         beat(self.storage, trial_id)
+
+    def start(self, trial: FrozenTrial) -> None:
+        """Start the clock of a trial that trains from now on; one that has reported a value before keeps its start."""
+        if trial.state in UNTOLD and not trial.intermediate_values:
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                # Optuna sets the time when a trial is no longer WAITING, and at no other time.
+                if trial.state == TrialState.RUNNING:
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
     def fail(self, trial_id: int, why: str) -> None:
         """The trial does not count any more; nothing happens if it was told."""
-        self._in_training.discard(trial_id)
+        self._held.discard(trial_id)
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self.storage.set_trial_user_attr(trial_id, WHY, why)
+            self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)  # for Optuna, what has ended has begun
             self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def free_the_dead(self, space: Space) -> None:
-        """Fail the trials in training whose worker is dead."""
+        """Fail the trials whose worker is dead, and this one's that older code had not drawn to the end."""
         for trial in self.trials():
-            if trial.state == TrialState.RUNNING and (of := worker_of(trial)):
-                if of.id != self.identity.id and is_dead(of):
-                    self.fail(trial._trial_id, "its worker died")
-                elif len(trial.params) < len(space) and trial._trial_id not in self._half_asked:
-                    # Its worker may have died before the first heartbeat, without which no trial goes stale.
-                    self._half_asked.add(trial._trial_id)
-                    beat(self.storage, trial._trial_id)
+            if trial.state not in UNTOLD or (of := worker_of(trial)) is None:
+                continue
+            if of.id == self.identity.id:
+                if trial.params.keys() != space.keys():
+                    self.fail(trial._trial_id, "its values were not drawn")
+            elif is_dead(of):
+                self.fail(trial._trial_id, "its worker died")
+            elif trial.state == TrialState.WAITING:
+                watch(self.storage, trial._trial_id)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.study())
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
-        """While this lasts a database hears every HEARTBEAT_SECONDS that the trials in training are."""
+        """While this lasts a database hears every HEARTBEAT_SECONDS of the trials that this worker holds."""
         ended = threading.Event()
 
         def keep_beating():
             while not ended.wait(HEARTBEAT_SECONDS):
                 with contextlib.suppress(Exception):  # those who train will see it
-                    for trial_id in list(self._in_training):
+                    for trial_id in list(self._held):
                         beat(self.storage, trial_id)
 
         thread = threading.Thread(target=keep_beating, daemon=True)
@@ -236,8 +263,10 @@ def _are_objects(parts: Iterable[Any]) -> bool:
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of those that were asked for: told, or in training."""
-    return trial.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+    """Whether a trial is one of those that were asked for: told, in training, or waiting for a worker of its own."""
+    return trial.state in (TrialState.RUNNING, *TOLD) or (
+        trial.state == TrialState.WAITING and WORKER in trial.user_attrs
+    )
 
 
 def worker_of(trial: FrozenTrial) -> WorkerId | None:
