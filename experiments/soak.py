@@ -5,9 +5,9 @@
     sudo .venv/bin/python -m experiments.soak --kinds=full_disk,power_cut      # they mount small disks
 
 Right is: after the interruption and the same command again, the arrays of the last checkpoint, the rows of metrics,
-results.csv, the trials and the comparison are those of an undisturbed run in every bit, except what the clock says.
-After damage they are that too, or one line says what is damaged and the exit code is 1. Moments are uniform over the
-time of the undisturbed run; some of them then wait for a write. Everything runs on the CPU.
+results.csv, tables per setting, the trials and the comparison are those of an undisturbed run in every bit, except what
+the clock says. After damage they are that too, or one line says what is damaged and the exit code is 1. Moments are
+uniform over the time of the undisturbed run; some of them then wait for a write. Everything runs on the CPU.
 
 Prints a table and writes soak.json. What went wrong stays in --workdir, and the exit code is 2.
 """
@@ -57,6 +57,8 @@ KINDS = {
     "long": Kind("up to 2,000 epochs in one process: flat memory, no files left open", 12, long_run.flat_memory),
     "train": Kind("kill -9 of experiments.train", 11, killed(TRAIN)),
     "sweep": Kind("kill -9 of experiments.sweep", 8, killed(SWEEP)),
+    "grow": Kind("kill -9 of a sweep that grows", 8, killed(kills.GROWN, before=kills.SETTINGS)),
+    "evaluate": Kind("kill -9 of an evaluation of a sweep", 6, killed(kills.EVALUATED, before=kills.GROWN)),
     "search": Kind("kill -9 of experiments.sweep --search", 8, killed(SEARCH)),
     "compare": Kind("kill -9 of experiments.compare", 11, killed(COMPARE)),
     "shared": Kind("kill -9 of one of two workers on one search", 9, kills.one_of_two_workers),

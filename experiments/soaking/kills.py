@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -16,6 +17,10 @@ OFTEN = ("--strategy=map", "--save_every=0")  # a checkpoint after each epoch; a
 SWEEP = Command(
     "sweep", (*TINY, *OFTEN, "--epochs=8", "--sweep=latent_dim=2,3", "--sweep=learning_rate=0.001,0.002,1e30")
 )
+OF_SETTINGS = (*TINY, *OFTEN, "--latent_dim=2", "--epochs=6")
+SETTINGS = Command("sweep", (*OF_SETTINGS, "--sweep=learning_rate=0.001,1e30", "--sweep=seed=0:2"))
+GROWN = Command("sweep", (*OF_SETTINGS, "--sweep=learning_rate=0.001,0.002,1e30", "--sweep=seed=0:3"))
+EVALUATED = Command("evaluate", ("--workdir=x", "--num_samples=200"))
 SEARCH = Command(
     "sweep",
     (*TINY, *OFTEN, "--latent_dim=2", "--epochs=6", "--search=tpe", "--trials=4", "--population=2", "--pruner=none",
@@ -35,21 +40,28 @@ NUM_SHARED = 6
 JOINED = TRAIN._replace(flags=(*TRAIN.flags, "--distributed"))
 
 
-def killed(command: Command) -> Callable[[Trials], None]:
-    """The kind in which the process of `command` is killed, up to KILLS times before it ends."""
+def killed(command: Command, before: Command | None = None) -> Callable[[Trials], None]:
+    """The kind in which the process of `command` is killed, up to KILLS times before it ends.
+
+    If there is another command `before`, that has ended first.
+    """
 
     def kind(trials: Trials) -> None:
-        expected, seconds = trials.undisturbed(command)
+        template = trials.folder / "template"
+        template.mkdir(parents=True)
+        if before is not None:
+            must_be_done(trials.processes.run(template, before))
+        expected, seconds = trials.undisturbed(command, template)
 
         def attempt(trial: Trial) -> None:
+            shutil.copytree(template, trial.folder, dirs_exist_ok=True)
             for _ in range(KILLS):
                 process = trials.processes.start(trial.folder, command)
                 trials.wait(process, seconds, trial)
                 if not process.kill():
                     break
                 trial.count()
-            must_be_done(trials.processes.run(trial.folder, command))
-            must_equal(outcome_of(trial.folder / "x"), expected)
+            must_equal(trials.finished(command, trial.folder), expected)
             must_be_finished(trial.folder)
 
         trials.each(attempt)

@@ -59,7 +59,7 @@ def outcome_of(folder: Path) -> Outcome:
         name = str(path.parent.relative_to(folder))
         found |= {f"{name}: {what}": value for what, value in of_run(path.parent).items()}
     found |= comparison_of(folder)
-    for path in sorted(folder.glob(RESULTS)):
+    for path in sorted([*folder.glob(RESULTS), *folder.glob("*settings.csv")]):
         found[path.name] = path.read_text()
     for path in sorted(folder.glob("*.journal")):
         found["trials"] = [(trial.params, trial.value, trial.state.name) for trial in trials_of(path)]

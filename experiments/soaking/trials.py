@@ -89,18 +89,28 @@ class Trials:
                 self.right += trial.tried
                 shutil.rmtree(trial.folder)
 
-    def undisturbed(self, command: Command) -> tuple[Outcome, float]:
-        """What `command` leaves in x, and the seconds that it takes once its programs are compiled.
+    def finished(self, command: Command, folder: Path) -> Outcome:
+        """What `command`, which must end well, leaves in x below `folder`, and the table that it prints."""
+        ended = self.processes.run(folder, command)
+        must_be_done(ended)
+        # A sweep and an evaluation of several runs end with it; what is printed before says how far they are.
+        tables = {"table": ended.out.partition("\n\n")[2]} if command.name in ("sweep", "evaluate") else {}
+        return outcome_of(folder / "x") | tables
+
+    def undisturbed(self, command: Command, template: Path | None = None) -> tuple[Outcome, float]:
+        """What `command` leaves in a copy of `template`, and the seconds that it takes once its programs are compiled.
 
         Raises NotRight if it leaves something else a second time.
         """
-        found = []
+        found, seconds = [], 0.0
         for name in ("undisturbed", "again"):
-            (self.folder / name).mkdir(parents=True)
+            folder = self.folder / name
+            folder.mkdir(parents=True)
+            if template is not None:
+                shutil.copytree(template, folder, dirs_exist_ok=True)
             began = time.monotonic()
-            must_be_done(self.processes.run(self.folder / name, command))
+            found.append(self.finished(command, folder))
             seconds = time.monotonic() - began
-            found.append(outcome_of(self.folder / name / "x"))
         must_equal(found[1], found[0])
         return found[0], seconds
 
