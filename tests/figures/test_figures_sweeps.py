@@ -60,10 +60,23 @@ def test_the_best_learning_curves_are_named_and_the_others_counted():
     curves = {f"run {i}": (steps, np.stack([-steps[::-1] - i, -steps[::-1] - i - 2.0])) for i in range(6)}
     figure = figures.learning_curves_of_sweep(curves, "epoch", "elbo", "title", num_named=2)
     axes = figure.axes[0]
-    assert legend(axes) == ["run 0  −2", "run 1  −3", "4 others", "± standard error over seeds"]
+    assert legend(axes) == ["run 0  −2.00", "run 1  −3.00", "4 others", "± standard error over seeds"]
     np.testing.assert_allclose(axes.lines[4].get_ydata(), [-5, -4, -3, -2])
     band = axes.collections[0].get_paths()[0].vertices
     assert {-1.0, -3.0} <= set(np.round(band[band[:, 0] == 4, 1], 6))
+
+
+@pytest.mark.parametrize("num_named", [2, 12])
+def test_a_legend_takes_no_width_from_the_axes_however_long_it_is(num_named):
+    names = [f"run {i}, " + "a_long_name=0.123, " * 3 * (i % 2) for i in range(num_named)]
+    curves = {name: (np.arange(3), np.array([[-3.0, -2.0, np.nan]])) for name in names}
+    figure = figures.learning_curves_of_sweep(curves, "epoch", "elbo", "title", num_named=num_named)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    note = next(text for text in axes.texts if text.get_text().startswith("not finite"))
+    box, below = axes.get_legend().get_window_extent(), note.get_window_extent()
+    assert axes.bbox.x0 <= box.x0 < box.x1 <= axes.bbox.x1
+    assert box.y1 < below.y0
 
 
 def test_a_curve_that_diverged_ends_where_it_did():

@@ -5,7 +5,7 @@ arguments and from 1 in labels, as in the papers: `z[:, 0]` is drawn as z₁. Ar
 """
 
 from vae.figures.benchmarks import Bar, Growth, growth, times_of_works
-from vae.figures.canvas import files, png, save, write
+from vae.figures.canvas import files, mean_and_error, png, save, write
 from vae.figures.charts import kl_per_dimension, latent_scatter, learning_curves
 from vae.figures.comparisons import (
     color_of,
@@ -19,7 +19,6 @@ from vae.figures.estimates import log_likelihood_bracket, log_likelihood_by_num_
 from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, side_by_side, tile, traversals
 from vae.figures.sweeps import (
     learning_curves_of_sweep,
-    mean_and_error,
     score_against_axis,
     score_against_parameter,
     score_by_trial,

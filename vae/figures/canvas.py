@@ -15,8 +15,8 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from vae import durable
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 DPI = 200
 TITLE_SIZE, TEXT_SIZE, LABEL_SIZE = 10, 8.5, 7  # points
+NOTE = (0, -32)  # points from the right end of the axes to their small print
 INK, MUTED, RULE = "#222222", "#777777", "#d9d9d9"
 # After Paul Tol's "muted" scheme for colour-blind readers; sand and cyan darkened for thin lines, grey as the tenth.
 PALETTE = (
@@ -117,8 +118,25 @@ def set_title(axes: Axes, title: str) -> None:
 
 def below_right(axes: Axes, text: str) -> None:
     """Small print below the right end of the axes."""
-    note = axes.annotate(text, (1, 0), (0, -32), "axes fraction", "offset points", ha="right", va="top")
+    note = axes.annotate(text, (1, 0), NOTE, "axes fraction", "offset points", ha="right", va="top")
     note.set(fontsize=LABEL_SIZE, color=MUTED, parse_math=False)
+
+
+def legend_below(axes: Axes) -> None:
+    """The legend of a chart below it and below its small print, in as many columns as are no wider than the axes.
+
+    So the axes keep their share of the picture, however many and long the names are.
+    """
+    noted = any(isinstance(text, Annotation) and text.xyann == NOTE for text in axes.texts)
+    below = ScaledTranslation(0, -(48 if noted else 34) / 72, axes.figure.dpi_scale_trans)
+    where = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
+    style = {"frameon": False, "fontsize": TEXT_SIZE, "columnspacing": 1.4, "borderpad": 0, "borderaxespad": 0}
+    for columns in (4, 3, 2, 1):
+        legend = axes.legend(**where, **style, ncols=columns)
+        for text in legend.get_texts():
+            text.set(parse_math=False, color=INK)
+        if legend.get_window_extent().width <= axes.get_window_extent().width:
+            return
 
 
 def latent(dimension: int) -> str:
@@ -128,6 +146,16 @@ def latent(dimension: int) -> str:
 
 def number(value: float, digits: int = 5) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
+
+
+def mean_and_error(scores: Vector) -> tuple[float, float]:
+    """Mean and standard error of the finite scores; NaN for the mean of none, and for the error of fewer than two."""
+    finite = np.asarray(scores, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) == 0:
+        return float("nan"), float("nan")
+    error = finite.std(ddof=1) / np.sqrt(len(finite)) if len(finite) > 1 else float("nan")
+    return float(finite.mean()), float(error)
 
 
 def require(condition: bool | np.bool_, message: str) -> None:

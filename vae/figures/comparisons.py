@@ -14,7 +14,6 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vae.figures.canvas import (
-    INK,
     LABEL_SIZE,
     MUTED,
     PALETTE,
@@ -24,6 +23,8 @@ from vae.figures.canvas import (
     below_right,
     check_finite,
     in_own_style,
+    legend_below,
+    mean_and_error,
     new_chart,
     number,
     require,
@@ -61,9 +62,9 @@ def log_likelihoods(scores: Mapping[str, Vector], title: str) -> Figure:
     for rank, values in enumerate(scores.values()):
         values = check_finite("scores", values, "S")
         axes.plot(values, [rank] * len(values), **style_of(rank), alpha=0.4, markersize=5, markeredgewidth=0)
-        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+        mean, error = mean_and_error(values)
         axes.errorbar(
-            values.mean(), rank, xerr=error, fmt="|", color=color_of(rank), markersize=13, markeredgewidth=2,
+            mean, rank, xerr=np.nan_to_num(error), fmt="|", color=color_of(rank), markersize=13, markeredgewidth=2,
             capsize=4, elinewidth=1.6,
         )  # fmt: skip
     return figure
@@ -125,8 +126,9 @@ def curves_of_objectives(curves: Mapping[str, Runs], x_label: str, y_label: str,
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     below = of_runs[of_runs < low - margin]
-    note = f"values below: {len(below)} of {len(of_runs)}, down to {number(below.min(), 4)}" if len(below) else ""
-    _legend(axes, note)
+    if len(below):
+        below_right(axes, f"values below: {len(below)} of {len(of_runs)}, down to {number(below.min(), 4)}")
+    legend_below(axes)
     return figure
 
 
@@ -164,7 +166,7 @@ def rate_distortion(points: Mapping[str, tuple[Vector, Vector]], title: str) -> 
     head.set_fontweight("bold")
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(False)
-    _legend(axes)
+    legend_below(axes)
     return figure
 
 
@@ -188,16 +190,5 @@ def kl_spectra(kl: Mapping[str, np.ndarray], title: str, active_threshold: float
     )  # fmt: skip
     axes.set_xlim(0.5, max(ends) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
+    legend_below(axes)
     return figure
-
-
-def _legend(axes: Axes, note: str = "") -> None:
-    """Below the chart, in two columns, and a `note` between both."""
-    down = -0.17
-    if note:
-        below_right(axes, note)
-        down = -0.23
-    where = {"loc": "upper left", "bbox_to_anchor": (-0.02, down), "ncols": 2, "borderaxespad": 0}
-    for text in axes.legend(**where, frameon=False, fontsize=TEXT_SIZE, columnspacing=1.4).get_texts():
-        text.set(parse_math=False, color=INK)

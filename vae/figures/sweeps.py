@@ -19,6 +19,8 @@ from vae.figures.canvas import (
     check_finite,
     check_length,
     in_own_style,
+    legend_below,
+    mean_and_error,
     new_axes,
     new_chart,
     new_figure,
@@ -60,7 +62,7 @@ def score_against_axis(
         axes.set_xticks(x, [value if isinstance(value, str) else f"{value:g}" for value in values])
     _window_of(axes, np.concatenate(runs))
     if len(lines) > 1:
-        _legend(axes)
+        legend_below(axes)
     return figure
 
 
@@ -115,7 +117,7 @@ def learning_curves_of_sweep(
     for i, name in enumerate(ranked[:num_named]):
         steps, (means, errors) = np.asarray(curves[name][0]), summaries[name]
         color = PALETTE[i % len(PALETTE)]
-        end = f"  {number(float(last[name][0]))}" if len(last[name]) else "  diverged"
+        end = f"  {last[name][0]:.2f}".replace("-", "−") if len(last[name]) else "  diverged"
         axes.plot(steps, means, color=color, linewidth=1.3, label=name + end)
         axes.fill_between(steps, means - errors, means + errors, color=color, alpha=0.15, linewidth=0)
         has_band |= bool(np.isfinite(errors).any())
@@ -127,7 +129,7 @@ def learning_curves_of_sweep(
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     means, errors = np.concatenate(list(summaries.values()), axis=1)
     _window_of(axes, means, errors)
-    _legend(axes)
+    legend_below(axes)
     return figure
 
 
@@ -143,7 +145,7 @@ def score_by_trial(trials: Vector, scores: Vector, finished: Vector, y_label: st
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     _window_of(axes, scores, seen=scores[finished])
-    _legend(axes)
+    legend_below(axes)
     return figure
 
 
@@ -179,7 +181,7 @@ def score_against_parameter(
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
     _window_of(axes, scores, seen=scores[finished])
-    _legend(axes)
+    legend_below(axes)
     return figure
 
 
@@ -197,16 +199,6 @@ def _scatter(axes: Axes, x: np.ndarray, scores: np.ndarray, finished: np.ndarray
         hollow = {"facecolors": "none", "edgecolors": MUTED, "linewidths": 0.7}
         axes.scatter(x[early], scores[early], s=12, label="pruned", zorder=2, **hollow)
     return axes.scatter(x[finished], scores[finished], s=16, label="finished", zorder=3, linewidths=0, **style)
-
-
-def mean_and_error(scores: Vector) -> tuple[float, float]:
-    """Mean and standard error of the finite scores; NaN for the mean of none, and for the error of fewer than two."""
-    finite = np.asarray(scores, dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    if len(finite) == 0:
-        return float("nan"), float("nan")
-    error = finite.std(ddof=1) / np.sqrt(len(finite)) if len(finite) > 1 else float("nan")
-    return float(finite.mean()), float(error)
 
 
 def _bulk(values: np.ndarray) -> tuple[float, float, int]:
@@ -242,9 +234,3 @@ def _window_of(
     notes += [f"not finite: {diverged} of {values.size}"] if diverged else []
     if notes:
         below_right(axes, "; ".join(notes))
-
-
-def _legend(axes: Axes) -> None:
-    where = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.01)}
-    for text in axes.legend(**where, frameon=False, fontsize=TEXT_SIZE, handletextpad=0.5).get_texts():
-        text.set_parse_math(False)
