@@ -162,7 +162,7 @@ def rate_distortion(points: Mapping[str, tuple[Vector, Vector]], title: str) -> 
             axes.annotate(number(-total, 10), at, (3, 0), **style)
         elif left < at[0]:
             axes.annotate(number(-total, 10), at, (2, 6), **style, path_effects=halo, zorder=1)
-    head = axes.annotate("ELBO", (1, 1), (3, 2), "axes fraction", "offset points", fontsize=LABEL_SIZE, color=MUTED)
+    head = axes.annotate("ELBO", (1, 1), (3, 7), "axes fraction", "offset points", fontsize=LABEL_SIZE, color=MUTED)
     head.set_fontweight("bold")
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.grid(False)

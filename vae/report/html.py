@@ -181,7 +181,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: .1rem; }
   dd { margin-bottom: .6rem; }
   /* Each row is a list of its cells, with their heads beside them. */
-  thead, td.none { display: none; }
+  thead, .matrix td.none { display: none; }
   table, tbody, tr, tbody th { display: block; max-width: none; }
   tr { margin-bottom: 1.1rem; }
   tbody th { border-bottom: 2px solid var(--rule); overflow-wrap: anywhere; }
@@ -190,9 +190,9 @@ dd { margin: 0; overflow-wrap: anywhere; }
     white-space: normal; border: 0; border-bottom: 1px solid var(--rule); }
   td::before { content: attr(data-head); color: var(--soft); font-weight: 400; text-align: left; }
   .matrix td span { white-space: nowrap; }
-  /* A chart as narrow as a phone could not be read. */
-  figure img { max-width: none; width: 30rem; }
-  figure.wide img { width: 44rem; }
+  /* A chart is whole, up to the edges of the screen: what has to be scrolled for may be the best one. */
+  figure { margin: 0 -1rem; padding: .6rem .25rem; }
+  figcaption { margin: .7rem .75rem 0; }
 }
 @media print {
   :root { --page: #fff; font-size: 11px; }
