@@ -75,8 +75,9 @@ def score_heat_map(
     shape = len(y_values), len(x_values)
     require(scores.shape == shape, f"scores has shape {scores.shape}; expected {shape}, y_values by x_values")
     figure = new_figure(1100, 900)
-    cell = max(60, min(150, 900 // max(shape)))
-    axes = new_axes(figure, 0, 0, cell * shape[1], cell * shape[0])
+    height = shape[0] * max(60, min(150, 900 // shape[0]))
+    width = shape[1] * max(90, min(300, 900 // shape[1]))  # wide enough for a score, and for the title
+    axes = new_axes(figure, 0, 0, width, height)
     # A few terrible cells would leave one colour for all others.
     low, high, _ = _bulk(scores)
     picture = axes.imshow(scores, cmap="viridis", aspect="auto", origin="lower", vmin=low, vmax=high)
