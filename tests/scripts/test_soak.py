@@ -55,6 +55,30 @@ def test_a_row_that_a_resume_loses_is_not_right_and_its_folder_stays(tmp_path, m
     assert (tmp_path / "train" / "1" / "x" / METRICS).exists()
 
 
+def test_the_tables_of_a_sweep_are_results_and_what_is_printed_before_them_is_not(tmp_path):
+    class Printing(Processes):
+        def __init__(self, out):
+            self._out = out
+
+        def run(self, cwd, command, **environment):
+            return Ended(0, self._out, "")
+
+    def finished(name, seconds, score):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (tmp_path / "x" / "settings.csv").write_text(f"setting,elbo\na,{score}\n")
+        processes = Printing(f"epoch 1/2, {seconds} s\n\nsetting  elbo\na  {score}\n")
+        trials = Trials("grow", tmp_path, processes, random.Random(0), seconds=0)
+        return trials.finished(kills.GROWN._replace(name=name), tmp_path)
+
+    expected = finished("sweep", 1, -5.0)
+    assert finished("sweep", 2, -5.0) == expected
+    assert {name for name, value in finished("sweep", 1, -6.0).items() if value != expected[name]} == {
+        "settings.csv",
+        "table",
+    }
+    assert "table" not in finished("train", 1, -5.0)
+
+
 LINES = {f"line {number}": line for number, line in enumerate(("a", "b"))}
 RIGHT = [Ended(0, "a\nb", ""), Ended(1, "", "error: x is damaged\n"), Ended(0, "a", "warning: b is damaged\n")]
 WRONG = [
