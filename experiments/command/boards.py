@@ -18,9 +18,7 @@ class SweepBoard(LiveLine):
 
     def update(self, progress) -> None:
         """Show what `vae.sweeps.sweep` reports."""
-        rest = (
-            f"/{progress.num_epochs} of {progress.training} runs: {progress.finished} of {progress.num_runs} finished"
-        )
+        rest = f"/{progress.num_epochs}{_of_runs(progress)}: {progress.finished} of {progress.num_runs} finished"
         if progress.diverged:
             rest += f", {progress.diverged} diverged"
         for title, (name, value) in progress.best.items():
@@ -45,7 +43,7 @@ class SearchBoard(LiveLine):
         """Show what `vae.sweeps.search` reports."""
         if progress.epoch_ended:
             self._counted, self._best = self._standing()
-        rest = f"/{progress.num_epochs} of {progress.training} runs{self._best}"
+        rest = f"/{progress.num_epochs}{_of_runs(progress)}{self._best}"
         if left := pace(progress):
             rest += f"{left} of the round"
         is_last = progress.epoch >= progress.num_epochs or not progress.training
@@ -67,6 +65,13 @@ class SearchBoard(LiveLine):
             f"{len(told)} of {self._worker.num_trials} trials, ",
             "" if best is None else f", best {best.value:.2f} ({label(rounded(best.params))})",
         )
+
+
+def _of_runs(progress) -> str:
+    """How many runs of the population in training have not ended."""
+    if not progress.training:
+        return ", all ended early"
+    return " of 1 run" if progress.training == 1 else f" of {progress.training} runs"
 
 
 def rounded(params: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def test_without_a_terminal_a_long_epoch_is_not_silent(monkeypatch, capsys):
 @pytest.mark.parametrize("board", [SweepBoard({}), SearchBoard(SimpleNamespace(trials=list, num_trials=3))], ids=type)
 def test_without_a_terminal_a_board_within_an_epoch_is_shown_after_a_silence(monkeypatch, capsys, board):
     monkeypatch.setattr(progress, "SILENCE", -1.0)
-    numbers = {"epoch": 0.5, "num_epochs": 2, "training": 1, "finished": 0, "num_runs": 1, "diverged": 0, "best": {}}
+    numbers = {"epoch": 0.5, "num_epochs": 2, "finished": 0, "num_runs": 1, "diverged": 0, "best": {}}
     with board:
-        board.update(SimpleNamespace(**numbers, epoch_ended=False, seconds_left=math.nan))
-    assert capsys.readouterr().out.startswith("epoch 0.50/2 of 1 runs")
+        for training in (2, 1, 0):
+            board.update(SimpleNamespace(**numbers, training=training, epoch_ended=False, seconds_left=math.nan))
+    shown = capsys.readouterr().out.splitlines()
+    ways = (" of 2 runs", " of 1 run", ", all ended early")
+    assert all(line.startswith(f"epoch 0.50/2{way}") for line, way in zip(shown, ways, strict=True))
