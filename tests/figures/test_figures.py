@@ -480,6 +480,16 @@ def test_log_likelihood_is_drawn_against_k_on_a_log_axis_with_its_gains_between(
     assert "± 0.30 over images" in axes.get_ylabel()
 
 
+def test_a_gain_of_no_importance_is_flat_and_the_numbers_at_its_axis_are_whole():
+    figure = figures.log_likelihood_by_num_samples([100, 1000], [-24.3338, -24.3323], 0.2, [(0.0015, 0.0)], "")
+    figure.draw_without_rendering()
+    axis = figure.axes[0].yaxis
+    assert axis.get_offset_text().get_text() == ""
+    shown = [float(text.replace("−", "-")) for text in labels_along(axis) if text]
+    assert min(shown) < -24.36
+    assert max(shown) > -24.31
+
+
 def test_a_dollar_sign_in_a_users_words_is_a_dollar_sign():
     figures.png(figures.learning_curves({"$_{$": ([0, 1], [1, 2])}, "step", "nats", "title"))
     figures.png(figures.learning_curves({"name": ([0, 1], [1, 2])}, "step", "nats", "$_{$"))

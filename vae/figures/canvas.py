@@ -44,7 +44,13 @@ PALETTE = (
 # What a file would say of the day and of matplotlib's version: without it the same picture is the same file.
 UNDATED = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate"), "svg": ("Creator", "Date")}
 # Text stays text, in a PDF in TrueType fonts, which publishers want; what SVG names its parts is no random number.
-VECTORS: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "vae"}
+# The numbers at an axis are whole: none has to be added to them.
+OWN: dict[Any, Any] = {
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vae",
+    "axes.formatter.useoffset": False,
+}
 
 
 @contextlib.contextmanager
@@ -55,7 +61,7 @@ def own_style() -> Iterator[None]:
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(VECTORS)
+        matplotlib.rcParams.update(OWN)
         yield
 
 

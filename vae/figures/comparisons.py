@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from vae.figures.canvas import (
     LABEL_SIZE,
@@ -182,6 +182,10 @@ def kl_spectra(kl: Mapping[str, np.ndarray], title: str, active_threshold: float
         axes.plot(ranks, mean, **style_of(rank, line=True), marker=".", linewidth=1.3, markersize=4, label=name)
         ends.append(len(mean))
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high / low < 200:  # one power of ten or two alone would say little
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
     axes.axhline(active_threshold, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.annotate(

@@ -24,6 +24,8 @@ from vae.figures.canvas import (
 )
 from vae.figures.charts import COLLAPSED, label_ends
 
+LEAST_SPAN = 0.1  # nats: a gain that means nothing is flat
+
 
 @in_own_style
 def log_likelihood_by_num_samples(
@@ -53,6 +55,9 @@ def log_likelihood_by_num_samples(
     axes.set_xticks(k, [f"{n:g}" for n in k])
     axes.minorticks_off()
     axes.margins(x=0.12, y=0.25)
+    low, high = axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
     for x, y in zip(k, values, strict=True):
         # Below and to the right, where the curve of a bound that grows with k does not pass.
         text = f"{y:.3f}".replace("-", "−")
