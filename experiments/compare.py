@@ -240,6 +240,8 @@ def finish(
     print("\n" + report.aligned(told) + "\n")
     print("\n".join(told["conclusion"]))
     print(f"report: {workdir / 'report.html'}")
+    drawings = ", with pictures as PDF and SVG in figures/ beside it" if pictures else ""
+    print(f"for a paper: {workdir / 'comparison.tex'}{drawings}")
     print(workdir)
     return 0
 

@@ -37,6 +37,7 @@ def finished(tmp_path_factory, scripts):
     assert out.splitlines()[-1] == "c"
     assert report.aligned(compared(folder / "c")) in out
     assert "epoch 1/1 of 4 runs: 4 of 8 finished" in out
+    assert "\nfor a paper: c/comparison.tex, with pictures as PDF and SVG" in out
     return folder
 
 
