@@ -78,6 +78,30 @@ def test_a_restored_tree_has_the_bits_dtypes_and_structure_of_the_saved_one(save
     assert_same_bits(checkpoint.restore(saved, 3, abstract), tree(3))
 
 
+class Longer(NamedTuple):
+    """Moments of newer code."""
+
+    OPTIONAL = ("sums",)
+
+    count: Any
+    mean: Any
+    average: Any
+    sums: Any = None
+
+
+def test_an_optional_field_that_is_none_is_in_no_file_and_one_that_is_not_is_kept(tmp_path):
+    """So older code and newer code read each other's checkpoints, unless the field is used."""
+    before = Moments(np.float32(1), np.arange(3), None)
+    checkpoint.save(tmp_path, 1, {"moments": before})
+    assert_same_bits(checkpoint.restore(tmp_path, 1, {"moments": Longer(*before)}), {"moments": Longer(*before)})
+    checkpoint.save(tmp_path, 2, {"moments": Longer(*before)})
+    assert_same_bits(checkpoint.restore(tmp_path, 2, {"moments": before}), {"moments": before})
+    longer = {"moments": Longer(*before, sums=np.full(1, 2, np.float32))}
+    checkpoint.save(tmp_path, 3, longer)
+    assert_same_bits(checkpoint.restore(tmp_path, 3, longer), longer)
+    assert refusal(tmp_path, 3, {"moments": before}).endswith("['moments'].sums is float32[1], not absent")
+
+
 def test_every_file_of_a_checkpoint_is_protected_from_a_flipped_bit(folder):
     protected = [path for path in files(folder / "7") if path.stat().st_size]
     assert len(protected) >= 5

@@ -1,6 +1,7 @@
 """step.py: schedules, the optimiser, the step, and what does not change a bit."""
 
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -384,6 +385,37 @@ def test_validation_takes_no_image_twice_in_a_batch_and_counts_each_once(num_ima
     assert {i for batch in batches for i in batch} == set(range(num_images))
     assert found["bound"] * num_images == pytest.approx(sum(10.0**-i for i in range(num_images)), rel=1e-5)
     assert found["first"] * num_images == pytest.approx(1)
+
+
+def test_a_state_of_the_objective_is_constant_in_a_step_and_the_next_one_follows_from_the_batchs_means():
+    def apply(key, params, model, batch, hyperparameters, step, state: Any = None):
+        del key, model, hyperparameters, step
+        brightness = batch.x.mean((1, 2, 3))
+        return state * params["w"], brightness, {"state": jnp.broadcast_to(state, brightness.shape)}
+
+    def update(state, means, hyperparameters, step):
+        return hyperparameters.learning_rate * (2 * state + step + means["bound"]) + 0 * means["state"]
+
+    objective = objectives.Objective(lambda key, model: {}, apply, lambda hyperparameters: jnp.ones(()), update)
+    x = jnp.arange(3.0)[:, None, None, None] * jnp.ones((1, 4, 4, 1))
+    numbers, params = Hyperparameters(learning_rate=10.0), {"w": jnp.zeros(())}
+    adam, nothing = training.optimizer(SETTINGS, numbers), jnp.full(training.NUM_RECENT, jnp.nan)
+    state = training.TrainState(
+        step=jnp.int32(0),
+        params=params,
+        optimizer_state=adam.init(params),
+        average=None,
+        sums={"bound": jnp.zeros(()), "state": jnp.zeros(())},
+        recent=training.Recent(nothing, nothing, nothing),
+        objective_state=objective.init_state(numbers),
+    )
+    p = {**parts(SETTINGS), "objective": objective}
+    step = jax.jit(lambda state: training.train_step(jax.random.key(0), state, models.Batch(x), numbers, **p))
+    for _ in range(3):
+        state = step(state)
+    expected = np.array([1, 10 * (2 + 0 + 1), 10 * (60 + 1 + 1), 10 * (1240 + 2 + 1)], np.float32)
+    assert state.recent.gradient_norm[:3].tolist() == expected[:3].tolist()
+    assert (float(state.objective_state), float(state.sums["state"])) == (expected[3], expected[:3].sum())
 
 
 class _Certain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -47,11 +48,56 @@ class ObjectiveApply(Protocol):
         ...
 
 
+@runtime_checkable
+class InitState(Protocol):
+    def __call__(self, hyperparameters: Hyperparameters, /) -> Any:
+        """The state before step 0, a pytree of arrays; None if the objective has none."""
+        ...
+
+
+@runtime_checkable
+class UpdateState(Protocol):
+    def __call__(
+        self,
+        state: Any,
+        means: Mapping[str, Float[Array, ""]],
+        hyperparameters: Hyperparameters,
+        step: Int[Array, ""] | int,
+        /,
+    ) -> Any:
+        """The state after `step`; `means` are of its whole batch: of the bound (`bound`) and of each metric."""
+        ...
+
+
+def no_state(hyperparameters) -> None:
+    """The `init_state` of an objective that is a function of parameters, data and step alone."""
+    del hyperparameters
+
+
+def as_it_is(state, means, hyperparameters, step) -> Any:
+    """The `update` of a state that no step changes."""
+    del means, hyperparameters, step
+    return state
+
+
 class Objective(NamedTuple):
-    """A bound and how its gradient is taken."""
+    """A bound and how its gradient is taken.
+
+    It may have a state: arrays that training carries from step to step and no gradient changes, as a Lagrange
+    multiplier or what a controller has summed up. `apply` then has a keyword `state`, which is None outside training.
+    During a step the state is a constant; `update` makes the next one of the means over the batch. The surrogate may
+    depend on it, and metrics that training alone has. The bound may not: bounds of different epochs are compared.
+    """
 
     init: ObjectiveInit
     apply: ObjectiveApply
+    init_state: InitState = no_state
+    update: UpdateState = as_it_is
+
+    def at(self, state: Any) -> Objective:
+        """The objective while it is in `state`; itself if it has none."""
+        apply: Any = self.apply
+        return self if state is None else self._replace(apply=functools.partial(apply, state=state))
 
 
 Scalar = Float[Array, ""] | float

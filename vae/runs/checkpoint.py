@@ -6,6 +6,7 @@ the sha256 of every file and of itself, because orbax restores damaged arrays wi
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import math
@@ -92,7 +93,7 @@ def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: S
             if hosts.agreed(begin):
                 gathered = hosts.gather(tree)
                 with _writing(), _quiet():
-                    ocp.save(str(partial.absolute() / STATE), gathered)
+                    ocp.save(str(partial.absolute() / STATE), _stored(gathered))
                 _check_read_back(partial, gathered)
                 hosts.agreed(finish)
         except (OSError, ValueError) as error:  # tensorstore raises ValueError if the disk is full
@@ -167,7 +168,20 @@ def _load(path: Path, like: Any, *, from_stranger: bool = False) -> Any:
     with alone, _quiet():
         if from_stranger:
             _check_heads(ocp.metadata(state).metadata, like)
-        return ocp.load(state, jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like))
+        found = ocp.load(state, jax.tree.map(lambda a: np.empty(a.shape, a.dtype), _stored(like)))
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found))
+
+
+def _stored(tree: Any) -> Any:
+    """`tree` as files have it: without the `OPTIONAL` fields of its tuples that are None, which older files lack."""
+
+    def stored(node: Any) -> Any:
+        if not hasattr(node, "OPTIONAL"):
+            return node
+        present = {n: v for n, v in node._asdict().items() if n not in node.OPTIONAL or v is not None}
+        return collections.namedtuple(type(node).__name__, present)(**present)
+
+    return jax.tree.map(stored, tree, is_leaf=lambda node: hasattr(node, "OPTIONAL"))
 
 
 def _writing() -> Any:

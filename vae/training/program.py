@@ -266,4 +266,4 @@ def _bytes(tree: Any) -> int:
 
 def without_parameters(state: training.TrainState) -> training.TrainState:
     """What a host looks at between calls: step, sums and recent."""
-    return state._replace(params=None, optimizer_state=None, average=None)
+    return state._replace(params=None, optimizer_state=None, average=None, objective_state=None)

@@ -38,12 +38,15 @@ class Recent(NamedTuple):
 class TrainState(NamedTuple):
     """All that training changes; together with the seed it determines the rest of the run."""
 
+    OPTIONAL = ("objective_state",)  # fields that a checkpoint lacks if they are None
+
     step: Int[Array, ""]
     params: Any
     optimizer_state: Any
     average: Any  # exponential moving average of params, or None if settings.average_weights is off
     sums: dict[str, Float[Array, ""]]  # of the batch means of `bound` and the metrics, since the epoch began
     recent: Recent
+    objective_state: Any = None  # of an objective that has one: what it carries from step to step
 
     @property
     def evaluated_params(self) -> Any:
@@ -66,8 +69,10 @@ def initialize(
     if extra:
         params["objective"] = extra
     batch = Batch(jnp.zeros((settings.batch_size, *settings.image_shape)))
+    objective_state = objective.init_state(hyperparameters)
+    apply = objective.at(objective_state).apply
     _, _, metrics = jax.eval_shape(
-        lambda key, params: objective.apply(key, params, model, batch, hyperparameters, 0), key_model, params
+        lambda key, params: apply(key, params, model, batch, hyperparameters, 0), key_model, params
     )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -76,6 +81,7 @@ def initialize(
         average=jax.tree.map(jnp.copy, params) if settings.average_weights else None,
         sums={name: jnp.zeros(()) for name in ("bound", *metrics)},
         recent=Recent(*(jnp.full(NUM_RECENT, jnp.nan, jnp.float32) for _ in Recent._fields)),
+        objective_state=objective_state,
     )
 
 
@@ -112,7 +118,7 @@ def train_step(
     num_slices: int = 1,
 ) -> TrainState:
     """One step of gradient ascent on the mean of the bound over `batch`, in slices of it; spends `key`."""
-    parts = {"model": model.in_training, "objective": objective}
+    parts = {"model": model.in_training, "objective": objective.at(state.objective_state)}
     samples = {"num_samples": settings.num_groups * settings.num_samples, "num_slices": num_slices}
     gradient, values = slices.gradient(key, state.params, batch, hyperparameters, state.step, **parts, **samples)
     update, optimizer_state = optimizer(settings, hyperparameters).update(gradient, state.optimizer_state)
@@ -132,6 +138,7 @@ def train_step(
         average=average,
         sums=jax.tree.map(jnp.add, state.sums, means),
         recent=jax.tree.map(lambda old, new: old.at[state.step % NUM_RECENT].set(new), state.recent, now),
+        objective_state=objective.update(state.objective_state, means, hyperparameters, state.step),
     )
 
 
