@@ -93,6 +93,10 @@ def check(values: Mapping[str, Any], given: Collection[str]) -> None:
             f"`stage_epochs` has {len(values['stage_epochs'])} stages and `stage_factors` "
             f"{len(values['stage_factors'])}; give one factor for each stage"
         )
+    for name in ("geco", "control"):
+        least, most = values[f"{name}_min"], values[f"{name}_max"]
+        if least > most:
+            raise ConfigurationError(f"`{name}_min={least:g}` is above `{name}_max={most:g}`; give them in this order")
 
 
 def check_effects(values: Mapping[str, Any], given: Collection[str], options: Mapping[str, Option] = OPTIONS) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -16,6 +17,7 @@ from vae import figures
 from vae.api import TrainedRun, load_run
 from vae.datasets import Dataset, Split, images
 from vae.models import generation
+from vae.objectives import OBJECTIVES
 from vae.runs import tensorboard
 from vae.runs.config import read_config
 from vae.runs.files import write_arrays
@@ -34,6 +36,8 @@ def after_training(workdir: Path, dataset: Dataset) -> list[Path]:
     data = images.stored(dataset, "test", loaded.settings.binarization, training=False)
     indices = list(range(min(10, len(data.images))))
     made = drawn({"learning_curves": lambda: learning_curves(workdir)})
+    if OBJECTIVES[loaded.settings.objective].holds:
+        made |= drawn({"controlled": lambda: controlled({workdir.name: workdir})})
     made |= of_model(jax.random.key(0), loaded, data, "test", dataset.classes, indices=indices)
     paths = save(workdir, made)
     pictures = {path.stem: path.read_bytes() for path in paths}
@@ -63,6 +67,24 @@ def learning_curves(workdir: Path):
         if rows and not (split == "test" and "validation" in curves):
             curves[split] = (np.array([row["epoch"] for row in rows]), np.array([row[objective] for row in rows]))
     return figures.learning_curves(curves, "epoch", f"{objective} (nats per image)", f"Learning curves, {workdir.name}")
+
+
+def controlled(workdirs: Mapping[str, Path]):
+    """What runs of one objective hold, and its weight, against epochs of training, as a Figure."""
+    configs = {name: read_config(workdir) for name, workdir in workdirs.items()}
+    (objective,) = {config.settings.objective for config in configs.values()}
+    metric, option, weight = OBJECTIVES[objective].holds or ("", "", "")
+    wanted = [getattr(config.hyperparameters, option) for config in configs.values()]
+    paths = {}
+    for name, workdir in workdirs.items():
+        rows = [row for row in read_metrics(workdir) if row["split"] == "train"]
+        paths[name] = [row["epoch"] for row in rows], *([_number(row[one]) for row in rows] for one in (metric, weight))
+    title = f"{objective}: the {metric}, and the {weight} that holds it at the broken line"
+    return figures.controlled(paths, wanted, (f"{metric} (nats per image)", weight), title)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def of_evaluation(workdir: Path, summary: dict) -> list[Path]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pictures.run_pictures import drawn, save
+from experiments.pictures.run_pictures import controlled, drawn, save
 from vae import figures
+from vae.figures.canvas import PALETTE
+from vae.objectives import OBJECTIVES
 from vae.runs.config import read_config
 from vae.runs.files import read_json
 from vae.runs.metrics import read_metrics
@@ -61,6 +63,10 @@ def _of_ranking(
     for x, y in itertools.combinations(others, 2):
         made[f"{split}_over_{x}_and_{y}"] = partial(_heat_map, rows, x, y, others, label)
     made["learning_curves"] = partial(_learning_curves, workdir, rows, others, one, configs, label)
+    objectives = {configs[row["run"]].settings.objective for row in rows}
+    if len(objectives) == 1 and OBJECTIVES[objectives.pop()].holds:
+        first = rows[: len(PALETTE)]
+        made["controlled"] = partial(controlled, {row["run"]: workdir / RUNS / row["run"] for row in first})
     return made
 
 

@@ -448,6 +448,21 @@ def test_final_values_do_not_overlap(top):
     assert all(frame.y0 - box.height < box.y0 < box.y1 < frame.y1 + box.height for box in boxes.values())
 
 
+def test_the_path_of_a_controller_shows_each_run_what_it_holds_and_where():
+    epochs = np.arange(1, 9)
+    kl = {"a": 10 + 4.0 / epochs, "b": np.where(epochs == 3, np.nan, 12.0), "c": np.full(8, np.nan)}
+    paths = {name: (epochs, values, values / 100) for name, values in kl.items()}
+    figure = figures.controlled(paths, [10, 10.0, 12], ("KL (nats)", "beta"), "Control")
+    above, below = figure.axes
+    assert [line.get_ydata()[0] for line in above.lines if len(line.get_ydata()) == 2] == [10, 12]
+    for axes, scale in ((above, 1), (below, 100)):
+        drawn = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 8]
+        np.testing.assert_allclose(drawn, [values / scale for values in kl.values()])
+    assert {"a  10.5", "a  0.105", "b  12", "c  no finite value", "KL (nats)", "beta"} <= set(texts(figure))
+    with pytest.raises(ValueError, match="a has 7 entries; expected 8, one for each of its epochs"):
+        figures.controlled({"a": (epochs, kl["a"][1:], kl["a"])}, [10], ("KL", "beta"), "")
+
+
 @pytest.mark.parametrize("dimensions", [1, 2, 20, 256])
 def test_kl_bars_decrease_and_name_their_dimension(dimensions):
     kl = np.random.default_rng(0).permutation(np.linspace(0.0, 3.0, dimensions))

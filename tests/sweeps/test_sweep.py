@@ -197,7 +197,7 @@ def test_a_second_strategy_is_not_tried_where_training_ends_sooner(monkeypatch):
 @pytest.mark.parametrize("strategy", soaked(["map", "vmap", "loop"], "vmap"))
 def test_a_sweep_that_was_stopped_at_any_epoch_goes_on_bit_exactly(tmp_path, monkeypatch, strategy):
     monkeypatch.setattr(loop, "SECONDS_PER_CALL_OF_MANY", 0.0)
-    runs = configs((1e-3, 1e30, 1e-2))
+    runs = configs((1e-3, 1e30, 1e-2), objective="geco", geco_reconstruction=-26.0)  # it has a state
     start(tmp_path / "whole", runs, strategy=strategy)
     seen = []
     for stop_after in (2, 9, 13):

@@ -31,7 +31,11 @@ DATA, VALIDATION = digits().train, digits().validation
 
 
 def configs(rates=RATES, seeds=SEEDS):
-    return [config(seed=seed, learning_rate=rate, batch_size=100) for seed, rate in zip(seeds, rates, strict=True)]
+    """Of an objective with a state, whose numbers differ, too."""
+    return [
+        config(seed=seed, learning_rate=rate, batch_size=100, objective="control", control_kl=seed, control_ki=0.1)
+        for seed, rate in zip(seeds, rates, strict=True)
+    ]
 
 
 def alone(configuration):

@@ -41,6 +41,7 @@ def gradients(values):
     """Of the whole batch and in slices: twice (gradient, values of each example)."""
     settings = Settings(**WHOLE, **values)
     model, objective = models.build(settings), objectives.build(settings)
+    objective = objective.at(objective.init_state(Hyperparameters()))
     rng = np.random.default_rng(0)
     x, index = rng.integers(0, 2, (BATCH_SIZE, 3, 3, 1)).astype(float), np.arange(BATCH_SIZE)
     batch = jax.device_put(Batch(x, index % 3 if settings.num_classes else None, index, 100))

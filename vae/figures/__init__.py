@@ -6,7 +6,7 @@ arguments and from 1 in labels, as in the papers: `z[:, 0]` is drawn as z₁. Ar
 
 from vae.figures.benchmarks import Bar, Growth, growth, times_of_works
 from vae.figures.canvas import files, mean_and_error, png, save, write
-from vae.figures.charts import kl_per_dimension, latent_scatter, learning_curves
+from vae.figures.charts import controlled, kl_per_dimension, latent_scatter, learning_curves
 from vae.figures.comparisons import (
     color_of,
     curves_of_objectives,

@@ -23,9 +23,12 @@ from vae.figures.canvas import (
     check_length,
     in_own_style,
     latent,
+    new_axes,
     new_chart,
+    new_figure,
     number,
     require,
+    style_chart,
 )
 
 COLLAPSED = "#efefef"
@@ -140,6 +143,38 @@ def learning_curves(curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y
     return figure
 
 
+@in_own_style
+def controlled(
+    paths: Mapping[str, tuple[Vector, Vector, Vector]], wanted: Vector, labels: tuple[str, str], title: str
+) -> Figure:
+    """Run name → (epochs [S], what is held [S], its weight [S]), in two charts above each other, and the `wanted`
+    values as broken lines. `labels` are of the two. NaN breaks a line."""
+    require(len(paths) > 0, "paths is empty; expected at least one")
+    width, height, gap = 1100, 380, 130  # in which a note may stand
+    figure = new_figure(width, 2 * height + gap)
+    charts = [new_axes(figure, 0, top, width, height) for top in (0, height + gap)]
+    for axes, label, heading, x_label in zip(charts, labels, (title, ""), ("", "epoch"), strict=True):
+        style_chart(axes, heading, x_label, label)
+        axes.margins(x=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    for value in sorted({float(value) for value in wanted}):
+        charts[0].axhline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    for position, axes in enumerate(charts):
+        ends, shown = [], []
+        for i, (name, (epochs, *columns)) in enumerate(paths.items()):
+            values = np.asarray(columns[position], dtype=np.float64)
+            check_length(name, values, len(epochs), "its epochs")
+            values, color = np.where(np.isfinite(values), values, np.nan), PALETTE[i % len(PALETTE)]
+            axes.plot(epochs, values, color=color, linewidth=1.1)
+            known = values[~np.isnan(values)]
+            shown += [known] if len(known) else []
+            last = known[-1] if len(known) else math.nan
+            ends.append((last, f"{name}  {number(float(last))}" if len(known) else f"{name}  no finite value", color))
+        _limit(axes, shown)
+        label_ends(axes, ends)
+    return figure
+
+
 def window(values: np.ndarray) -> tuple[float, float]:
     """The lowest and the highest of `values`, without those in the outer 5 % that are far from the bulk."""
     outer_low, low, high, outer_high = np.quantile(values, [0.05, 0.25, 0.75, 0.95])
@@ -169,7 +204,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     low, high = scale.transform(axes.get_ylim())
     values = scale.transform([end[0] for end in ends])
     heights = np.where(np.isnan(values), 0, np.clip((values - low) / (high - low), 0, 1))
-    order, line = np.argsort(heights), 0.05
+    order, line = np.argsort(heights), 35 / axes.bbox.height  # in pixels
     for below, above in pairwise(order):
         heights[above] = max(heights[above], heights[below] + line)
     heights[order[-1]] = min(heights[order[-1]], 1)

@@ -46,6 +46,9 @@ class ObjectiveRow(Row):
     of_sizes: bool = False  # its value depends on the sizes of the batch and of z, whose runs compare by the ELBO
     of_one_sample: bool = False  # of one sample, K·M = 1, it is log w
     same_as: tuple[tuple[str, Mapping[str, Any]], ...] = ()  # the simpler objective that it is with these values
+    holds: tuple[str, str, str] | None = (
+        None  # a metric, the option with its wanted value, and the metric of the weight
+    )
 
     @property
     def grouped(self) -> bool:
@@ -255,8 +258,46 @@ REGULARIZERS: dict[str, Regularizer] = {
     ),
 }  # fmt: skip
 
+CONTROLLED: dict[str, ObjectiveRow] = {
+    "geco": ObjectiveRow(
+        builder="vae.objectives.controlled:geco",
+        refuses=dict.fromkeys(DISTANT, NO_LOG_WEIGHTS),
+        holds=("reconstruction", "geco_reconstruction", "multiplier"),
+        geco_reconstruction=number(
+            -80.0, "geco: κ, nats of E log p(x|z) that are to be reached; about what a trained `elbo` has, which "
+            "depends on the data", since=5,
+        ),
+        geco_decay=number(
+            0.99, "geco: α, of the constraint's moving average (as in Rezende & Viola 2018)", least=0, below=1, since=5
+        ),
+        geco_rate=number(1e-3, "geco: ν, by which the multiplier grows for each nat that is missing", above=0, since=5),
+        geco_min=number(0.01, "geco: the least multiplier", above=0, since=5),
+        geco_max=number(100.0, "geco: the largest multiplier", above=0, since=5),
+    ),
+    "control": ObjectiveRow(
+        builder="vae.objectives.controlled:control",
+        refuses=dict.fromkeys(DISTANT, NO_LOG_WEIGHTS),
+        holds=("kl", "control_kl", "beta"),
+        control_kl=number(
+            30.0, "control: the set point of the KL in nats; Shao et al. (2020) take 170 to 200 for faces, above that "
+            "of the ELBO", least=0, since=5,
+        ),
+        control_kp=number(0.01, "control: K_p (as in Shao et al. 2020)", least=0, since=5),
+        control_ki=number(
+            1e-4, "control: K_i; Shao et al. (2020) take 0.0001, and 0.001 on dSprites", least=0, since=5
+        ),
+        control_min=number(
+            0.0, "control: the least β; Shao et al. (2020) take 0, and 1 on dSprites", least=0, since=5
+        ),
+        control_max=number(
+            1.0, "control: the largest β; Shao et al. (2020) take 1, and 100 on dSprites", above=0, since=5
+        ),
+    ),
+}  # fmt: skip
+
 OBJECTIVES: dict[str, ObjectiveRow] = {
     **REGULARIZERS,
+    **CONTROLLED,
     **BOUNDS,
     "rws": ObjectiveRow(
         builder="vae.objectives.log_weights:rws",
