@@ -123,6 +123,12 @@ def test_a_stored_value_that_no_choice_reads_stays_as_it_is_except_where_the_fie
         ({"likelihood": "normal", "scale": -1}, "`scale=-1`: must be 'learned', 'optimal' or a positive number"),
         ({"latent_dim": None}, "`latent_dim=None`: must be a whole number at least 1"),
         ({"alpha": 0.5}, "`alpha` has no effect with `objective=elbo`; leave it out, or use `objective=renyi`"),
+        (
+            {"objective": "beta", "weight_epochs": 5},
+            "`weight_epochs` has no effect with `weight_schedule=constant`; leave it out, or use "
+            "`weight_schedule=linear, sigmoid or cyclical`",
+        ),
+        ({"objective": "elbo", "weight_schedule": "linear"}, "`weight_schedule` has no effect with `objective=elbo`"),
         ({"objective": "geco", "geco_min": 200}, "`geco_min=200` is above `geco_max=100`; give them in this order"),
         ({"schedule": "stages", "stage_epochs": (1, 2)}, "`stage_epochs` has 2 stages and `stage_factors` 4; give one"),
         ({"likelihood": "categorical", "binarization": None, "num_logistics": 3}, "`num_logistics` has no effect with"),

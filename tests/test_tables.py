@@ -15,6 +15,7 @@ from experiments.flags.options import FLAGS
 from tests.flag_samples import define_once
 from vae.models import model as models
 from vae.models.table import ACTIVATIONS, LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, TWO_LAYERS
+from vae.objectives.objective import OF_SCHEDULE
 from vae.objectives.table import BOUNDS, DIP, ESTIMATORS, OBJECTIVES, REGULARIZERS, Bound
 from vae.options import Option, Row, choice, flattened, load, number, read, unread_because
 from vae.rules import Numbers
@@ -46,7 +47,8 @@ def test_a_regulariser_reads_what_its_row_declares_and_takes_a_key_if_it_draws(n
     assert ("key" in others) == row.draws
     of_discriminator = {field for field in row.fields if field.startswith("discriminator_")}  # read by its builder
     given = {"log_ratio"} if of_discriminator else set()
-    assert {*others} - {"key"} == {*row.fields} - of_discriminator | given
+    assert {*others} - {"key"} == {*row.fields} - of_discriminator - {*OF_SCHEDULE} | given
+    assert bool(row.scheduled) == ("weight_schedule" in row.fields)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -150,7 +152,7 @@ def test_every_option_of_the_program_is_a_field_with_its_default():
     follow = {name for name, field in FIELDS.items() if field.option is None}
     assert follow == {"clip_gradients", "average_weights", "decay_steps"}
     others = {"binarization": "dynamic", "scale": None, "num_classes": 0, "channels": (), "dip_diagonal": 100.0}
-    others |= {"warmup_steps": 0.0, "capacity_steps": 0.0, "stage_steps": (), "stage_factors": ()}
+    others |= {"warmup_steps": 0.0, "capacity_steps": 0.0, "weight_steps": 0.0, "stage_steps": (), "stage_factors": ()}
     options = flattened(OPTIONS)
     for name in FIELDS.keys() - follow:
         assert values[name] == others.get(name, options[str(FIELDS[name].option)].default), name

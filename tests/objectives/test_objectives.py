@@ -166,7 +166,9 @@ NUMBERS = {
 @pytest.mark.parametrize("name", [name for name, numbers in NUMBERS.items() if numbers])
 def test_every_hyperparameter_changes_the_bound_without_a_new_trace(name):
     model, batch, params = small_model()
-    settings = settings_for(name, num_samples=4, image_shape=(3, 3, 1), warmup_shape="cyclical")
+    settings = settings_for(
+        name, num_samples=4, image_shape=(3, 3, 1), warmup_shape="cyclical", weight_schedule="cyclical"
+    )
     objective = objectives.build(settings)
     params = objectives_params(objective, model, params)
 
@@ -179,6 +181,7 @@ def test_every_hyperparameter_changes_the_bound_without_a_new_trace(name):
 
     # One row where nothing is changed, and one for each field.
     plain = NO_NUMBERS._replace(warmup_steps=8.0, warmup_cycles=1.0, capacity_steps=8.0)
+    plain = plain._replace(weight_steps=8.0, weight_cycles=1.0)
     changed = [plain] + [plain._replace(**{field: getattr(plain, field) + 0.3}) for field in NUMBERS[name]]
     found = bounds(params, jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *changed))
     assert (found[1:] != found[0]).all(), dict(zip(NUMBERS[name], found[1:] - found[0], strict=True))

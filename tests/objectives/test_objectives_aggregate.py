@@ -313,11 +313,14 @@ def with_discriminator():
 
 
 def test_factor_subtracts_gamma_times_the_logit_and_trains_each_side_on_its_own_loss():
-    """Kim & Mnih (2018), algorithm 2: the discriminator's gradient is that of its log loss, whatever γ is."""
-    gradients = {}
+    """Kim & Mnih (2018), algorithm 2: the discriminator's gradient is that of its log loss, whatever γ is.
+
+    A quarter of a linear schedule is over: γ is a quarter of `factor_gamma`.
+    """
+    gradients, settings = {}, {"discriminator_sizes": (7,), "weight_schedule": "linear"}
     for gamma in (0.0, 5.0):
         bound, metrics, gradients[gamma] = apply(
-            "factor", params=with_discriminator, settings={"discriminator_sizes": (7,)}, factor_gamma=gamma
+            "factor", 2, params=with_discriminator, settings=settings, factor_gamma=4 * gamma, weight_steps=8.0
         )
         expected = -metrics["kl"] - gamma * metrics["total_correlation"]
         np.testing.assert_allclose(bound, expected, rtol=1e-10)

@@ -219,6 +219,7 @@ def test_a_remark_that_an_objective_is_a_simpler_one_is_true_of_value_and_gradie
         ({"objective": "piwae", "num_groups": 2}, {}),  # the decoder climbs IWAE with two samples
         ({"objective": "info"}, {}),
         ({"objective": "beta_tcvae"}, {}),
+        ({"objective": "beta", "weight_schedule": "linear"}, {"beta": 1.0}),  # warmup
     ],
     ids=str,
 )

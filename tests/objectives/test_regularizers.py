@@ -9,13 +9,15 @@ import numpyro.distributions as dist
 import pytest
 import scipy.special
 
+from tests.marks import soaked
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae import objectives
 from vae.models.model import Batch, Model
 from vae.models.normals import DiagonalNormal, standard_normal
-from vae.objectives import ObjectiveError
+from vae.objectives import REGULARIZERS, ObjectiveError
 from vae.objectives.regularized import warmup_weight
 from vae.settings import Hyperparameters, Settings
+from vae.training.step import END
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -145,6 +147,39 @@ def test_without_warmup_steps_the_warmup_is_over_from_the_first_step_on(shape, s
     bound, _, gradient = apply("warmup", step=step, settings={"warmup_shape": shape}, warmup_steps=0.0)
     np.testing.assert_array_equal(bound, apply("elbo")[0])  # the weight is 1 to the last bit
     np.testing.assert_array_equal(gradient["loc"], apply("elbo")[2]["loc"])
+
+
+# What each objective is without the term whose weight is scheduled, by its metrics.
+UNSCHEDULED = {
+    **dict.fromkeys(("beta", "capacity", "free_bits"), lambda m: 0 * m["kl"]),
+    **dict.fromkeys(("dip_i", "dip_ii"), lambda m: -m["kl"]),
+    "beta_tcvae": lambda m: -m["mutual_information"] - m["dimension_wise_kl"],
+    "info": lambda m: 0 * m["kl"],  # with α = 1
+}
+
+
+@pytest.mark.parametrize(
+    "name", soaked([name for name, row in REGULARIZERS.items() if row.scheduled and name != "factor"], "dip_ii", "info")
+)
+def test_a_scheduled_weight_rises_from_none_to_what_it_is_without_the_schedule(name):
+    """β-VAE with a linear schedule is the annealed β-VAE; `factor` needs its discriminator: test_..._aggregate.py."""
+    numbers = {"weight_steps": 8.0, "capacity_steps": 0.0}
+    plain, metrics, _ = apply(name, dataset_size=100)
+    nothing = UNSCHEDULED[name](metrics)
+    assert np.abs(plain - nothing).max() > 0.1
+    for step, weight in ((0, 0.0), (3, 3 / 8), (8, 1.0), (END, 1.0)):
+        bound, unweighted, _ = apply(name, step, dataset_size=100, settings={"weight_schedule": "linear"}, **numbers)
+        np.testing.assert_allclose(bound, nothing + weight * (plain - nothing), rtol=1e-10, atol=1e-10)
+        jax.tree.map(np.testing.assert_array_equal, unweighted, metrics)
+
+
+def test_the_shapes_of_a_scheduled_weight_are_those_of_the_warmup():
+    for shape in ("linear", "sigmoid", "cyclical"):
+        numbers, step = {"beta": 1.0, "weight_steps": 40.0, "weight_cycles": 3.0}, 27
+        found = apply("beta", step, settings={"weight_schedule": shape}, **numbers)
+        numbers = {"warmup_steps": 40.0, "warmup_cycles": 3.0}
+        wanted = apply("warmup", step, settings={"warmup_shape": shape}, **numbers)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, wanted)
 
 
 @pytest.mark.parametrize("step", [0, 1, 1000])

@@ -61,6 +61,11 @@ def test_runs_of_one_bound_are_ranked_by_it_whatever_else_differs(changes):
     assert (one.metric, one.changing, one.title) == ("bound", [], "elbo")
 
 
+def test_runs_whose_weight_is_a_state_report_the_elbo_and_are_ranked_by_it_whatever_they_hold():
+    (one,) = ranked(*({"objective": "geco", "geco_reconstruction": kappa} for kappa in (-20.0, -30.0)))
+    assert (one.metric, one.changing, one.title) == ("bound", [], "geco")
+
+
 @pytest.mark.parametrize(
     ("changes", "titles"),
     [

@@ -13,7 +13,7 @@ from vae.models.model import Model
 from vae.models.networks import Discriminator
 from vae.objectives.aggregate import one_layer
 from vae.objectives.objective import Latents, Objective, Scalar, Terms
-from vae.objectives.regularized import encode, logged, penalty
+from vae.objectives.regularized import encode, logged, penalty, scheduled
 from vae.settings import Settings
 
 
@@ -45,7 +45,7 @@ def with_discriminator(settings: Settings) -> Objective:
             return discriminator.apply({"params": weights}, z)  # pyright: ignore[reportReturnType]
 
         log_ratio = logits(z, lax.stop_gradient(params["objective"])).mean(0)
-        terms = factor(latents, log_ratio, hyperparameters.factor_gamma)
+        terms = scheduled(factor(latents, log_ratio, hyperparameters.factor_gamma), settings, hyperparameters, step)
         bound = reconstruction - penalty(terms)
         held = lax.stop_gradient(z)
         joint, product = (logits(z, params["objective"]) for z in (held, permute_dimensions(key_permute, held)))

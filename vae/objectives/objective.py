@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 from vae.models.model import Batch, Model, can_score, sum_layers
 from vae.models.protocols import ApproximatePosterior, Layers, Params, PriorDistribution
 from vae.models.table import POSTERIORS
-from vae.objectives.table import ESTIMATORS, OBJECTIVES, ObjectiveRow
-from vae.options import load
+from vae.objectives.table import ESTIMATORS, OBJECTIVES, SCHEDULE, ObjectiveRow
+from vae.options import Row, load
 from vae.settings import Hyperparameters, Settings
 
 
@@ -100,6 +100,7 @@ class Objective(NamedTuple):
         return self if state is None else self._replace(apply=functools.partial(apply, state=state))
 
 
+OF_SCHEDULE = Row("", **SCHEDULE).fields
 Scalar = Float[Array, ""] | float
 Terms = dict[str, tuple[Scalar, Float[Array, "B"]]]
 
@@ -173,9 +174,12 @@ def no_parameters(key, model) -> dict[str, Any]:
 
 
 def values_for(row: ObjectiveRow, settings: Settings, hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """The arguments of a row's function: the value of each field that it reads. M is in the shape of log-weights."""
+    """The arguments of a row's function: the value of each field that it reads.
+
+    M is in the shape of log-weights, and a schedule is of the weights that the function returns.
+    """
     return {
         name: getattr(hyperparameters if name in Hyperparameters._fields else settings, name)
         for name in row.fields
-        if name != "num_groups"
+        if name not in ("num_groups", *OF_SCHEDULE)
     }

@@ -1,5 +1,7 @@
 """Objectives of the form reconstruction − Σ_i weight_i · term_i, each as its equation. Nats, per example.
 
+A schedule may multiply weights: `scheduled`, the same for all of them.
+
 A regulariser is a function `name(latents, **options) -> {term: (weight, [B])}`, whose options are those of its row in
 `REGULARIZERS` of table.py (and `key`, if it draws something); its unweighted terms are what is logged. Those that
 compare the posteriors of a batch with each other are in aggregate.py. Shapes: K samples, B batch, D latent.
@@ -14,7 +16,7 @@ from jaxtyping import Array, Float
 from vae.models.model import Model, sum_layers
 from vae.objectives.objective import Latents, Objective, ObjectiveError, Scalar, Terms, no_parameters, values_for
 from vae.objectives.table import REGULARIZERS
-from vae.settings import Settings
+from vae.settings import Hyperparameters, Settings
 
 
 def elbo(latents: Latents) -> Terms:
@@ -100,10 +102,24 @@ def regularized(settings: Settings) -> Objective:
         latents, reconstruction = encode(key_z, params, model, batch, step, settings.num_samples)
         drawn_with = {"key": key_terms} if row.draws else {}
         terms: Terms = row.function(latents, **values_for(row, settings, hyperparameters), **drawn_with)
+        terms = scheduled(terms, settings, hyperparameters, step)
         bound = reconstruction - penalty(terms)
         return bound.mean(), bound, logged(latents, reconstruction, terms)
 
     return Objective(no_parameters, apply)
+
+
+def scheduled(terms: Terms, settings: Settings, hyperparameters: Hyperparameters, step) -> Terms:
+    """`terms` at `step`: the weights of those that the objective's row names are times w(t), as `warmup_weight`.
+
+    At the end of the schedule w is 1. What the row does not name keeps its weight, as the KL of `factor`: without the
+    named terms it is the ELBO, or the reconstruction if they are the KL.
+    """
+    if settings.weight_schedule == "constant":
+        return terms
+    h, named = hyperparameters, REGULARIZERS[settings.objective].scheduled
+    now = warmup_weight(settings.weight_schedule, step, h.weight_steps, h.weight_cycles)
+    return {name: (now * weight if name in named else weight, term) for name, (weight, term) in terms.items()}
 
 
 def encode(key, params, model: Model, batch, step, num_samples: int) -> tuple[Latents, Float[Array, "B"]]:

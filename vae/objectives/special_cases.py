@@ -25,7 +25,7 @@ def same_as(settings: Settings, numbers: Hyperparameters) -> Same | None:
         return None
     if row.of_one_sample and settings.num_samples * settings.num_groups == 1:
         return Same("elbo_mc", "num_samples=1")
-    for other, values in row.same_as:
+    for other, values in () if settings.weight_schedule != "constant" else row.same_as:
         if all(getattr(numbers, field, getattr(settings, field, None)) == value for field, value in values.items()):
             return Same(other, ", ".join(f"{field}={value}" for field, value in values.items()))
     return None

@@ -69,6 +69,7 @@ class Regularizer(ObjectiveRow):
     refuses = dict.fromkeys(DISTANT, NO_LOG_WEIGHTS)
     of_batch = True  # unless the row says that its terms are functions of one example
     draws: bool = False  # it takes a `key`
+    scheduled: tuple[str, ...] = ()  # the terms whose weights `weight_schedule` multiplies, if it reads that
 
 
 ESTIMATORS = {
@@ -125,6 +126,30 @@ WARMUP_SHAPES = {
         ),
     ),
 }  # fmt: skip
+WEIGHT_EPOCHS = {
+    "weight_epochs": number(
+        10.0, "weight_schedule: until the weight is whole", least=0, in_epochs=True, since=5, unset=0.0
+    ),
+}
+WEIGHT_SCHEDULES = {
+    "constant": Row(),
+    "linear": Row("", **WEIGHT_EPOCHS),
+    "sigmoid": Row("", **WEIGHT_EPOCHS),
+    "cyclical": Row(
+        "",
+        **WEIGHT_EPOCHS,
+        weight_cycles=whole(
+            4, "weight_schedule, cyclical: rises within `weight_epochs`", static=False, since=5, before=4
+        ),
+    ),
+}
+SCHEDULE = {
+    "weight_schedule": choice(
+        "constant", WEIGHT_SCHEDULES, "how the objective's own weight rises from 0: of the KL (beta, free_bits), of "
+        "|KL − C| (capacity), of the total correlation (beta_tcvae, factor), of covariances (dip_i, dip_ii), of the "
+        "MMD (info)", since=5,
+    ),
+}  # fmt: skip
 DIP = {
     "dip_off_diagonal": number(10.0, "dip_i, dip_ii: the weight of squared covariances", least=0),
     "dip_diagonal": number(
@@ -152,6 +177,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         "vae.objectives.regularized:beta",
         of_batch=False,
         same_as=(("elbo", {"beta": 1}),),
+        scheduled=("kl",),
+        **SCHEDULE,
         beta=number(4.0, "beta: the weight of the KL; Higgins et al. (2017) take 4 on dSprites", least=0),
     ),
     "warmup": Regularizer(
@@ -167,6 +194,8 @@ REGULARIZERS: dict[str, Regularizer] = {
     "capacity": Regularizer(
         "vae.objectives.regularized:capacity",
         needs_closed_form_kl=True,  # |KL − C| of a KL from samples is too large by their noise
+        scheduled=("capacity_gap",),
+        **SCHEDULE,
         capacity_weight=number(1000.0, "capacity: γ; Burgess et al. (2018) take 1000 on dSprites", least=0),
         max_capacity=number(
             25.0, "capacity: C, the KL in nats that is reached; Burgess et al. take 25 on dSprites", least=0
@@ -184,6 +213,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         "vae.objectives.regularized:free_bits",
         of_sizes=True,
         same_as=(("elbo", {"free_nats": 0}),),
+        scheduled=("free_bits_kl",),
+        **SCHEDULE,
         free_nats=number(
             0.25, "free_bits: λ, nats of KL that each group has free; Kingma et al. (2016) try 0.125 to 2", least=0
         ),
@@ -196,6 +227,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         of_sizes=True,
         least_batch=2,  # of one image, q(z) is q(z|x): the total correlation is 0
         same_as=(("elbo_mc", {"mi_weight": 1, "tc_weight": 1, "dimension_weight": 1}),),
+        scheduled=("total_correlation",),
+        **SCHEDULE,
         mi_weight=number(1.0, "beta_tcvae: the weight of the mutual information", least=0),
         tc_weight=number(
             6.0, "beta_tcvae: the weight of the total correlation; Chen et al. (2018) take 6 on dSprites, and 1 for "
@@ -212,6 +245,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         of_sizes=True,
         least_batch=2,  # one image has no covariance
         same_as=(("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0}),),
+        scheduled=("covariance_off_diagonal", "covariance_diagonal"),
+        **SCHEDULE,
         **DIP,
     ),
     "dip_ii": Regularizer(
@@ -219,6 +254,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         of_sizes=True,
         least_batch=2,  # the same: what would be pulled to 1 is each posterior's own variance
         same_as=(("elbo", {"dip_off_diagonal": 0, "dip_diagonal": 0}),),
+        scheduled=("covariance_off_diagonal", "covariance_diagonal"),
+        **SCHEDULE,
         **DIP,
     ),
     "info": Regularizer(
@@ -227,6 +264,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         draws=True,
         least_batch=2,  # the MMD compares draws of different images
         same_as=(("elbo", {"info_alpha": 0, "info_lambda": 1}),),
+        scheduled=("mmd",),
+        **SCHEDULE,
         info_alpha=number(
             1.0, "info: how much mutual information of x and z is worth, as 1 − α weighs the KL; 0: as in the ELBO, "
             "1: no KL, the MMD-VAE of Zhao et al. (2019) and the Wasserstein autoencoder", most=1,
@@ -247,6 +286,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         of_sizes=True,
         least_batch=2,  # one image cannot be permuted: there is nothing to tell apart
         same_as=(("elbo", {"factor_gamma": 0}),),
+        scheduled=("total_correlation",),
+        **SCHEDULE,
         factor_gamma=number(10.0, "factor: the weight of the total correlation", least=0),
         discriminator_sizes=sizes(
             (1000,) * 6, "factor: the discriminator's layers (as in Kim & Mnih 2018)"

@@ -25,6 +25,8 @@ SIZES = ("batch_size", "latent_dim", "upper_latent_dim")
 def of_bound(objective: str) -> list[str]:
     """The fields that change what the bound of `objective` means."""
     row = OBJECTIVES[objective]
+    if row.holds:  # it reports the ELBO
+        return ["objective", "num_samples"]
     return ["objective", "num_samples", *row.fields, *(SIZES if row.of_sizes else ())]
 
 
