@@ -129,6 +129,10 @@ def test_a_stored_value_that_no_choice_reads_stays_as_it_is_except_where_the_fie
             "`weight_schedule=linear, sigmoid or cyclical`",
         ),
         ({"objective": "elbo", "weight_schedule": "linear"}, "`weight_schedule` has no effect with `objective=elbo`"),
+        (
+            {"objective": "warmup", "warmup_balance": True},
+            "`warmup_balance` has no effect on one stochastic layer",
+        ),
         ({"objective": "geco", "geco_min": 200}, "`geco_min=200` is above `geco_max=100`; give them in this order"),
         ({"schedule": "stages", "stage_epochs": (1, 2)}, "`stage_epochs` has 2 stages and `stage_factors` 4; give one"),
         ({"likelihood": "categorical", "binarization": None, "num_logistics": 3}, "`num_logistics` has no effect with"),

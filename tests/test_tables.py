@@ -178,7 +178,7 @@ def test_what_was_before_a_newer_field_is_a_value_that_it_can_have():
 
 
 def test_the_fields_of_a_choice_are_those_of_all_its_options():
-    assert OBJECTIVES["warmup"].fields == ["warmup_shape", "warmup_cycles", "warmup_steps"]
+    assert OBJECTIVES["warmup"].fields == ["warmup_shape", "warmup_cycles", "warmup_steps", "warmup_balance"]
     assert SCHEDULES["stages"].fields == ["stage_steps", "stage_factors"]
 
 

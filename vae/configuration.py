@@ -93,6 +93,10 @@ def check(values: Mapping[str, Any], given: Collection[str]) -> None:
             f"`stage_epochs` has {len(values['stage_epochs'])} stages and `stage_factors` "
             f"{len(values['stage_factors'])}; give one factor for each stage"
         )
+    if values["warmup_balance"] and not values["upper_latent_dim"]:
+        raise ConfigurationError(
+            "`warmup_balance` has no effect on one stochastic layer; leave it out, or use two: `upper_latent_dim=16`"
+        )
     for name in ("geco", "control"):
         least, most = values[f"{name}_min"], values[f"{name}_max"]
         if least > most:

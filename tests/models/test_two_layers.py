@@ -84,6 +84,34 @@ def test_the_evaluation_of_a_model_with_two_layers_is_its_likelihood():
     assert result.kl_per_dimension is None
 
 
+def test_free_bits_and_the_balance_of_a_warmup_weigh_the_layers_by_their_own_kls():
+    """λ lies between them. At the end of the warm-up no layer is weighed."""
+    model, params, batch, key = models.build(CHAIN), exact_params(), batch_of(X), jax.random.key(0)
+    params["encoder"] = jax.tree.map(lambda leaf: leaf + 0.2, params["encoder"])
+    free_bits = objectives.build(Settings((1, 1, 1), objective="free_bits", free_bits_group_size=0, num_samples=4))
+    warmup = objectives.build(Settings((1, 1, 1), objective="warmup", warmup_balance=True, num_samples=4))
+
+    @jax.jit
+    def found(key, free_nats, step):
+        weighted = models.weigh(jax.random.clone(key), params, model, model.posterior(params, batch), batch, 4)
+        numbers = Hyperparameters(free_nats=free_nats, warmup_steps=8.0)
+        bounds = (one.apply(jax.random.clone(key), params, model, batch, numbers, step) for one in (free_bits, warmup))
+        return weighted.log_p_x_given_z, weighted.log_q_over_p, [(bound, metrics) for _, bound, metrics in bounds]
+
+    log_p_x_given_z, log_q_over_p, _ = found(key, 0.0, 0)
+    reconstruction, kl = log_p_x_given_z.mean(0), np.stack([log_ratio.mean(0) for log_ratio in log_q_over_p])
+    free_nats = kl.mean(1).mean()
+    gamma = np.abs(kl).mean(1, keepdims=True) + 0.01
+    for step, weights in ((2, 0.25 * gamma / gamma.mean()), (8, 1.0)):
+        _, _, [(bits, of_bits), (balanced, of_balance)] = found(key, free_nats, step)
+        free = np.maximum(kl.mean(1), free_nats).sum()
+        np.testing.assert_allclose(bits, reconstruction - free, rtol=1e-10)
+        np.testing.assert_allclose(balanced, reconstruction - (weights * kl).sum(0), rtol=1e-10)
+        np.testing.assert_allclose([of_balance["kl_1"], of_balance["kl_2"]], kl, rtol=1e-10)
+        for metrics in (of_bits, of_balance):
+            np.testing.assert_allclose(metrics["kl"], kl.sum(0), rtol=1e-10)
+
+
 @cache
 def gradients(name, estimator, shift, num_draws):
     """The gradient in each encoder parameter, of both layers, of each of `num_draws` estimates with K = 4."""

@@ -15,7 +15,7 @@ from vae import objectives
 from vae.models.model import Batch, Model
 from vae.models.normals import DiagonalNormal, standard_normal
 from vae.objectives import REGULARIZERS, ObjectiveError
-from vae.objectives.regularized import warmup_weight
+from vae.objectives.regularized import balance, warmup_weight
 from vae.settings import Hyperparameters, Settings
 from vae.training.step import END
 
@@ -249,6 +249,14 @@ def test_free_bits_per_group_compare_the_sum_of_adjacent_dimensions(size, num_gr
     threshold = float(groups.mean())
     bound, _, _ = apply("free_bits", settings={"free_bits_group_size": size}, free_nats=threshold)
     np.testing.assert_allclose(bound, -np.maximum(groups, threshold).sum(), rtol=1e-12)
+
+
+def test_the_balance_of_layers_is_what_they_carry_for_each_dimension_and_has_no_gradient():
+    """Vahdat & Kautz (2020), appendix A: γ_l = L·c_l/Σc with c_l = (mean |KL_l| + 0.01)/D_l."""
+    layers, sizes = [jnp.asarray([3.0, -1.0, 2.0]), jnp.asarray([0.5, 0.25, 0.0])], [10, 4]
+    carried = np.array([(2 + 0.01) / 10, (0.25 + 0.01) / 4])
+    np.testing.assert_allclose(balance(layers, sizes), 2 * carried / carried.sum(), rtol=1e-12)
+    assert (jax.grad(lambda kl: balance([kl, layers[1]], sizes)[0])(layers[0]) == 0).all()
 
 
 def test_free_bits_groups_that_do_not_fill_the_dimensions_are_refused():

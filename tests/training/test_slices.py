@@ -104,4 +104,6 @@ def test_slices_divide_the_batch_and_fit():
     assert number(batch_size=100, objective="iwae", num_samples=5000, platform="gpu") == 2
     # What compares the examples of a batch stays whole, however large.
     assert number(batch_size=100, objective="dip_i", num_samples=50) == 1
+    two_layers = {"batch_size": 100, "objective": "warmup", "num_samples": 50, "upper_latent_dim": 2}
+    assert [number(**two_layers, warmup_balance=balance) for balance in (False, True)] == [4, 1]
     assert number(batch_size=100, num_samples=50, likelihood="normal", scale="optimal") == 1

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Int, Key
 from vae.models.products import EXACT
 from vae.objectives.objective import Latents, ObjectiveError, Scalar, Terms
 
+IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
 
 def beta_tcvae(
     latents: Latents, mi_weight: Scalar, tc_weight: Scalar, dimension_weight: Scalar, aggregate_estimator: str
@@ -139,18 +141,24 @@ def mmd_squared(
     posterior are not two draws of q(z): only pairs of different images count, which leaves the estimate unbiased.
 
     With C = 2·D·scale², the mean squared distance between two draws of N(0, scale²·I) (Tolstikhin et al. 2018):
-    rbf exp(−d²/C), imq C/(C + d²).
+    rbf exp(−d²/C), imq C/(C + d²), imq_sum Σ_s sC/(sC + d²) over s of IMQ_SCALES (their code).
     """
     num_samples, latent_dim = a.shape
     c = 2 * latent_dim * jnp.asarray(scale, a.dtype) ** 2
     itself = jnp.eye(num_samples, dtype=bool)
     same_image = itself if image is None else image[:, None] == image[None]
 
+    def kernel_of(squares):
+        if kernel == "rbf":
+            return jnp.exp(-squares / c)
+        if kernel == "imq_sum":
+            return jnp.stack([s * c / (s * c + squares) for s in IMQ_SCALES]).sum(0)
+        return c / (c + squares)
+
     def mean_kernel(a, b, left_out):
         squares = (a**2).sum(-1)[:, None] + (b**2).sum(-1)[None] - 2 * jnp.matmul(a, b.T, precision=EXACT)
         squares = jnp.maximum(squares, 0)
-        values = jnp.exp(-squares / c) if kernel == "rbf" else c / (c + squares)
-        return jnp.where(left_out, 0, values).sum() / (num_samples**2 - left_out.sum())
+        return jnp.where(left_out, 0, kernel_of(squares)).sum() / (num_samples**2 - left_out.sum())
 
     none = jnp.zeros_like(itself)
     return mean_kernel(a, a, same_image) + mean_kernel(b, b, itself) - 2 * mean_kernel(a, b, none)

@@ -113,6 +113,7 @@ class Latents(NamedTuple):
     z: Layers[Float[Array, "K B D"]]
     log_q_z_given_x: Float[Array, "K B"]
     log_p_z: Float[Array, "K B"]
+    log_q_over_p: Layers[Float[Array, "K B"]]  # of each stochastic layer
     step: Int[Array, ""] | int
     dataset_size: Int[Array, ""] | int  # N, of the images that the batch was drawn from
 
@@ -123,7 +124,7 @@ class Latents(NamedTuple):
         if kl is None:
             raise ObjectiveError(
                 "this posterior and this prior have no KL(q ‖ p) in closed form, which the objective needs; "
-                "use elbo_mc, beta, or another bound on log-weights"
+                "use elbo_mc, beta, free_bits with `free_bits_group_size=0`, or another bound on log-weights"
             )
         return kl
 
@@ -133,6 +134,17 @@ class Latents(NamedTuple):
         if self.q.kl_per_dimension(self.prior) is None:
             return (self.log_q_z_given_x - self.log_p_z).mean(0)
         return sum_layers(jax.tree.map(lambda kl: kl.sum(-1), self.kl_per_dimension))
+
+    @property
+    def kl_of_layers(self) -> Layers[Float[Array, "B"]]:
+        """The part of each stochastic layer in `kl`: that of q(z_l|…) and p(z_l|…), given the samples of the others.
+
+        Of two layers, z1 below z2, they are log q(z1|x) − log p(z1|z2), and log q(z2|z1) − log p(z2). The mean of the
+        first over z2 ~ q(z2|z1) is a KL only if q is the posterior; it may be negative.
+        """
+        if (kl := self.q.kl_per_dimension(self.prior)) is not None:
+            return jax.tree.map(lambda kl: kl.sum(-1), kl)
+        return jax.tree.map(lambda log_ratio: log_ratio.mean(0), self.log_q_over_p)
 
 
 @functools.lru_cache(maxsize=64)

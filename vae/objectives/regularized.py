@@ -9,8 +9,11 @@ compare the posteriors of a batch with each other are in aggregate.py. Shapes: K
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from vae.models.model import Model, sum_layers
@@ -29,9 +32,29 @@ def beta(latents: Latents, beta: Scalar) -> Terms:
     return {"kl": (beta, latents.kl)}
 
 
-def warmup(latents: Latents, warmup_shape: str, warmup_steps: Scalar, warmup_cycles: Scalar) -> Terms:
-    """E log p(x|z) − w(t)·KL, with w(t) rising to 1 in `warmup_steps`; see `warmup_weight`."""
-    return {"kl": (warmup_weight(warmup_shape, latents.step, warmup_steps, warmup_cycles), latents.kl)}
+def warmup(
+    latents: Latents, warmup_shape: str, warmup_steps: Scalar, warmup_cycles: Scalar, warmup_balance: bool
+) -> Terms:
+    """E log p(x|z) − w(t)·KL, with w(t) rising to 1 in `warmup_steps`; see `warmup_weight`.
+
+    With `warmup_balance`, E log p(x|z) − w(t)·Σ_l γ_l·KL_l over stochastic layers while w(t) < 1; see `balance`.
+    """
+    weight = warmup_weight(warmup_shape, latents.step, warmup_steps, warmup_cycles)
+    if not warmup_balance:
+        return {"kl": (weight, latents.kl)}
+    layers, sizes = jax.tree.leaves(latents.kl_of_layers), [z.shape[-1] for z in jax.tree.leaves(latents.z)]
+    gamma = jnp.where(weight < 1, balance(layers, sizes), 1.0)
+    return {f"kl_{number + 1}": (weight * gamma[number], kl) for number, kl in enumerate(layers)}
+
+
+def balance(kl_of_layers: Sequence[Float[Array, "B"]], sizes: Sequence[int]) -> Float[Array, "L"]:
+    """γ_l ∝ (mean_b |KL_lb| + 0.01)/D_l of L layers of D_l dimensions, with the mean 1, and without a gradient.
+
+    Layers that carry little are weighed less, so that they come to carry more (NVAE; Vahdat & Kautz 2020, appendix A,
+    where "proportional to the size" is a misprint, as the authors say; the 0.01 is of their code).
+    """
+    carried = jnp.stack([(jnp.abs(kl).mean() + 0.01) / size for kl, size in zip(kl_of_layers, sizes, strict=True)])
+    return lax.stop_gradient(carried / carried.mean())
 
 
 def warmup_weight(shape: str, step, steps: Scalar, cycles: Scalar) -> Float[Array, ""]:
@@ -78,9 +101,14 @@ def capacity(
 def free_bits(latents: Latents, free_nats: Scalar, free_bits_group_size: int) -> Terms:
     """E log p(x|z) − Σ_j max(λ, mean_b KL_jb), over groups j of dimensions (Kingma et al. 2016, eq. 15).
 
-    Groups are `free_bits_group_size` adjacent dimensions, 1: each of them, 0: a whole stochastic layer. The mean is
-    over the batch, so the term is spread evenly over it. Raises ObjectiveError if groups do not fill the dimensions.
+    Groups are `free_bits_group_size` adjacent dimensions, 1: each of them, 0: a whole stochastic layer. All groups of
+    all layers have the same λ, as in the paper. The mean is over the batch, so the term is spread evenly over it. If
+    there is no closed form, as of two stochastic layers, the KL of a whole layer is a mean over samples.
+    Raises ObjectiveError if groups do not fill the dimensions, or if smaller ones have no KL in closed form.
     """
+    if not free_bits_group_size and latents.q.kl_per_dimension(latents.prior) is None:
+        layers = jax.tree.map(lambda kl: jnp.maximum(kl.mean(), free_nats), latents.kl_of_layers)
+        return {"free_bits_kl": (1.0, jnp.broadcast_to(sum_layers(layers), latents.log_p_z.shape[1:]))}
 
     def of_layer(kl):
         latent_dim = kl.shape[-1]
@@ -128,8 +156,9 @@ def encode(key, params, model: Model, batch, step, num_samples: int) -> tuple[La
     z, log_q = q.sample_and_log_prob(key, num_samples)
     reconstruction = model.likelihood(params, z, batch.y).log_prob(batch.x[None]).mean(0)
     dataset_size = len(batch.x) if batch.dataset_size is None else batch.dataset_size
-    log_p = sum_layers(prior.log_prob(z))
-    return Latents(q, prior, z, sum_layers(log_q), log_p, step, dataset_size), reconstruction
+    log_p = prior.log_prob(z)
+    log_ratio = jax.tree.map(jnp.subtract, log_q, log_p)
+    return Latents(q, prior, z, sum_layers(log_q), sum_layers(log_p), log_ratio, step, dataset_size), reconstruction
 
 
 def penalty(terms: Terms) -> Float[Array, "B"]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vae.options import Option, Row, choice, number, sizes, whole
+from vae.options import Option, Row, choice, number, sizes, switch, whole
 
 DISTANT = ("stl", "dreg", "score")  # all estimators except reparameterized
 NOT_SMOOTH = "it needs the second derivative of a maximum, which is a pulse at ties; use reparameterized, stl or score"
@@ -190,6 +190,10 @@ REGULARIZERS: dict[str, Regularizer] = {
             None, "warmup: until the KL has its full weight (default: 10; cyclical: `epochs`, as in Fu et al. 2019)",
             least=0, in_epochs=True,
         ),
+        warmup_balance=switch(
+            "warmup, of two stochastic layers: until then, weigh the KL of each by what it carries (Vahdat & Kautz "
+            "2020)", since=5,
+        ),
     ),
     "capacity": Regularizer(
         "vae.objectives.regularized:capacity",
@@ -275,8 +279,8 @@ REGULARIZERS: dict[str, Regularizer] = {
             "784 to 7840 on MNIST", least=0,
         ),
         mmd_kernel=choice(
-            "imq", ("imq", "rbf"), "info: inverse multiquadratic (Tolstikhin et al. 2018) or Gaussian (Zhao et al. "
-            "2019)",
+            "imq", ("imq", "imq_sum", "rbf"), "info: inverse multiquadratic, or the sum over seven scales of the code "
+            "of Tolstikhin et al. (2018), or Gaussian (Zhao et al. 2019)",
         ),
         mmd_scale=number(1.0, "info: of the kernel, in standard deviations of the prior", above=0),
     ),

@@ -30,7 +30,7 @@ def number_of_slices(settings: Settings, platform: str) -> int:
 
     It is 1 if the objective or the likelihood compares the examples of a batch with each other.
     """
-    if OBJECTIVES[settings.objective].of_batch or settings.scale == "optimal":
+    if OBJECTIVES[settings.objective].of_batch or settings.warmup_balance or settings.scale == "optimal":
         return 1
     samples = settings.num_samples * settings.num_groups
     bytes_of_batch = 4 * settings.batch_size * samples * math.prod(settings.image_shape)
