@@ -1,5 +1,6 @@
 """Objectives with a state: their controllers against the papers' algorithms, and what they come to hold."""
 
+import json
 import math
 from functools import partial
 from typing import Any
@@ -9,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae import objectives
+from experiments.pictures import run_pictures
+from tests.run_samples import config
+from vae import figures, objectives
 from vae.datasets import Split
 from vae.datasets.images import moments
 from vae.models import model as models
 from vae.objectives import controlled
+from vae.runs.config import write_config
+from vae.runs.folder import METRICS
 from vae.settings import Hyperparameters, Settings
 from vae.training import step as training
 
@@ -138,3 +143,34 @@ def test_training_comes_to_hold_what_was_asked_for(objective, numbers, metric, w
     for stop in range(100, 1001, 100):
         state = train(jax.random.clone(root), state, Split(images), jnp.int32(stop), hyperparameters)
     assert float(state.sums[metric]) / 100 == pytest.approx(wanted, abs=0.1)  # over the last epoch
+
+
+def test_the_picture_of_runs_has_what_they_hold_where_and_by_what_weight(tmp_path, monkeypatch):
+    for name, wanted in (("a", -20.0), ("b", -25.0)):
+        (tmp_path / name).mkdir()
+        write_config(tmp_path / name, config(objective="geco", geco_reconstruction=wanted))
+        rows = [
+            {
+                "step": 25 * e,
+                "epoch": float(e),
+                "split": "train",
+                "geco": -40.0,
+                "kl": 2.0,
+                "reconstruction": wanted + e,
+            }
+            | {"multiplier": 1.0 / e}
+            for e in (1, 2)
+        ]
+        rows[1]["reconstruction"] = None  # was not finite
+        held_out = {"step": 25, "epoch": 1.0, "split": "validation", "geco": -41.0, "kl": 2.0, "reconstruction": -39.0}
+        text = "".join(json.dumps(row) + "\n" for row in (rows[0], held_out, rows[1]))
+        (tmp_path / name / METRICS).write_text(text)
+    seen = []
+    monkeypatch.setattr(figures, "controlled", lambda *args: seen.append(args))
+    run_pictures.controlled({name: tmp_path / name for name in "ab"})
+    ((paths, wanted, labels, title),) = seen
+    assert (wanted, labels[1]) == ([-20.0, -25.0], "multiplier")
+    assert "reconstruction" in labels[0]
+    assert title.startswith("geco: ")
+    for name, first in (("a", -19.0), ("b", -24.0)):
+        np.testing.assert_array_equal(paths[name], ([1, 2], [first, np.nan], [1, 0.5]))
