@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.data_samples import pictures
-from vae import options, untrusted
+from vae import untrusted
 from vae.datasets import DataError, default_data_dir, load, loading, npz, prepared
 from vae.datasets.builder import tfds
 from vae.datasets.dataset import Split
@@ -96,9 +96,9 @@ def test_at_least_one_image_is_left_to_train_on(validation):
 )
 def test_splits_that_would_train_wrongly_are_refused(monkeypatch, images, labels, words):
     splits = Split(images, labels), Split(images, labels)
-    monkeypatch.setattr(options, "load", lambda path: {"bars": lambda: splits}[path])
+    monkeypatch.setattr(loading, "named", {"bars": SimpleNamespace(load=lambda image_size: splits)}.__getitem__)
     monkeypatch.setattr(loading, "NAMES", ("bars",))
-    monkeypatch.setattr(loading, "COMPUTED", {"bars": "bars"})
+    monkeypatch.setattr(loading, "COMPUTED", ("bars",))
     with pytest.raises(DataError, match=words):
         load("bars")
 

@@ -12,37 +12,20 @@ import pytest
 from PIL import Image
 
 from tests.data_samples import pictures, write_binarized, write_mnist, write_omniglot_zip
-from vae import options
-from vae.datasets import DataError, binarized_mnist, cache, idx, load, mnist, omniglot
-from vae.datasets.builder import info, tfds
+from vae.datasets import DataError, binarized_mnist, builder, cache, idx, load, loading, mnist, omniglot, prepared
+from vae.datasets.builder import tfds
 from vae.datasets.dataset import Split
 from vae.datasets.resize import resize
-from vae.datasets.table import FETCHED
+from vae.datasets.table import FETCHED, NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", FETCHED)
-def test_the_builder_and_the_files_of_a_name_have_that_name(name):
-    builder = options.load(FETCHED[name])
-    assert (builder.name, sys.modules[builder.__module__].DATA.name) == (name, name)
-
-
-def test_the_images_of_a_builder_have_the_shape_that_it_says(tmp_path):
-    class ColourBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name, VERSION = "colour", tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return info(self, "of any size", labelled=False, shape=(4, 5, 3))
-
-        def _split_generators(self, dl_manager):
-            return {}
-
-        def _generate_examples(self):
-            return iter(())
-
-    features = ColourBuilder(data_dir=tmp_path).info.features
-    assert {name: feature.shape for name, feature in features.items()} == {"image": (4, 5, 3)}
+@pytest.mark.parametrize("name", NAMES)
+def test_the_module_of_a_name_says_what_is_known_of_it(name):
+    module = loading.named(name)
+    assert all(isinstance(text, str) and text for text in module.ABOUT[:3])
+    assert name not in FETCHED or module.DATA.name == name
 
 
 @pytest.fixture
@@ -111,11 +94,24 @@ def test_mnist_is_what_its_files_hold_and_is_read_from_the_cache_after(tmp_path,
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_builder_works_by_itself_from_its_downloads(tmp_path, small_mnist):
-    builder = mnist.MnistBuilder(data_dir=tmp_path / "data", file_format="array_record")
-    builder.download_and_prepare(download_dir=tmp_path / "manual")
+def test_the_records_are_a_tfds_data_set_of_that_name(tmp_path, small_mnist):
+    prepare(tmp_path)
+    builder = tfds.builder_from_directory(tmp_path / "data" / "mnist" / "1.0.0")
     examples = builder.as_data_source("train").__getitems__(range(30))
     assert np.array_equal(np.stack([example["image"] for example in examples])[..., 0], small_mnist[0])
+    assert (builder.info.name, [example["label"] for example in examples]) == ("mnist", small_mnist[1].tolist())
+
+
+@pytest.mark.parametrize("changes", [{}, {"labels": np.array(["a", "b", "a"])}, {"factors": np.eye(3, 2, dtype="i4")}])
+@pytest.mark.parametrize("images", [np.zeros((3, 4, 5, 3), np.uint8), np.full((3, 4, 5, 1), 0.3, np.float32)])
+def test_splits_come_back_from_records_and_from_the_cache_as_they_were(tmp_path, images, changes):
+    split = Split(images)._replace(**changes)
+    folder = builder.write("own", {"train": split}, tmp_path)
+    cache.publish(tmp_path / "cache", loaded := prepared.load_prepared(folder, None, False).splits)
+    for found in (loaded["train"], cache.read(tmp_path / "cache")["train"]):
+        for array, expected in zip(found, split, strict=True):
+            assert (array is None) == (expected is None)
+            assert array is None or (array.dtype == expected.dtype and np.array_equal(array, expected))
 
 
 def test_reading_the_cache_imports_no_tfds(tmp_path, small_mnist):
@@ -215,7 +211,7 @@ def test_binarized_mnist_has_its_own_validation_split_and_no_labels(tmp_path, mo
     import scipy.io
 
     scipy.io.savemat(tmp_path / "x.mat", {"X": pixels[0]})
-    assert np.array_equal(binarized_mnist.read(tmp_path / "x.mat"), own.train.images)
+    assert np.array_equal(binarized_mnist.read_file(tmp_path / "x.mat"), own.train.images)
 
 
 def test_omniglot_is_inverted_averaged_and_labelled_by_character(tmp_path):
@@ -224,7 +220,7 @@ def test_omniglot_is_inverted_averaged_and_labelled_by_character(tmp_path):
     np.savez_compressed(tmp_path / "images.npz", images=paper, labels=np.arange(4)[:, None].repeat(3, 1))
     expected = resize(np.where(paper, 0, 255).astype(np.uint8).reshape(12, 105, 105, 1), 28)
     for name in ("images_background.zip", "images.npz"):
-        images, labels = omniglot.read(tmp_path / name)
+        images, labels, _ = omniglot.read_file(tmp_path / name)
         assert np.array_equal(images, expected)
         assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 

@@ -149,7 +149,7 @@ def test_manual_dir_and_its_folder_of_that_name_are_searched(tmp_path, place):
     paths = fetch(data, tmp_path / "downloads", tmp_path / "manual")
     for path, file in zip(paths, data.files, strict=True):
         assert path.parent == tmp_path / "downloads"
-        assert sha256(path.read_bytes()) == file.sha256
+        assert sha256(path.read_bytes()) == file.checksum
     assert fetch(data, tmp_path / "downloads") == paths  # found again
 
 
@@ -169,6 +169,27 @@ def test_recompressed_unpacked_and_other_forms_are_recognised(tmp_path):
         assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "checksum", ["md5:b1946ac92492d2347c6235b4d2611184", "git:ce013625030ba8dba906f756967f9e9ca394464a"]
+)
+def test_a_file_without_a_published_sha256_is_checked_by_what_there_is(tmp_path, checksum):
+    (tmp_path / "file.bin").write_bytes(b"hello\n")
+    data = RawData("own", (RawFile(CLOSED + "file.bin", None, checksum),))
+    fetch(data, tmp_path / "downloads", tmp_path)
+    (tmp_path / "file.bin").write_bytes(b"hello!\n")
+    kind, _, digits = checksum.partition(":")
+    with pytest.raises(DataError, match=rf"file.bin is damaged or another file: {kind} .* expected {digits}"):
+        fetch(data, tmp_path / "again", tmp_path)
+
+
+def test_a_download_of_unknown_size_ends_somewhere(tmp_path, monkeypatch):
+    with server(serve(CONTENT)) as url:
+        http.download(url + "file.bin", tmp_path / "file.bin", None)
+        monkeypatch.setattr(http, "MOST", 1000)
+        with pytest.raises(http.DownloadError, match="serves more than the 1000 bytes"):
+            http.download(url + "file.bin", tmp_path / "file.bin", None)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "other"])
 def test_a_wrong_file_in_manual_dir_is_never_passed_over(tmp_path, damage):
     data, _ = write_mnist(tmp_path / "manual")
@@ -179,7 +200,7 @@ def test_a_wrong_file_in_manual_dir_is_never_passed_over(tmp_path, damage):
     with server(serve(whole)) as url:  # the right file is to be had, but the user said otherwise
         data = data._replace(files=(data.files[0]._replace(url=url + data.files[0].name), *data.files[1:]))
         expected = (
-            re.escape(str(path)) + f" is damaged or another file: sha256 {got} .* expected {data.files[0].sha256}"
+            re.escape(str(path)) + f" is damaged or another file: sha256 {got} .* expected {data.files[0].checksum}"
         )
         with pytest.raises(DataError, match=expected) as caught:
             fetch(data, tmp_path / "downloads", tmp_path / "manual")

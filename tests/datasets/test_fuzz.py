@@ -23,7 +23,7 @@ from tests.flag_samples import parsed
 from tests.run_samples import config
 from vae.datasets import DataError, from_arrays
 from vae.datasets.arrays import as_images, load_npz
-from vae.datasets.binarized_mnist import read as read_binarized
+from vae.datasets.binarized_mnist import read_file as read_binarized
 from vae.datasets.dataset import Split
 from vae.datasets.idx import read as read_idx
 from vae.datasets.labels import as_labels, compact

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vae.datasets import Dataset, Split
-from vae.datasets.images import moments, stored, to_unit_interval
+from vae.datasets.images import moments, stored, subset, to_unit_interval
 
 GREY = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), (600, 1, 1, 1))
 DATASET = Dataset("grey", Split(GREY[:400]), Split(GREY[400:500]), Split(GREY[500:]), binary=False)
@@ -50,12 +50,22 @@ def test_threshold_is_above_one_half(images):
     np.testing.assert_array_equal(x.images[0].ravel(), np.where(np.arange(256) >= 128, 255, 0))
 
 
-def test_without_binarization_images_and_labels_stay_as_they_are():
-    labels = np.arange(100, dtype=np.int32)
-    dataset = DATASET._replace(test=Split(GREY[500:], labels))
-    images, kept = stored(dataset, "test", "none", training=False)
-    np.testing.assert_array_equal(images, GREY[500:])
-    np.testing.assert_array_equal(kept, labels)
+def test_without_binarization_images_labels_and_factors_stay_as_they_are():
+    labels, factors = np.arange(100, dtype=np.int32), np.zeros((100, 2), np.int32)
+    dataset = DATASET._replace(test=Split(GREY[500:], labels, factors))
+    kept = stored(dataset, "test", "none", training=False)
+    assert (kept.images is dataset.test.images, kept.labels is labels, kept.factors is factors) == (True, True, True)
+
+
+@pytest.mark.parametrize("binarization", ["none", "dynamic", "fixed", "threshold"])
+def test_evaluation_is_given_the_factors_of_its_images_and_training_is_not(binarization):
+    factors = np.arange(200, dtype=np.int32).reshape(100, 2)
+    split = DATASET.test._replace(factors=factors)
+    dataset = DATASET._replace(train=split, test=split)
+    evaluated = stored(dataset, "test", binarization, training=False)
+    few, index = subset(evaluated, 7)
+    np.testing.assert_array_equal(few.factors, factors[index])
+    assert stored(dataset, "train", binarization, training=True).factors is None
 
 
 def test_fault_data_are_scaled_to_minus_one_to_one_under_a_sigmoid():

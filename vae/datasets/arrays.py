@@ -69,14 +69,15 @@ def as_images(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     for where, batch in zip(arrays, batches, strict=True):
         _check_range(batch, where)
     if all(batch.dtype.kind in "biu" for batch in batches):
-        scale = 255 if max(batch.max() for batch in batches) <= 1 else 1
-        return [batch.astype(np.uint8) * np.uint8(scale) for batch in batches]
+        scale = np.uint8(255 if max(batch.max() for batch in batches) <= 1 else 1)
+        stored = [batch.astype(np.uint8, copy=False) for batch in batches]
+        return stored if scale == 1 else [batch * scale for batch in stored]
     if not all(batch.dtype.kind == "f" for batch in batches):
         types = ", ".join(f"{where} {array.dtype}" for where, array in arrays.items())
         raise DataError(f"images differ in type: {types}; save all as uint8, or all as floats in [0, 1]")
     if all(_on_grid(batch) for batch in batches):
         return [np.rint(batch.astype(np.float32) * 255).astype(np.uint8) for batch in batches]
-    return [batch.astype(np.float32) for batch in batches]
+    return [batch.astype(np.float32, copy=False) for batch in batches]
 
 
 def _with_channels(images: np.ndarray, where: str) -> np.ndarray:

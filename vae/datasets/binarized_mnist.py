@@ -4,16 +4,20 @@ Pixels are 0 and 255. The test images are sorted by class. URLs, sizes and sha25
 the .mat files hold the same pixels as key `X` (each turned back into the text has its published sha256).
 """
 
-import struct
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vae.datasets.builder import examples, info, tfds
-from vae.datasets.dataset import DataError, Split
-from vae.datasets.sources import RawData, RawFile, fetch
+from vae.datasets import mat
+from vae.datasets.dataset import About, DataError, Split
+from vae.datasets.sources import RawData, RawFile
 
+ABOUT = About(
+    images="50,000 + 10,000 + 10,000 of 28×28, black and white",
+    publisher="H. Larochelle, University of Toronto, of MNIST",
+    licence="not stated by the publisher; that of MNIST is usually quoted as CC BY-SA 3.0",
+)
 _URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_"
 DATA = RawData(
     name="binarized_mnist",
@@ -21,47 +25,37 @@ DATA = RawData(
         RawFile(
             url=_URL + "train.amat",
             size=78400000,
-            sha256="ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+            checksum="ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
             forms={"binarized_mnist_train.mat": "79a0312c7389d855cfc97e3812de3998417c5829d8a51543b56a90a91252ae7e"},
         ),
         RawFile(
             url=_URL + "valid.amat",
             size=15680000,
-            sha256="1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+            checksum="1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
             forms={"binarized_mnist_valid.mat": "7436afc856959075c7787025bb8a4ba2b520b9230ee39667c66aa7dd2819dd68"},
         ),
         RawFile(
             url=_URL + "test.amat",
             size=15680000,
-            sha256="e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+            checksum="e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
             forms={"binarized_mnist_test.mat": "5bc30222e1e7896cbccd1e1db6b28540cc1230f4d2d5473841a5f6cc54be8d38"},
         ),
     ),
 )
 
 
-class BinarizedMnistBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Splits train, validation and test; feature image [28, 28, 1] uint8."""
-
-    name = "binarized_mnist"
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return info(self, "Larochelle's fixed binarisation of MNIST in its published order", labelled=False)
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        paths = fetch(DATA, Path(dl_manager.download_dir))
-        names = ("train", "validation", "test")
-        return {name: self._generate_examples(Split(read(path))) for name, path in zip(names, paths, strict=True)}
-
-    def _generate_examples(self, split):
-        return examples(split)
+def read(paths: Sequence[Path]) -> dict[str, Split]:
+    """From the files of training, validation and test images, in this order."""
+    names = ("train", "validation", "test")
+    return {name: Split(read_file(path)) for name, path in zip(names, paths, strict=True)}
 
 
-def read(path: Path) -> np.ndarray:
+def read_file(path: Path) -> np.ndarray:
     """Images [N, 28, 28, 1] of 0 and 255 from .mat, or from .amat text: a line per image, 784 digits 0 or 1."""
     if path.suffix == ".mat":
-        pixels = _read_mat(path)
+        (pixels,) = mat.read(path, "X")
+        if pixels.ndim != 2 or pixels.shape[1] != 784:
+            raise DataError(f"{path} has X of {'×'.join(map(str, pixels.shape))}, not of 784 columns")
     else:
         text = np.frombuffer(path.read_bytes(), np.uint8)
         if len(text) % (2 * 784) != 0:
@@ -70,23 +64,3 @@ def read(path: Path) -> np.ndarray:
     if not len(pixels) or not ((pixels == 0) | (pixels == 1)).all():
         raise DataError(f"{path} holds other values than 0 and 1")
     return pixels.reshape(-1, 28, 28, 1).astype(np.uint8) * np.uint8(255)
-
-
-def _read_mat(path: Path) -> np.ndarray:
-    """The matrix X of a .mat file, [N, 784] of uint8."""
-    import scipy.io
-    from scipy.io import matlab
-
-    damage = (
-        OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, ArithmeticError, RuntimeError,
-        MemoryError, SyntaxError, struct.error, zlib.error, matlab.MatReadError,
-    )  # fmt: skip
-    try:
-        pixels = scipy.io.loadmat(path, variable_names=["X"])["X"]
-    except damage as error:
-        raise DataError(f"{path} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
-    if not isinstance(pixels, np.ndarray) or pixels.dtype.kind not in "biuf" or pixels.ndim != 2 or not pixels.size:
-        raise DataError(f"{path} has no matrix X of numbers")
-    if pixels.shape[1] != 784:
-        raise DataError(f"{path} has {pixels.shape[1]} columns, not 784")
-    return pixels

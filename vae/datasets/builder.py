@@ -1,20 +1,17 @@
-"""What the TFDS builders share, and how one is run."""
+"""Writes a named data set once, as a TFDS data set in array_record."""
 
 import contextlib
-import importlib
 import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vae.datasets.dataset import Split
-from vae.datasets.sources import fetch
-from vae.datasets.table import FETCHED
-from vae.options import load
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -22,40 +19,44 @@ with warnings.catch_warnings():
     from tensorflow_datasets.core.utils import tqdm_utils
 
 
-def info(
-    builder: tfds.core.DatasetBuilder,
-    description: str,
-    *,
-    labelled: bool = True,
-    shape: tuple[int, int, int] = (28, 28, 1),
-) -> tfds.core.DatasetInfo:
-    """Images of `shape` [H, W, C], with labels or without, kept in their published order."""
-    features = {"image": tfds.features.Tensor(shape=shape, dtype=np.uint8)}
-    if labelled:
-        features["label"] = tfds.features.Tensor(shape=(), dtype=np.int32)
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=description,
-        features=tfds.features.FeaturesDict(features),
-        disable_shuffling=True,
-    )
+class SplitsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Splits in memory, in their order: features image [H, W, C], and label and factors [F] if they have them."""
+
+    name = "splits"
+    VERSION = tfds.core.Version("1.0.0")
+    splits: Mapping[str, Split]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        images, labels, factors = self.splits["train"]
+        features: dict[str, Any] = {"image": tfds.features.Tensor(shape=images.shape[1:], dtype=images.dtype)}
+        if labels is not None:
+            features["label"] = tfds.features.Text() if labels.dtype.kind == "U" else np.int32
+        if factors is not None:
+            features["factors"] = tfds.features.Tensor(shape=factors.shape[1:], dtype=np.int32)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{self.name} in its published order",
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        return {name: self._generate_examples(split) for name, split in self.splits.items()}
+
+    def _generate_examples(self, split: Split) -> Iterator[tuple[int, dict]]:
+        columns = dict(zip(("image", "label", "factors"), split, strict=True))
+        columns = {key: array for key, array in columns.items() if array is not None}
+        for index in range(len(split.images)):
+            yield index, {key: array[index] for key, array in columns.items()}
 
 
-def examples(split: Split) -> Iterator[tuple[int, dict]]:
-    """Key and features of each example, as TFDS takes them."""
-    for index, image in enumerate(split.images):
-        yield index, {"image": image} if split.labels is None else {"image": image, "label": split.labels[index]}
-
-
-def prepare(name: str, data_dir: Path, manual_dir: Path | None = None, progress: bool = False) -> Path:
-    """The folder of a named data set under `data_dir`; if it does not exist, fetch it and write it as array_record."""
+def write(name: str, splits: Mapping[str, Split], data_dir: Path, progress: bool = False) -> Path:
+    """Writes `splits` as the data set `name`; returns its folder under `data_dir`."""
+    metaclass: Any = type(SplitsBuilder)
+    kind = metaclass(name, (SplitsBuilder,), {"name": name, "splits": splits}, skip_registration=True)
     with quiet(progress):
-        builder = load(FETCHED[name])(data_dir=data_dir, file_format="array_record")
-        if not builder.is_prepared():
-            downloads = data_dir / "downloads" / name
-            fetch(importlib.import_module(builder.__module__).DATA, downloads, manual_dir, progress)
-            config = tfds.download.DownloadConfig(try_download_gcs=False)
-            builder.download_and_prepare(download_dir=downloads, download_config=config)
+        builder = kind(data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     return Path(builder.data_dir)
 
 

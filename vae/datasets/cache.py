@@ -30,8 +30,8 @@ def publish(folder: Path, splits: Mapping[str, Split]) -> None:
         for split, arrays in splits.items():
             for role, array in zip(Split._fields, arrays, strict=True):
                 if array is not None:
-                    manifest[f"{split}_{role}.npy"] = _write(temporary / f"{split}_{role}.npy", _npy(array))
-        _write(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+                    manifest[f"{split}_{role}.npy"] = _write(temporary / f"{split}_{role}.npy", array)
+        durable.write(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
         try:
             durable.sync(temporary)
             durable.rename(temporary, folder)
@@ -46,9 +46,12 @@ def read(folder: Path) -> dict[str, Split]:
     """The splits in `folder`, every byte verified. Raises DataError if a file is missing or damaged."""
     try:
         manifest = untrusted.parse_object((folder / MANIFEST).read_bytes())
-        arrays = {name: _verified(folder / untrusted.plain_name(name), sha256) for name, sha256 in manifest.items()}
+        paths = {name: folder / untrusted.plain_name(name) for name in manifest}
+        _check_memory(folder, sum(path.stat().st_size for path in paths.values()))
+        arrays = {name: _verified(path, manifest[name]) for name, path in paths.items()}
         splits = dict.fromkeys(name.rpartition("_")[0] for name in arrays)
-        return {s: Split(arrays[f"{s}_images.npy"], arrays.get(f"{s}_labels.npy")) for s in splits}
+        optional = Split._fields[1:]
+        return {s: Split(arrays[f"{s}_images.npy"], *(arrays.get(f"{s}_{o}.npy") for o in optional)) for s in splits}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
         if not isinstance(error, (FileNotFoundError, DataError)):
@@ -96,25 +99,35 @@ def remove_remains(*patterns: Path) -> None:
             shutil.rmtree(remains, ignore_errors=True)
 
 
-def _npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
+def _check_memory(folder: Path, num_bytes: int) -> None:
+    try:
+        untrusted.check_memory(num_bytes)
+    except ValueError as error:
+        raise DataError(f"the images in {folder} take {error}") from error
 
 
-def _write(path: Path, content: bytes) -> str:
-    """Writes through to the disk; returns the sha256."""
+def _write(path: Path, array: np.ndarray) -> str:
+    """Writes an .npy file through to the disk, never holding a copy of it in memory; returns its sha256."""
+    array = np.ascontiguousarray(array)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(content)
+        for part in (head.getbuffer(), array.reshape(-1).view(np.uint8).data):
+            digest.update(part)
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()
+    return digest.hexdigest()
 
 
 def _verified(path: Path, sha256: str) -> np.ndarray:
     """The array, made from the same bytes that were verified."""
-    content = path.read_bytes()
-    got = hashlib.sha256(content).hexdigest()
+    content = np.fromfile(path, np.uint8)
+    got = hashlib.sha256(content.data).hexdigest()
     if got != sha256:
         raise DataError(f"{path} is damaged: sha256 {got}, expected {sha256}")
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    head = io.BytesIO(content[:1024].tobytes())
+    np.lib.format.read_magic(head)
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(head)
+    return content[head.tell() :].view(dtype).reshape(shape, order="F" if by_columns else "C")

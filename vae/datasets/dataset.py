@@ -1,8 +1,11 @@
-"""What `load` returns, and the error that it raises."""
+"""What `load` returns, what is known of a named data set, and the error that `load` raises."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+Factors = Mapping[str, tuple[Any, ...]]  # the name of each factor of the images -> the values that it takes
 
 
 class DataError(ValueError):
@@ -10,17 +13,26 @@ class DataError(ValueError):
 
 
 class Split(NamedTuple):
-    """Images [N, H, W, C], uint8 in 0..255 or float32 in [0, 1] off the 1/255 grid; labels [N] int32, or None."""
+    """Images [N, H, W, C], uint8 in 0..255 or float32 in [0, 1] off the 1/255 grid; labels [N] int32, or None.
+
+    `factors` [N, F] int32, or None: which value each factor has, a position among `Dataset.factors`.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None = None
+    factors: np.ndarray | None = None
+
+    def at(self, index: np.ndarray | slice) -> "Split":
+        """The examples at `index`."""
+        return Split(self.images[index], *(None if array is None else array[index] for array in self[1:]))
 
 
 class Dataset(NamedTuple):
     """Three splits of one data set; `validation` may be empty. `binary`: every pixel is 0 or 255.
 
     Label i is of class `classes[i]`: the number or the name that the data give it. `classes` is None if there are no
-    labels. `account` says in words which images were used, which were passed over, and why; empty for a named data set.
+    labels. `factors` are those from which the images were made, if they are known. `account` says in words which images
+    were used, which were passed over, and why; empty for a named data set.
     """
 
     name: str
@@ -30,6 +42,7 @@ class Dataset(NamedTuple):
     binary: bool
     classes: tuple[int | str, ...] | None = None
     account: str = ""
+    factors: Factors | None = None
 
 
 class Loaded(NamedTuple):
@@ -37,3 +50,12 @@ class Loaded(NamedTuple):
 
     splits: dict[str, Split]
     account: str = ""
+
+
+class About(NamedTuple):
+    """What is known of a named data set before it is here, in words; `factors` as in `Dataset`."""
+
+    images: str
+    publisher: str
+    licence: str
+    factors: Factors | None = None

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from vae.datasets.dataset import DataError, Split
+from vae.datasets.dataset import About, DataError, Split
 from vae.datasets.splits import cut
 
+ABOUT = About(
+    images="1,437 + 360 of 8×8, grey",
+    publisher="E. Alpaydin and C. Kaynak, UCI; the copy is scikit-learn's",
+    licence="CC BY 4.0",
+)
 NUM_TEST = 360
 
 
-def load() -> tuple[Split, Split]:
-    """The first 1,437 as train and the last 360 as test; a value v in 0..16 becomes round(255 v / 16)."""
+def load(_: int | None) -> tuple[Split, Split]:
+    """The first 1,437 as train and the last 360 as test, of 8×8; a value v in 0..16 becomes round(255 v / 16)."""
     # Reading its table takes 20 ms, importing scikit-learn for it 1.5 s.
     scikit_learn = importlib.util.find_spec("sklearn")
     if scikit_learn is None or scikit_learn.origin is None:

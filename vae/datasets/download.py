@@ -11,14 +11,19 @@ from vae.datasets.progress import bar
 
 FIRST_BYTE_SECONDS = 2.0  # name lookup, connection, redirects and the first byte together
 STALL_SECONDS = 30.0
+MOST = 200_000_000  # bytes
 
 
 class DownloadError(OSError):
     """Why a source gave nothing, in a few words."""
 
 
-def download(url: str, path: Path, size: int, progress: bool = False) -> None:
-    """Writes what `url` serves to `path`, stopping past `size` bytes. Raises DownloadError; checks no checksum."""
+def download(url: str, path: Path, size: int | None, progress: bool = False) -> None:
+    """Writes what `url` serves to `path`, stopping past `size` bytes, or past `MOST` if no size is known.
+
+    Raises DownloadError; checks no checksum.
+    """
+    most = MOST if size is None else size
     chunks: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     abandoned = threading.Event()
     # A name lookup can hang for a minute and cannot be interrupted. So it runs in a daemon thread.
@@ -29,8 +34,8 @@ def download(url: str, path: Path, size: int, progress: bool = False) -> None:
         with path.open("wb") as file, bar(url.rpartition("/")[2], size, "B", progress) as progress_bar:
             while chunk := _next(chunks, deadline, url):
                 received += len(chunk)
-                if received > size:
-                    raise DownloadError(f"{url} serves more than the {size} bytes of the published file")
+                if received > most:
+                    raise DownloadError(f"{url} serves more than the {most} bytes of the published file")
                 file.write(chunk)
                 progress_bar.update(len(chunk))
                 deadline = time.monotonic() + STALL_SECONDS

@@ -3,12 +3,12 @@
 URLs, sizes and sha256 are those of tensorflow-datasets; sha256 of the unpacked files computed from them.
 """
 
-from pathlib import Path
-
 from vae.datasets import idx
-from vae.datasets.builder import examples, info, tfds
-from vae.datasets.sources import RawData, RawFile, fetch
+from vae.datasets.dataset import About
+from vae.datasets.sources import RawData, RawFile
 
+read = idx.read_splits
+ABOUT = About(images="60,000 + 10,000 of 28×28, grey", publisher="Zalando Research", licence="MIT")
 _URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 DATA = RawData(
     name="fashion_mnist",
@@ -16,44 +16,27 @@ DATA = RawData(
         RawFile(
             url=_URL + "train-images-idx3-ubyte.gz",
             size=26421880,
-            sha256="3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            checksum="3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             unpacked="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         ),
         RawFile(
             url=_URL + "train-labels-idx1-ubyte.gz",
             size=29515,
-            sha256="a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            checksum="a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
             unpacked="bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
         ),
         RawFile(
             url=_URL + "t10k-images-idx3-ubyte.gz",
             size=4422102,
-            sha256="346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            checksum="346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
             unpacked="5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         ),
         RawFile(
             url=_URL + "t10k-labels-idx1-ubyte.gz",
             size=5148,
-            sha256="67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            checksum="67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             unpacked="0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
     ),
     system="/usr/share/datasets/fashion-mnist",  # Debian's dataset-fashion-mnist, compressed anew
 )
-
-
-class FashionMnistBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Splits train and test; features image [28, 28, 1] uint8 and label."""
-
-    name = "fashion_mnist"
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return info(self, "Fashion-MNIST in its published order")
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        splits = idx.read_splits(fetch(DATA, Path(dl_manager.download_dir)))
-        return {name: self._generate_examples(split) for name, split in splits.items()}
-
-    def _generate_examples(self, split):
-        return examples(split)

@@ -38,16 +38,18 @@ def stored(dataset: Dataset, split: str, binarization: str, *, training: bool) -
 
     dynamic in training: as they are, and `seen_in_training` draws a sample at each visit. fixed, and dynamic
     elsewhere: one Bernoulli sample of each image, from a key of its own, a function of the image's position in the
-    data set alone. threshold: above one half. none: as they are. Binarised images are uint8, 0 or 255.
+    data set alone. threshold: above one half. none: as they are. Binarised images are uint8, 0 or 255. Their factors
+    are left out in training.
     """
-    images, labels = getattr(dataset, split)
+    images, labels, factors = getattr(dataset, split)
+    kept = Split(images, labels, None if training else factors)
     if binarization == "none" or len(images) == 0 or (training and binarization == "dynamic"):
-        return Split(images, labels)
+        return kept
     if binarization == "threshold":
-        return Split((images > (127 if images.dtype == np.uint8 else 0.5)).astype(np.uint8) * 255, labels)
+        return kept._replace(images=(images > (127 if images.dtype == np.uint8 else 0.5)).astype(np.uint8) * 255)
     # Validation images were the last ones of the training set: they count on from it.
     first_index = len(dataset.train.images) if split == "validation" else 0
-    return Split(np.asarray(_binarize_fixed(images, first_index, split == "test")), labels)
+    return kept._replace(images=np.asarray(_binarize_fixed(images, first_index, split == "test")))
 
 
 def subset(split: Split, num_examples: int | None) -> tuple[Split, np.ndarray]:
@@ -57,7 +59,7 @@ def subset(split: Split, num_examples: int | None) -> tuple[Split, np.ndarray]:
         return split, np.arange(num_images)
     # Not the first ones: the test images of binarized_mnist are sorted by class.
     index = np.sort(np.random.default_rng(0).permutation(num_images)[:num_examples])
-    return Split(split.images[index], None if split.labels is None else split.labels[index]), index
+    return split.at(index), index
 
 
 @jax.jit

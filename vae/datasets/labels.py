@@ -45,7 +45,7 @@ def compact(splits: Mapping[str, Split], where: str) -> tuple[dict[str, Split], 
         found |= set(np.unique(array).tolist())
     classes = tuple(sorted(found, key=natural))
     return {
-        name: Split(split.images, None if split.labels is None else positions(split.labels, classes))
+        name: split._replace(labels=None if split.labels is None else positions(split.labels, classes))
         for name, split in splits.items()
     }, classes
 
@@ -70,7 +70,7 @@ def before_names(dataset: Dataset) -> Dataset:
     if old.min() < -(2**31) or old.max() >= 2**31:
         return dataset  # such labels were refused
     splits = {
-        name: Split(split.images, None if split.labels is None else old.astype(np.int32)[split.labels])
+        name: split._replace(labels=None if split.labels is None else old.astype(np.int32)[split.labels])
         for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test))
     }
     return dataset._replace(**splits, classes=None)

@@ -2,18 +2,21 @@
 
 import difflib
 import errno
+import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vae import options, untrusted
+from vae import untrusted
 from vae.datasets import cache, prepared
 from vae.datasets.arrays import as_images, load_npz
 from vae.datasets.dataset import DataError, Dataset, Loaded, Split
 from vae.datasets.labels import as_labels, compact
 from vae.datasets.pictures import load_folder
 from vae.datasets.resize import AT_ONCE, resize
+from vae.datasets.sources import fetch
 from vae.datasets.splits import assemble, cut, hold_out_test, permute
 from vae.datasets.table import COMPUTED, NAMES
 from vae.places import expanded
@@ -64,7 +67,7 @@ def load(
         raise DataError(f"manual_dir {manual} is not a folder")
     try:
         if name in NAMES:
-            splits = _load_named(name, home, manual, progress)
+            splits = _load_named(name, home, manual, image_size, progress)
             account = _HERE.format(name) if Path(name).exists() else ""
         else:
             splits, account = _load_own(name, home, image_size, progress)
@@ -76,10 +79,11 @@ def load(
         raise DataError(f"{name} does not fit into memory ({error}); use fewer or smaller images") from error
     if image_size is not None:
         _check_resized(splits, image_size, name)
-        splits = {key: Split(resize(split.images, image_size), split.labels) for key, split in splits.items()}
+        splits = {key: split._replace(images=resize(split.images, image_size)) for key, split in splits.items()}
     splits, classes = compact(splits, name)
     dataset = assemble(name, splits["train"], splits.get("validation"), splits["test"], validation)
-    return dataset._replace(classes=classes, account=account)
+    factors = named(name).ABOUT.factors if name in NAMES else None
+    return dataset._replace(classes=classes, account=account, factors=factors)
 
 
 def is_name(name: str, data_dir: str | os.PathLike | None = None) -> bool:
@@ -102,28 +106,45 @@ def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, validation
     return assemble(IN_MEMORY, train, None, test, validation)._replace(classes=classes)
 
 
-def _load_named(name: str, data_dir: Path, manual_dir: Path | None, progress: bool) -> dict[str, Split]:
+def named(name: str) -> Any:
+    """The module of one of `NAMES`."""
+    return importlib.import_module(f"vae.datasets.{name}")
+
+
+def _load_named(
+    name: str, data_dir: Path, manual_dir: Path | None, image_size: int | None, progress: bool
+) -> dict[str, Split]:
     if name in COMPUTED:
-        splits = dict(zip(("train", "test"), options.load(COMPUTED[name])(), strict=True))
+        splits = dict(zip(("train", "test"), named(name).load(image_size), strict=True))
         return {key: _with_checked_labels(split, f"{name} {key}") for key, split in splits.items()}
-    folder = data_dir / "prepared" / f"{name}-{CACHE_VERSION}"
+    folder = prepared_folder(name, data_dir)
     if not folder.exists():
         with cache.lock(folder.with_name(f"{name}.lock"), progress) as held:
             if held:
                 killed = folder.with_name(f".{folder.name}.*"), data_dir / "downloads" / name / ".part-*"
                 cache.remove_remains(*killed, data_dir / name / "incomplete.*")
             if not folder.exists():
-                from vae.datasets import builder  # TFDS takes half a second to import
-
-                records = builder.prepare(name, data_dir, manual_dir, progress)
+                records = prepared.find(data_dir / name) or _write_records(name, data_dir, manual_dir, progress)
                 cache.publish(folder, prepared.load_prepared(records, None, progress).splits)
     return cache.read(folder)
+
+
+def prepared_folder(name: str, data_dir: Path) -> Path:
+    """Where the arrays of a named data set are kept once it is prepared."""
+    return data_dir / "prepared" / f"{name}-{CACHE_VERSION}"
+
+
+def _write_records(name: str, data_dir: Path, manual_dir: Path | None, progress: bool) -> Path:
+    from vae.datasets import builder  # TFDS takes half a second to import
+
+    splits = named(name).read(fetch(named(name).DATA, data_dir / "downloads" / name, manual_dir, progress))
+    return builder.write(name, splits, data_dir, progress)
 
 
 def _with_checked_labels(split: Split, where: str) -> Split:
     if split.labels is None:
         return split
-    return Split(split.images, as_labels(np.asarray(split.labels), len(split.images), f"{where} label"))
+    return split._replace(labels=as_labels(np.asarray(split.labels), len(split.images), f"{where} label"))
 
 
 def _load_own(name: str, data_dir: Path, image_size: int | None, progress: bool) -> Loaded:
@@ -169,7 +190,7 @@ def _unknown(name: str, data_dir: Path) -> DataError:
 def _check_resized(splits: dict[str, Split], image_size: int, name: str) -> None:
     """Raises DataError if the images of that size, and what it takes to make them, exceed the memory."""
     needed = 0
-    for images, _ in splits.values():
+    for images, *_ in splits.values():
         if images.shape[1:3] != (image_size, image_size):
             values = image_size**2 * images.shape[3]
             # Sums along one axis and along both, and their mean, of a block in float64.

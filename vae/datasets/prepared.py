@@ -52,20 +52,29 @@ def find_by_name(name: str, data_dir: Path) -> Path | None:
 
 
 def load_prepared(folder: Path, image_size: int | None, progress: bool) -> Loaded:
-    """The splits train, validation and test, if they exist; feature `image` [H, W, C], and `label` if it exists."""
+    """The splits train, validation and test, if they exist.
+
+    Of each the feature `image` [H, W, C], and if they exist `label`, and `factors` [F] as a named data set has them.
+    """
     from vae.datasets.builder import quiet
 
-    images, labels = {}, {}
+    images, labels, factors = {}, {}, {}
     with quiet(progress):
         builder = _open(folder)
         for split in filter(builder.info.splits.__contains__, SPLITS):
             where = f"{folder} {split}"
             blocks = _blocks(builder, split, where, image_size, progress)
-            images[where], labels[split] = _stack(blocks, where)
+            images[where], labels[split], factors[split] = _stack(
+                blocks, builder.info.splits[split].num_examples, where
+            )
         passed_over = sorted({*builder.info.splits} - {*SPLITS})
     splits = {
-        split: Split(checked, as_labels(numbers, len(checked), f"{folder} {split} label") if len(numbers) else None)
-        for (split, numbers), checked in zip(labels.items(), as_images(images), strict=True)
+        split: Split(
+            checked,
+            as_labels(np.array(labels[split]), len(checked), f"{folder} {split} label") if labels[split] else None,
+            np.stack(factors[split]) if factors[split] else None,
+        )
+        for split, checked in zip(labels, as_images(images), strict=True)
     }
     count = sum(len(split.images) for split in splits.values())
     used = f"{count} images used, of the splits {', '.join(splits)} of {folder}"
@@ -174,7 +183,8 @@ def _decoder(every: Any, num_examples: int, where: str, image_size: int | None) 
     from vae.datasets.builder import tfds
 
     # What is not read is not decoded.
-    features: Any = tfds.features.FeaturesDict({name: every[name] for name in ("image", "label") if name in every})
+    read = ["image", *(["label"] if "label" in every else []), *(["factors"] if _has_factors(every) else [])]
+    features: Any = tfds.features.FeaturesDict({name: every[name] for name in read})
     are_pictures = isinstance(features["image"], tfds.features.Image)
     decoders = {"image": tfds.decode.SkipDecoding()} if are_pictures else None
     checked: set[tuple[int, ...]] = set()
@@ -192,6 +202,13 @@ def _decoder(every: Any, num_examples: int, where: str, image_size: int | None) 
         return example | {"image": image}
 
     return decode
+
+
+def _has_factors(every: Any) -> bool:
+    if "factors" not in every:
+        return False
+    shape = every["factors"].shape
+    return len(shape) == 1 and shape[0] is not None and every["factors"].np_dtype == np.int32
 
 
 def _claimed_shape(content: bytes) -> tuple[int, int, int]:
@@ -216,22 +233,26 @@ def _check_memory(num_pictures: int, shape: tuple[int, int, int], where: str, im
         ) from error
 
 
-def _stack(blocks: Iterator[list[dict]], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, H, W, C], and labels [N], or [0] if there are none."""
-    images, labels = [], []
+def _stack(blocks: Iterator[list[dict]], num_examples: int, where: str) -> tuple[np.ndarray, list, list]:
+    """Images [N, H, W, C], and the labels and factors of all; empty if there are none."""
+    images, labels, factors, count = np.empty(0), [], [], 0
     for block in blocks:
         for example in block:
             image = np.asarray(example["image"])
-            images.append(image)
-            if images[0].shape != images[-1].shape:
+            if count == 0:
+                images = np.empty((num_examples, *image.shape), image.dtype)
+            if images.shape[1:] != image.shape:
                 raise DataError(
-                    f"{where} has images of {images[0].shape} and {images[-1].shape}; "
+                    f"{where} has images of {images.shape[1:]} and {image.shape}; "
                     "pass `image_size=N` to crop and resize all to N×N"
                 )
+            images[count] = image
+            count += 1
         labels += [example["label"] for example in block if "label" in example]
-    if not images:
+        factors += [example["factors"] for example in block if "factors" in example]
+    if not count:
         raise DataError(f"{where} is empty")
-    return np.stack(images), np.array(labels)
+    return images, labels, factors
 
 
 def _first_line(error: Exception) -> str:

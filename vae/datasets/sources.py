@@ -1,4 +1,4 @@
-"""Published files from the first source that has them, each verified by its sha256."""
+"""Published files from the first source that has them, each verified by its checksum."""
 
 import gzip
 import hashlib
@@ -15,12 +15,17 @@ from vae.datasets.download import DownloadError, download
 
 
 class RawFile(NamedTuple):
-    """One published file. `unpacked` is the sha256 of what a .gz holds, so that recompressed copies are recognised;
-    `forms` names other files with the same content, and their sha256."""
+    """One published file.
+
+    `checksum` is its sha256; if nobody publishes that, it is `md5:…`, or `git:…` for the name that git gives to a file
+    of its publisher's repository. `size` is in bytes, None if it is not known. `unpacked` is the sha256 of what a .gz
+    holds, so that recompressed copies are recognised; `forms` names other files with the same content, and their
+    checksums.
+    """
 
     url: str
-    size: int
-    sha256: str
+    size: int | None
+    checksum: str
     unpacked: str = ""
     forms: Mapping[str, str] = {}
 
@@ -30,9 +35,9 @@ class RawFile(NamedTuple):
 
     @property
     def accepted(self) -> dict[str, str]:
-        """File names under which the content is looked for -> sha256."""
+        """File names under which the content is looked for -> checksum."""
         plain = {self.name.removesuffix(".gz"): self.unpacked} if self.unpacked else {}
-        return {self.name: self.sha256, **plain, **self.forms}
+        return {self.name: self.checksum, **plain, **self.forms}
 
 
 class RawData(NamedTuple):
@@ -78,13 +83,27 @@ def fetch(data: RawData, folder: Path, manual_dir: Path | None = None, progress:
 
 def mismatch(file: RawFile, path: Path) -> str | None:
     """None if `path` holds the content of `file`, else what is wrong with it."""
-    expected = file.accepted.get(path.name, file.sha256)
-    with path.open("rb") as stream:
-        got = hashlib.file_digest(stream, "sha256").hexdigest()
-    if got == expected or (file.unpacked and path.suffix == ".gz" and _unpacked_sha256(path) == file.unpacked):
+    expected = file.accepted.get(path.name, file.checksum)
+    kind, _, digits = expected.rpartition(":")
+    got = _digest(path, kind or "sha256")
+    if got == digits or (file.unpacked and path.suffix == ".gz" and _unpacked_sha256(path) == file.unpacked):
         return None
-    size = f" of {file.size}" if expected == file.sha256 else ""
-    return f"{path} is damaged or another file: sha256 {got} ({path.stat().st_size}{size} bytes), expected {expected}"
+    size = f" of {file.size}" if expected == file.checksum and file.size else ""
+    return (
+        f"{path} is damaged or another file: {kind or 'sha256'} {got} ({path.stat().st_size}{size} bytes), "
+        f"expected {digits}"
+    )
+
+
+def _digest(path: Path, kind: str) -> str:
+    """The sha256 or md5 of a file, or its name in git: the sha1 of a head and the bytes."""
+    digest = hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=False)
+    if kind == "git":
+        digest.update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _unpacked_sha256(path: Path) -> str:

@@ -9,17 +9,13 @@ USER_PERMUTATION_SEED = 0  # for a user's own data; independent of the seed of a
 
 def permute(split: Split) -> Split:
     """The same images in a fixed pseudo-random order, so that files sorted by class can be cut anywhere."""
-    order = np.random.default_rng(USER_PERMUTATION_SEED).permutation(len(split.images))
-    return Split(split.images[order], None if split.labels is None else split.labels[order])
+    return split.at(np.random.default_rng(USER_PERMUTATION_SEED).permutation(len(split.images)))
 
 
 def cut(split: Split, n: int) -> tuple[Split, Split]:
     """All but the last n examples, and the last n."""
-    images, labels = split
-    at = len(images) - n
-    if labels is None:
-        return Split(images[:at]), Split(images[at:])
-    return Split(images[:at], labels[:at]), Split(images[at:], labels[at:])
+    at = len(split.images) - n
+    return split.at(slice(at)), split.at(slice(at, None))
 
 
 def hold_out_test(name: str, split: Split) -> tuple[Split, Split]:
@@ -63,7 +59,7 @@ def assemble(name: str, train: Split, own: Split | None, test: Split, validation
 
 def _check(name: str, splits: dict[str, Split]) -> None:
     """Raises DataError if the images or labels of a split are not as `Split` says."""
-    for key, (images, labels) in splits.items():
+    for key, (images, labels, factors) in splits.items():
         if images.ndim != 4 or 0 in images.shape[1:] or images.shape[1:] != splits["training"].images.shape[1:]:
             raise DataError(f"the {key} images of {name} have shape {images.shape}; give [N, H, W, C], all of one size")
         if images.dtype not in (np.uint8, np.float32):
@@ -76,6 +72,11 @@ def _check(name: str, splits: dict[str, Split]) -> None:
             raise DataError(
                 f"the {key} labels of {name} are {labels.dtype} of shape {labels.shape} for {len(images)} images; give "
                 "[N] int32, or None"
+            )
+        if factors is not None and (factors.ndim != 2 or len(factors) != len(images) or factors.dtype != np.int32):
+            raise DataError(
+                f"the {key} factors of {name} are {factors.dtype} of shape {factors.shape} for {len(images)} images; "
+                "give [N, F] int32, or None"
             )
     every = [block for split in splits.values() for block in _blocks(split.images)]
     if all(block.dtype == np.uint8 and block.max() <= 1 for block in every) and any(block.any() for block in every):
@@ -103,7 +104,8 @@ def check_varied(dataset: Dataset) -> None:
 
 
 def _concatenate(first: Split, second: Split) -> Split:
-    images = np.concatenate([first.images, second.images])
-    if first.labels is None or second.labels is None:
-        return Split(images)
-    return Split(images, np.concatenate([first.labels, second.labels]))
+    others = zip(first[1:], second[1:], strict=True)
+    return Split(
+        np.concatenate([first.images, second.images]),
+        *(None if a is None or b is None else np.concatenate([a, b]) for a, b in others),
+    )

@@ -27,7 +27,7 @@ def of(dataset: Dataset) -> dict[str, Any]:
     """What config.json keeps of the data set; a tenth of a second for MNIST."""
     images = {}
     for split in SPLITS:
-        stored, labels = getattr(dataset, split)
+        stored, labels, _ = getattr(dataset, split)
         sha256 = None if labels is None else _sha256(labels)
         images[split] = {"count": len(stored), "sha256": _sha256(stored), "labels": sha256}
     return {"images": images, "classes": None if dataset.classes is None else list(dataset.classes)}
