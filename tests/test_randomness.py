@@ -28,7 +28,7 @@ FOLDS = re.compile(r"jax\.random\.fold_in|stream")
 REPEATS = re.compile(r"(jax\.)?lax\.\w+|jax\.vmap")
 FREE = re.compile(r"jax\.random\.(fold_in|clone)|stream|jax\.eval_shape")
 NAMED_BY_USE = re.compile(r"_|key_\w+")
-SEEDED = re.compile(r"np\.random\.(default_rng|SeedSequence|Generator)|random\.(Random|SystemRandom)")
+SEEDED = re.compile(r"np\.random\.(default_rng|SeedSequence|Generator|RandomState)|random\.(Random|SystemRandom)")
 
 
 def name_of(call: ast.AST) -> str:
