@@ -2,12 +2,19 @@
 
 import gzip
 import hashlib
+import pickle
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import scipy.io
 
+from vae.datasets.dataset import Split
+from vae.datasets.resize import resize
 from vae.datasets.sources import RawData, RawFile
+from vae.datasets.splits import permute
 
 CLOSED = "http://127.0.0.1:9/"  # nobody listens on the discard port: refused at once
 
@@ -66,3 +73,95 @@ def write_omniglot_zip(path: Path, paper: np.ndarray) -> None:
                 name = f"{path.stem}/alphabet{character // 2}/character{character % 2 + 1:02}/{number:02}.png"
                 with archive.open(name, "w") as file:
                     Image.fromarray(drawing).save(file, "png")
+
+
+def described(data: RawData, folder: Path) -> RawData:
+    """`data` with the checksums of the files that are in `folder`, and no other source."""
+    files = []
+    for file in data.files:
+        name = next(name for name in file.accepted if (folder / name).exists())
+        content = (folder / name).read_bytes()
+        unpacked = sha256(gzip.decompress(content)) if file.unpacked and name == file.name else ""
+        files.append(RawFile(CLOSED + name, len(content), sha256(content), unpacked))
+    return RawData(data.name, tuple(files))
+
+
+class Sample(NamedTuple):
+    """How the files of a data set are made small: `write` puts them in a folder and returns what is in them.
+
+    `other` overwrites the first of them with a file of its format that lacks what is wanted, and says so in `words`.
+    `patched` are sizes of the module that are smaller here.
+    """
+
+    write: Callable[[Path], dict[str, Split]]
+    other: Callable[[Path], object]
+    words: str
+    patched: Mapping[str, object] = {}
+
+
+def mnist_sample(folder: Path) -> dict[str, Split]:
+    _, (train, train_labels, test, test_labels) = write_mnist(folder)
+    return {"train": Split(train[..., None], train_labels), "test": Split(test[..., None], test_labels)}
+
+
+def idx_of_floats(folder: Path) -> None:
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x0d\x01\0\0\0\0"))
+
+
+def binarized_sample(folder: Path) -> dict[str, Split]:
+    pixels = (pictures(36) > 127).reshape(3, 12, 28, 28, 1) * np.uint8(255)
+    for name, block in zip(("train", "valid", "test"), pixels, strict=True):
+        scipy.io.savemat(folder / f"binarized_mnist_{name}.mat", {"X": (block > 0).astype(np.uint8).reshape(12, 784)})
+    return dict(zip(("train", "validation", "test"), map(Split, pixels), strict=True))
+
+
+def omniglot_sample(folder: Path) -> dict[str, Split]:
+    splits = {}
+    for name, split in (("background", "train"), ("evaluation", "test")):
+        paper = np.random.default_rng(len(name)).uniform(size=(4, 3, 105, 105)) > 0.2
+        labels = np.arange(4).repeat(3)
+        np.savez_compressed(folder / f"images_{name}.npz", images=paper, labels=labels.reshape(4, 3))
+        splits[split] = Split(resize(np.where(paper, 0, 255).astype(np.uint8).reshape(-1, 105, 105, 1), 28), labels)
+    return splits
+
+
+def python2_pickle(array: np.ndarray) -> bytes:
+    """A list of one array of bytes, as Python 2 pickled it."""
+    text = "".join(f"\\x{value:02x}" for value in array.tobytes())
+    rows, columns = array.shape
+    return (
+        "(lp0\ncnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\ntp3\nS'b'\np4\ntp5\nRp6\n"
+        f"(I1\n(I{rows}\nI{columns}\ntp7\ncnumpy\ndtype\np8\n(S'u1'\np9\nI0\nI1\ntp10\nRp11\n(I3\nS'|'\np12\n"
+        f"NNNI-1\nI-1\nI0\ntp13\nbI00\nS'{text}'\np14\ntp15\nba."
+    ).encode()
+
+
+def frey_sample(folder: Path) -> dict[str, Split]:
+    film = np.random.default_rng(0).integers(8, 239, (20, 560), dtype=np.uint8)
+    (folder / "freyfaces.pkl").write_bytes(python2_pickle(film))
+    shuffled = permute(Split(film.reshape(-1, 28, 20, 1))).images
+    return {"train": Split(shuffled[:13]), "validation": Split(shuffled[13:16]), "test": Split(shuffled[16:])}
+
+
+def mat(name: str, **arrays) -> Callable[[Path], None]:
+    return lambda folder: scipy.io.savemat(folder / name, arrays)
+
+
+SAMPLES = {
+    "mnist": Sample(mnist_sample, idx_of_floats, "is not an idx file of uint8 values"),
+    "fashion_mnist": Sample(mnist_sample, idx_of_floats, "is not an idx file of uint8 values"),
+    "binarized_mnist": Sample(
+        binarized_sample, mat("binarized_mnist_train.mat", Y=np.eye(3)), "has no key 'X'; its keys are: Y"
+    ),
+    "omniglot": Sample(
+        omniglot_sample,
+        lambda folder: np.savez(folder / "images_background.npz", images=np.zeros((1, 105, 105))),
+        "has no keys 'images' and 'labels'; its keys are: images",
+    ),
+    "frey_faces": Sample(
+        frey_sample,
+        lambda folder: (folder / "freyfaces.pkl").write_bytes(pickle.dumps({"film": 1}, 0)),
+        "is damaged or no pickle of numeric arrays",
+        {"SIZES": (13, 3, 4)},
+    ),
+}

