@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import io
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -147,16 +149,114 @@ def mat(name: str, **arrays) -> Callable[[Path], None]:
     return lambda folder: scipy.io.savemat(folder / name, arrays)
 
 
+def burda_sample(folder: Path) -> dict[str, Split]:
+    """Grey on the grid of 1/255, and so bytes."""
+    train, test = pictures(20), pictures(6, seed=1)
+    alphabets = np.eye(50)[:, np.arange(26) % 50]
+    matrices = {"data": train, "testdata": test}
+    by_columns = {name: images.swapaxes(1, 2).reshape(-1, 784).T / 255 for name, images in matrices.items()}
+    scipy.io.savemat(
+        folder / "chardata.mat", by_columns | {"target": alphabets[:, :20], "testtarget": alphabets[:, 20:]}
+    )
+    order = np.random.RandomState(123).permutation(20)
+    whole = Split(train[order][..., None], order)
+    return {
+        "train": whole.at(slice(15)),
+        "validation": whole.at(slice(15, None)),
+        "test": Split(test[..., None], np.arange(20, 26)),
+    }
+
+
+def caltech_published_sample(folder: Path) -> dict[str, Split]:
+    names = np.array(["yin_yang", "ant", "car_side"])
+    arrays: dict[str, np.ndarray] = {"classnames": np.array([[name] for name in names], object).T}
+    splits = {}
+    for seed, (split, name) in enumerate((("train", "train"), ("validation", "val"), ("test", "test"))):
+        pixels = pictures(12, seed=seed) > 127
+        labels = np.arange(12) % 3
+        arrays |= {f"{name}_data": pixels.reshape(12, 784).astype(np.uint8), f"{name}_labels": labels[:, None] + 1}
+        splits[split] = Split(pixels[..., None] * np.uint8(255), names[labels])
+    scipy.io.savemat(folder / "caltech101_silhouettes_28_split1.mat", arrays)
+    return splits
+
+
+def caltech_sample(folder: Path) -> dict[str, Split]:
+    published = caltech_published_sample(folder)
+    return {
+        name: Split(255 - np.transpose(images, (0, 2, 1, 3)), names) for name, (images, names, _) in published.items()
+    }
+
+
+def tar_gz(path: Path, members: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def cifar10_sample(folder: Path) -> dict[str, Split]:
+    kinds = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    rows = np.concatenate(
+        [np.arange(60, dtype=np.uint8)[:, None] % 10, images.transpose(0, 3, 1, 2).reshape(60, -1)], 1
+    )
+    batches = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
+    members = {f"x/{name}": block.tobytes() for name, block in zip(batches, rows.reshape(6, 10, -1), strict=True)}
+    tar_gz(folder / "cifar-10-binary.tar.gz", dict(reversed(members.items())))
+    every = Split(images, np.array(kinds)[np.arange(60) % 10])
+    return {"train": every.at(slice(50)), "test": every.at(slice(50, None))}
+
+
+def svhn_sample(folder: Path) -> dict[str, Split]:
+    splits = {}
+    for name, number in (("train", 20), ("test", 6)):
+        images = np.random.default_rng(number).integers(0, 256, (number, 32, 32, 3), dtype=np.uint8)
+        digits = np.arange(number) % 10
+        y = np.where(digits == 0, 10, digits).astype(np.uint8)[:, None]
+        scipy.io.savemat(folder / f"{name}_32x32.mat", {"X": images.transpose(1, 2, 3, 0), "y": y}, do_compression=True)
+        splits[name] = Split(images, digits)
+    return splits
+
+
 SAMPLES = {
     "mnist": Sample(mnist_sample, idx_of_floats, "is not an idx file of uint8 values"),
     "fashion_mnist": Sample(mnist_sample, idx_of_floats, "is not an idx file of uint8 values"),
     "binarized_mnist": Sample(
-        binarized_sample, mat("binarized_mnist_train.mat", Y=np.eye(3)), "has no key 'X'; its keys are: Y"
+        binarized_sample,
+        mat("binarized_mnist_train.mat", Y=np.eye(3)),
+        "is cut short or has no key 'X'; its keys are: Y",
     ),
     "omniglot": Sample(
         omniglot_sample,
         lambda folder: np.savez(folder / "images_background.npz", images=np.zeros((1, 105, 105))),
         "has no keys 'images' and 'labels'; its keys are: images",
+    ),
+    "omniglot_burda": Sample(
+        burda_sample,
+        mat("chardata.mat", data=np.eye(3), target=np.eye(3)),
+        "is cut short or has no key 'testdata', 'testtarget'; its keys are: data, target",
+        {"NUM_VALIDATION": 5},
+    ),
+    "caltech101_silhouettes": Sample(
+        caltech_sample,
+        mat("caltech101_silhouettes_28_split1.mat", X=np.eye(3)),
+        "is cut short or has no key 'classnames'",
+    ),
+    "caltech101_silhouettes_published": Sample(
+        caltech_published_sample,
+        mat("caltech101_silhouettes_28_split1.mat", classnames=np.eye(3)),
+        "classnames is no list of names",
+    ),
+    "cifar10": Sample(
+        cifar10_sample,
+        lambda folder: tar_gz(folder / "cifar-10-binary.tar.gz", {"x/test_batch.bin": bytes(3073)}),
+        "has no file data_batch_1.bin, data_batch_2.bin",
+    ),
+    "svhn_cropped": Sample(
+        svhn_sample,
+        mat("train_32x32.mat", X=np.zeros((32, 32, 3, 2))),
+        "is cut short or has no key 'y'; its keys are: X",
     ),
     "frey_faces": Sample(
         frey_sample,

@@ -91,12 +91,12 @@ def test_a_truncated_file_is_refused_by_its_reader_too(tmp_path, sample):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     described_whole = refusal(tmp_path, name)
     assert f"{path} is damaged or another file: sha256 " in described_whole
-    if path.suffix == ".gz":
+    if named(name).DATA.files[0].unpacked:
         return  # the checksum of what it holds cannot be computed
     describe()
     said = refusal(tmp_path, name)
     assert path.name in said
-    assert "damaged" in said or "is not an .npz file" in said
+    assert "damaged" in said or "cut short" in said
 
 
 def test_a_file_of_its_format_without_what_is_wanted_is_refused(tmp_path, sample):

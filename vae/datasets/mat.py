@@ -57,7 +57,7 @@ def _heads(path: Path, wanted: Sequence[str]) -> list[tuple[str, tuple[int, ...]
     heads = {name: (name, shape, kind) for name, shape, kind in _guarded(path, lambda: scipy.io.whosmat(path))}
     if missing := [name for name in wanted if name not in heads]:
         listed = ", ".join(str(name)[:40] for name in sorted(heads)[:20]) or "none"
-        raise DataError(f"{path} has no key {', '.join(map(repr, missing))}; its keys are: {listed}")
+        raise DataError(f"{path} is cut short or has no key {', '.join(map(repr, missing))}; its keys are: {listed}")
     return [heads[name] for name in wanted]
 
 

@@ -9,6 +9,7 @@ import math
 import pickle
 import re
 import struct
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +32,9 @@ def read(path: Path) -> list[np.ndarray]:
     try:
         if path.stat().st_size > MOST:
             raise ValueError(f"it is larger than {MOST:,} bytes")
-        found = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of an escape in a text that is none
+            found = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
         if not isinstance(found, list) or not found or not all(isinstance(one, _Array) for one in found):
             raise ValueError("it is no list of arrays")
         return [one.array() for one in found]
@@ -95,9 +98,9 @@ OPCODES = (
     pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT,
     pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
     pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.STRING, pickle.BINSTRING,
-    pickle.SHORT_BINSTRING, pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINBYTES, pickle.SHORT_BINBYTES,
-    pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.LIST, pickle.EMPTY_LIST,
-    pickle.APPEND, pickle.APPENDS, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD,
+    pickle.SHORT_BINSTRING, pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINBYTES,
+    pickle.SHORT_BINBYTES, pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.LIST,
+    pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD,
 )  # fmt: skip
 PythonUnpickler: Any = pickle._Unpickler  # in C, a number in a file chooses how much memory is taken
 
