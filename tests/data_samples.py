@@ -219,6 +219,35 @@ def svhn_sample(folder: Path) -> dict[str, Split]:
     return splits
 
 
+def dsprites_sample(folder: Path) -> dict[str, Split]:
+    images = (pictures(30, 64) > 127).astype(np.uint8)
+    classes = np.random.default_rng(1).integers(0, [1, 3, 6, 40, 32, 32], (30, 6))
+    metadata = np.array({"author": "somebody"}, object)  # as in the published file: never read
+    np.savez(folder / f"{DSPRITES}.npz", imgs=images, latents_classes=classes, metadata=metadata)
+    shuffled = permute(Split(images[..., None] * np.uint8(255), None, classes[:, 1:]))
+    return {"train": shuffled.at(slice(27)), "test": shuffled.at(slice(27, None))}
+
+
+def shapes3d_sample(folder: Path) -> dict[str, Split]:
+    """Of 30 images, in which each value of each factor is there."""
+    import h5py
+
+    images = np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
+    positions = np.arange(30)[:, None] % [10, 10, 10, 8, 4, 15]
+    with h5py.File(folder / "3dshapes.h5", "w") as file:
+        file["images"], file["labels"] = images, positions / 10 - [0, 0, 0, 0, 0, 30]
+    shuffled = permute(Split(images, None, positions))
+    return {"train": shuffled.at(slice(27)), "test": shuffled.at(slice(27, None))}
+
+
+def shapes3d_without_labels(folder: Path) -> None:
+    import h5py
+
+    with h5py.File(folder / "3dshapes.h5", "w") as file:
+        file["images"] = np.zeros((2, 64, 64, 3), np.uint8)
+
+
+DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
 SAMPLES = {
     "mnist": Sample(mnist_sample, idx_of_floats, "is not an idx file of uint8 values"),
     "fashion_mnist": Sample(mnist_sample, idx_of_floats, "is not an idx file of uint8 values"),
@@ -258,6 +287,12 @@ SAMPLES = {
         mat("train_32x32.mat", X=np.zeros((32, 32, 3, 2))),
         "is cut short or has no key 'y'; its keys are: X",
     ),
+    "dsprites": Sample(
+        dsprites_sample,
+        lambda folder: np.savez(folder / f"{DSPRITES}.npz", imgs=np.zeros((2, 64, 64), np.uint8)),
+        "has no key latents_classes; its keys are: imgs",
+    ),
+    "shapes3d": Sample(shapes3d_sample, shapes3d_without_labels, "has no array of numbers 'labels'"),
     "frey_faces": Sample(
         frey_sample,
         lambda folder: (folder / "freyfaces.pkl").write_bytes(pickle.dumps({"film": 1}, 0)),

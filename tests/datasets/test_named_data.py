@@ -1,11 +1,16 @@
 """Each data set of published files: read from small files of its format, and one line if they are wrong."""
 
+import hashlib
+import sys
+
 import numpy as np
 import pytest
+import scipy.io
 
-from tests.data_samples import SAMPLES, described
-from vae.datasets import DataError, load
+from tests.data_samples import DSPRITES, SAMPLES, described
+from vae.datasets import DataError, dsprites, frey_faces, hdf5, load
 from vae.datasets.loading import named
+from vae.datasets.sources import mismatch
 from vae.datasets.table import FETCHED
 
 
@@ -13,6 +18,8 @@ from vae.datasets.table import FETCHED
 def sample(request, tmp_path, monkeypatch):
     """The name of a data set whose small files lie in tmp_path/manual, what is in them, and how they are described."""
     name = request.param
+    if name == "shapes3d":
+        pytest.importorskip("h5py")
     module, (write, _, _, patched) = named(name), SAMPLES[name]
     manual = tmp_path / "manual"
     manual.mkdir()
@@ -106,6 +113,30 @@ def test_a_file_of_its_format_without_what_is_wanted_is_refused(tmp_path, sample
     said = refusal(tmp_path, name)
     assert first(tmp_path, name).name in said
     assert SAMPLES[name].words in said
+
+
+def test_without_h5py_a_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "x.h5").touch()
+    with pytest.raises(DataError, match=r"x.h5 is an HDF5 file, and h5py, .* is not installed: pip install h5py"):
+        hdf5.read(tmp_path / "x.h5", "images")
+
+
+def test_both_forms_of_dsprites_and_of_frey_faces_hold_the_same(tmp_path, monkeypatch):
+    SAMPLES["frey_faces"].write(tmp_path)
+    film = frey_faces.read_file(tmp_path / "freyfaces.pkl")
+    scipy.io.savemat(tmp_path / "frey_rawface.mat", {"ff": film.reshape(-1, 560).T})
+    (file,) = frey_faces.DATA.files
+    assert np.array_equal(frey_faces.read_file(tmp_path / "frey_rawface.mat"), film)
+    assert "frey_rawface.mat is damaged or another file: content " in mismatch(file, tmp_path / "frey_rawface.mat")
+    pixels = f"content:{hashlib.sha256(film.tobytes()).hexdigest()}"
+    assert mismatch(file._replace(forms={"frey_rawface.mat": pixels}), tmp_path / "frey_rawface.mat") is None
+    h5py = pytest.importorskip("h5py")
+    splits = SAMPLES["dsprites"].write(tmp_path)
+    with np.load(tmp_path / f"{DSPRITES}.npz") as arrays, h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["imgs"], file["latents/classes"] = arrays["imgs"], arrays["latents_classes"]
+    found = dsprites.read([tmp_path / "x.hdf5"])
+    assert all(np.array_equal(found[name].images, split.images) for name, split in splits.items())
 
 
 def test_there_is_a_sample_of_each():

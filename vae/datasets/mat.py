@@ -1,4 +1,8 @@
-"""Read matrices of a MATLAB file, version 4 or 5: never larger than the memory, and never an object."""
+"""Read matrices of a MATLAB file, version 4 or 5: never larger than the memory, and never an object.
+
+What is damaged is one line, as far as scipy's reader says so. It is written in C, and some damage makes it crash. So
+the files of data sets are verified before they are read.
+"""
 
 import math
 import struct
