@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import array_record.python.array_record_data_source  # noqa: F401 - it defines flags, when it is imported first
 import jax
 from absl import flags
 
@@ -94,12 +95,14 @@ def _no_flags() -> Iterator[None]:
     handlers, level = list(logging.root.handlers), logging.root.level
     state = FLAGS.__dict__
     before = dict(state)
-    of_absl = {flag.name for module, own in FLAGS.flags_by_module_dict().items() if _is_absl(module) for flag in own}
-    state["__flags"] = {name: flag for name, flag in before["__flags"].items() if flag.name in of_absl}
+    of_libraries = {
+        flag.name for module, own in FLAGS.flags_by_module_dict().items() if _is_librarys(module) for flag in own
+    }
+    state["__flags"] = {name: flag for name, flag in before["__flags"].items() if flag.name in of_libraries}
     for by in ("__flags_by_module", "__key_flags_by_module"):
-        state[by] = {module: list(own) for module, own in before[by].items() if _is_absl(module)}
+        state[by] = {module: list(own) for module, own in before[by].items() if _is_librarys(module)}
     state["__flags_by_module_id"] = {}
-    for name in of_absl & set(FLAGS):
+    for name in of_libraries & set(FLAGS):
         FLAGS[name].unparse()
     FLAGS.unparse_flags()
     try:
@@ -109,8 +112,8 @@ def _no_flags() -> Iterator[None]:
         logging.root.handlers[:], logging.root.level = handlers, level
 
 
-def _is_absl(module: str) -> bool:
-    return module.startswith("absl.")
+def _is_librarys(module: str) -> bool:
+    return module.startswith(("absl.", "array_record."))
 
 
 @contextlib.contextmanager
@@ -124,6 +127,6 @@ def flags_of(name: str, *given: str) -> Iterator[Any]:
 
 
 def defined(name: str) -> list[flags.Flag]:
-    """The flags of a script, without absl's own."""
+    """The flags of a script, without those of libraries."""
     with flags_of(name):
-        return [FLAGS[flag] for flag in FLAGS if not FLAGS.find_module_defining_flag(flag).startswith("absl.")]
+        return [FLAGS[flag] for flag in FLAGS if not _is_librarys(FLAGS.find_module_defining_flag(flag))]

@@ -140,6 +140,11 @@ def read() -> Flags:
 
 def define_data() -> None:
     define(DATA)
+    define_places()
+
+
+def define_places() -> None:
+    """Where data are looked for and kept."""
     flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
     flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
 
@@ -167,8 +172,7 @@ def define_trained_run() -> None:
     flags.DEFINE_string("checkpoint", "last", "last, best (highest validation bound) or a step")
     choice("split", "test", ("train", "validation", "test"), "the images to use")
     flags.DEFINE_string("dataset", None, "where the run's images are now, if they were moved")
-    flags.DEFINE_string("data_dir", None, "where prepared data are kept (default: $VAE_DATA_DIR or ~/.cache/vae)")
-    flags.DEFINE_string("manual_dir", None, "a folder that holds the original files of a data set")
+    define_places()
 
 
 def define_config() -> None:

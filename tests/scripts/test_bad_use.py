@@ -33,6 +33,7 @@ BEGUN = {
     "growth": [],
     "comparison_validity": [],
     "runs": [],
+    "data": ["--list"],
     "soak": [],
 }
 

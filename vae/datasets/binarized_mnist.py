@@ -14,7 +14,9 @@ from vae.datasets.dataset import About, DataError, Split
 from vae.datasets.sources import RawData, RawFile
 
 ABOUT = About(
-    images="50,000 + 10,000 + 10,000 of 28×28, black and white",
+    sizes=(50_000, 10_000, 10_000),
+    shape=(28, 28, 1),
+    images="black and white",
     publisher="H. Larochelle, University of Toronto, of MNIST",
     licence="not stated by the publisher; that of MNIST is usually quoted as CC BY-SA 3.0",
 )

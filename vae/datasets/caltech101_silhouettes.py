@@ -15,7 +15,9 @@ from vae.datasets.dataset import About, DataError, Split
 from vae.datasets.sources import RawData, RawFile
 
 ABOUT = About(
-    images="4,100 + 2,264 + 2,307 of 28×28, black and white; transposed and 1 − x, as papers on VAEs use them",
+    sizes=(4100, 2264, 2307),
+    shape=(28, 28, 1),
+    images="black and white; upright and 1 − x, as papers on VAEs use them",
     publisher="B. Marlin, University of Massachusetts Amherst",
     licence="not stated by the publisher",
 )

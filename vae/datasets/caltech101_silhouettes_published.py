@@ -6,9 +6,7 @@ from pathlib import Path
 from vae.datasets import caltech101_silhouettes
 from vae.datasets.dataset import Split
 
-ABOUT = caltech101_silhouettes.ABOUT._replace(
-    images="4,100 + 2,264 + 2,307 of 28×28, black and white; as in the file: its columns are the rows here"
-)
+ABOUT = caltech101_silhouettes.ABOUT._replace(images="black and white; as in the file, whose columns are the rows here")
 DATA = caltech101_silhouettes.DATA._replace(name="caltech101_silhouettes_published")
 
 

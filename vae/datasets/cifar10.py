@@ -15,7 +15,9 @@ from vae.datasets.dataset import About, DataError, Split
 from vae.datasets.sources import RawData, RawFile
 
 ABOUT = About(
-    images="50,000 + 10,000 of 32×32, colour",
+    sizes=(50_000, 10_000),
+    shape=(32, 32, 3),
+    images="colour",
     publisher="A. Krizhevsky, University of Toronto",
     licence="not stated by the publisher",
 )

@@ -1,5 +1,6 @@
 """What `load` returns, what is known of a named data set, and the error that `load` raises."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,9 +54,24 @@ class Loaded(NamedTuple):
 
 
 class About(NamedTuple):
-    """What is known of a named data set before it is here, in words; `factors` as in `Dataset`."""
+    """What is known of a named data set before it is here.
 
+    `sizes` are the numbers of images of its splits, and `shape` is [H, W, C]. `images` says in words what they are.
+    `needs` is a package that reads the files and is not among the requirements. `factors` as in `Dataset`.
+    """
+
+    sizes: tuple[int, ...]
+    shape: tuple[int, int, int]
     images: str
     publisher: str
     licence: str
+    needs: str = ""
     factors: Factors | None = None
+
+    def __str__(self) -> str:
+        return f"{' + '.join(f'{size:,}' for size in self.sizes)} of {self.shape[0]}×{self.shape[1]}, {self.images}"
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the images as they are kept."""
+        return sum(self.sizes) * math.prod(self.shape)

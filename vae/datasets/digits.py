@@ -10,7 +10,9 @@ from vae.datasets.dataset import About, DataError, Split
 from vae.datasets.splits import cut
 
 ABOUT = About(
-    images="1,437 + 360 of 8×8, grey",
+    sizes=(1437, 360),
+    shape=(8, 8, 1),
+    images="grey",
     publisher="E. Alpaydin and C. Kaynak, UCI; the copy is scikit-learn's",
     licence="CC BY 4.0",
 )

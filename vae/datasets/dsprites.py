@@ -24,7 +24,9 @@ FACTORS = {
     "y": tuple(index / 31 for index in range(32)),
 }
 ABOUT = About(
-    images="663,552 + 73,728 of 64×64, black and white; the split is by a seed of this project",
+    sizes=(663_552, 73_728),
+    shape=(64, 64, 1),
+    images="black and white; the split is by a seed of this project",
     publisher="L. Matthey et al., github.com/google-deepmind/dsprites-dataset",
     licence="Apache 2.0, of its repository",
     factors=FACTORS,

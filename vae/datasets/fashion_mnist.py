@@ -8,7 +8,13 @@ from vae.datasets.dataset import About
 from vae.datasets.sources import RawData, RawFile
 
 read = idx.read_splits
-ABOUT = About(images="60,000 + 10,000 of 28×28, grey", publisher="Zalando Research", licence="MIT")
+ABOUT = About(
+    sizes=(60_000, 10_000),
+    shape=(28, 28, 1),
+    images="grey",
+    publisher="Zalando Research",
+    licence="MIT",
+)
 _URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 DATA = RawData(
     name="fashion_mnist",

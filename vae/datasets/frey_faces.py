@@ -16,7 +16,9 @@ from vae.datasets.sources import RawData, RawFile
 from vae.datasets.splits import cut, permute
 
 ABOUT = About(
-    images="1,565 + 200 + 200 of 28×20, grey; the film is shuffled by a seed of this project",
+    sizes=(1565, 200, 200),
+    shape=(28, 20, 1),
+    images="grey; the film is shuffled by a seed of this project",
     publisher="S. Roweis, New York University; as a pickle J. Tomczak, github.com/jmtomczak/vae_vampprior",
     licence="not stated by the publishers",
 )

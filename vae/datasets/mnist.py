@@ -9,7 +9,9 @@ from vae.datasets.sources import RawData, RawFile
 
 read = idx.read_splits
 ABOUT = About(
-    images="60,000 + 10,000 of 28×28, grey",
+    sizes=(60_000, 10_000),
+    shape=(28, 28, 1),
+    images="grey",
     publisher="Y. LeCun, C. Cortes and C. Burges; the files are a copy that Google keeps",
     licence="not stated by the publisher; usually quoted as CC BY-SA 3.0",
 )

@@ -20,7 +20,9 @@ from vae.datasets.resize import resize
 from vae.datasets.sources import RawData, RawFile
 
 ABOUT = About(
-    images="19,280 + 13,180 of 28×28, grey; made of 105×105",
+    sizes=(19_280, 13_180),
+    shape=(28, 28, 1),
+    images="grey; averaged from 105×105",
     publisher="B. Lake, github.com/brendenlake/omniglot",
     licence="MIT",
 )

@@ -17,7 +17,9 @@ from vae.datasets.sources import RawData, RawFile
 from vae.datasets.splits import cut
 
 ABOUT = About(
-    images="23,000 + 1,345 + 8,070 of 28×28, grey",
+    sizes=(23_000, 1345, 8070),
+    shape=(28, 28, 1),
+    images="grey",
     publisher="Y. Burda, github.com/yburda/iwae, of B. Lake's Omniglot",
     licence="not stated by the publisher; Omniglot is MIT",
 )

@@ -16,9 +16,12 @@ from vae.datasets.splits import hold_out_test, permute
 
 COUNTS = {"floor_hue": 10, "wall_hue": 10, "object_hue": 10, "scale": 8, "shape": 4, "orientation": 15}
 ABOUT = About(
-    images="432,000 + 48,000 of 64×64, colour; the split is by a seed of this project",
+    sizes=(432_000, 48_000),
+    shape=(64, 64, 3),
+    images="colour; the split is by a seed of this project",
     publisher="C. Burgess and H. Kim, github.com/google-deepmind/3d-shapes",
     licence="Apache 2.0, of its repository",
+    needs="h5py",
     factors={name: tuple(range(count)) for name, count in COUNTS.items()},
 )
 DATA = RawData(

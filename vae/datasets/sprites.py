@@ -27,7 +27,9 @@ FACTORS = {
     "y": tuple(place / 32 for place in PLACES),
 }
 ABOUT = About(
-    images="12,960 + 1,440 of 32×32, grey; drawn at `image_size` from 16 to 256",
+    sizes=(12_960, 1440),
+    shape=(32, 32, 1),
+    images="grey; drawn at `image_size` from 16 to 256",
     publisher="this project, which draws them",
     licence="that of this project",
     factors=FACTORS,

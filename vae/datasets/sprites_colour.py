@@ -15,7 +15,7 @@ COLOURS = {
 GROUNDS = {"black": (0, 0, 0), "grey": (110, 110, 110), "white": (255, 255, 255)}
 FACTORS = sprites.FACTORS | {"colour": tuple(COLOURS), "ground": tuple(GROUNDS)}
 ABOUT = sprites.ABOUT._replace(
-    images="18,000 + 2,000 of 32×32, colour; drawn at `image_size` from 16 to 256", factors=FACTORS
+    sizes=(18_000, 2000), shape=(32, 32, 3), images="colour; drawn at `image_size` from 16 to 256", factors=FACTORS
 )
 NUM_IMAGES, SEED = 20_000, 0
 

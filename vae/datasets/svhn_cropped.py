@@ -13,7 +13,9 @@ from vae.datasets.dataset import About, DataError, Split
 from vae.datasets.sources import RawData, RawFile
 
 ABOUT = About(
-    images="73,257 + 26,032 of 32×32, colour",
+    sizes=(73_257, 26_032),
+    shape=(32, 32, 3),
+    images="colour",
     publisher="Y. Netzer et al., Stanford University, of Google Street View",
     licence="for non-commercial use",
 )
