@@ -78,7 +78,8 @@ def lines(found: Status) -> list[str]:
         names = ", ".join(path.name for path in there if path.parent == folder)
         told.append(f"  here: {names} in {folder}, not checked yet")
     for file in found.missing:
-        forms = "".join(f" or {name}" for name in file.accepted if name != file.name)
+        others = [*(name for name in file.accepted if name != file.name), *([f"{file.folder}/"] if file.folder else [])]
+        forms = "".join(f" or {name}" for name in others)
         told.append(f"  missing: {file.name}{forms} ({size(file.size) if file.size else 'size not known'}), {file.url}")
     if found.needs:
         told.append(f"  missing: {found.needs}, which reads the files: pip install {found.needs}")

@@ -247,6 +247,30 @@ def shapes3d_without_labels(folder: Path) -> None:
         file["images"] = np.zeros((2, 64, 64, 3), np.uint8)
 
 
+def celeba_sample(folder: Path) -> dict[str, Split]:
+    """Four pictures for each split, in turn."""
+    from PIL import Image
+
+    lines, faces = [], []
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+        for number in range(12):
+            grey = np.arange(218, dtype=np.uint8)[:, None, None] + np.uint8(number)
+            pixels = np.broadcast_to(grey, (218, 178, 3)) * np.array([1, 0, 1], np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "jpeg", quality=95)
+            archive.writestr(f"img_align_celeba/{number:06}.jpg", file.getvalue())
+            faces.append(np.asarray(Image.open(file).convert("RGB"))[35:183, 15:163])
+            lines.append(f"{number:06}.jpg {number % 3}\n")
+    (folder / "list_eval_partition.txt").write_text("".join(lines))
+    small = resize(np.stack(faces), 64)
+    return {name: Split(small[part::3]) for part, name in enumerate(("train", "validation", "test"))}
+
+
+def zip_of_one(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+        archive.writestr("img_align_celeba/999999.jpg", b"")
+
+
 DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
 SAMPLES = {
     "mnist": Sample(mnist_sample, idx_of_floats, "is not an idx file of uint8 values"),
@@ -293,6 +317,7 @@ SAMPLES = {
         "has no key latents_classes; its keys are: imgs",
     ),
     "shapes3d": Sample(shapes3d_sample, shapes3d_without_labels, "has no array of numbers 'labels'"),
+    "celeba": Sample(celeba_sample, zip_of_one, "has no picture 000000.jpg, which list_eval_partition.txt names"),
     "frey_faces": Sample(
         frey_sample,
         lambda folder: (folder / "freyfaces.pkl").write_bytes(pickle.dumps({"film": 1}, 0)),

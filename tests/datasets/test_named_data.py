@@ -1,14 +1,17 @@
 """Each data set of published files: read from small files of its format, and one line if they are wrong."""
 
 import hashlib
+import io
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from tests.data_samples import DSPRITES, SAMPLES, described
-from vae.datasets import DataError, dsprites, frey_faces, hdf5, load
+from vae.datasets import DataError, celeba, dsprites, frey_faces, hdf5, load
 from vae.datasets.loading import named
 from vae.datasets.sources import mismatch
 from vae.datasets.table import FETCHED
@@ -45,6 +48,12 @@ def refusal(tmp_path, name):
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "data" / "prepared" / f"{name}-1").exists()
     return str(caught.value)
+
+
+def jpeg(height, width):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(file, "jpeg")
+    return file.getvalue()
 
 
 def first(tmp_path, name):
@@ -137,6 +146,38 @@ def test_both_forms_of_dsprites_and_of_frey_faces_hold_the_same(tmp_path, monkey
         file["imgs"], file["latents/classes"] = arrays["imgs"], arrays["latents_classes"]
     found = dsprites.read([tmp_path / "x.hdf5"])
     assert all(np.array_equal(found[name].images, split.images) for name, split in splits.items())
+
+
+@pytest.mark.parametrize("place", ["", "celeba"])
+def test_the_folder_of_celeba_stands_for_its_archive_and_stays_where_it_is(tmp_path, monkeypatch, place):
+    manual = tmp_path / "manual" / place
+    manual.mkdir(parents=True)
+    splits = SAMPLES["celeba"].write(manual)
+    archive = manual / "img_align_celeba.zip"
+    partition = described(celeba.DATA, manual).files[1]
+    monkeypatch.setattr(celeba, "DATA", celeba.DATA._replace(files=(celeba.DATA.files[0], partition)))
+    shutil.unpack_archive(archive, manual)
+    archive.unlink()
+    found = prepare(tmp_path, "celeba")
+    assert np.array_equal(found.test.images, splits["test"].images)
+    assert len(list((manual / "img_align_celeba").iterdir())) == 12
+    shutil.rmtree(tmp_path / "data")
+    picture = manual / "img_align_celeba" / "000003.jpg"
+    whole = picture.read_bytes()
+    for content, words in (
+        (whole[:100], "img_align_celeba: 000003.jpg is damaged"),
+        (None, "img_align_celeba has no picture 000003.jpg"),
+        (jpeg(20, 30), r"img_align_celeba: 000003.jpg is of 30×20, not 178×218"),
+    ):
+        picture.unlink() if content is None else picture.write_bytes(content)
+        assert words in refusal(tmp_path, "celeba")
+
+
+@pytest.mark.parametrize("line", ["000001.jpg 3", "000001.jpg", "../x.jpg 0", "a/b.jpg 1"])
+def test_a_wrong_line_of_celebas_splits_is_named(tmp_path, line):
+    (tmp_path / "list_eval_partition.txt").write_text(f"000000.jpg 0\n{line}\n")
+    with pytest.raises(DataError, match=r"list_eval_partition.txt, line 2, is damaged"):
+        celeba.read([tmp_path / "none.zip", tmp_path / "list_eval_partition.txt"])
 
 
 def test_there_is_a_sample_of_each():

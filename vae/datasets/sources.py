@@ -23,7 +23,8 @@ class RawFile(NamedTuple):
     of its publisher's repository, or `content:…` for the sha256 of the bytes of the array that `content(path)` reads.
     `size` is in bytes, None if it is not known. `unpacked` is the sha256 of what a .gz holds, so that recompressed
     copies are recognised; `forms` names other files with the same content, and their checksums; `also` are addresses of
-    these files.
+    these files. `called` is the file's name if its address does not end in it. `folder` in `manual_dir` stands for the
+    file, unchecked: who reads it checks what is in it.
     """
 
     url: str
@@ -33,10 +34,12 @@ class RawFile(NamedTuple):
     forms: Mapping[str, str] = {}
     also: tuple[str, ...] = ()
     content: Callable[[Path], np.ndarray] | None = None
+    called: str = ""
+    folder: str = ""
 
     @property
     def name(self) -> str:
-        return _name(self.url)
+        return self.called or _name(self.url)
 
     @property
     def accepted(self) -> dict[str, str]:
@@ -61,7 +64,11 @@ def fetch(data: RawData, folder: Path, manual_dir: Path | None = None, progress:
     reason of each source, if no source has a file, and if a file in `manual_dir` has the right name but other bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {file.name: path for file in data.files if (path := _verified_in(file, folder))}
+    found = {
+        file.name: path
+        for file in data.files
+        if (path := _verified_in(file, folder) or folder_of(file, data.name, manual_dir))
+    }
     reasons = []
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         temporary = Path(part)
@@ -132,6 +139,13 @@ def _verified_in(file: RawFile, folder: Path) -> Path | None:
     return next((path for path in paths if path.is_file() and not mismatch(file, path)), None)
 
 
+def folder_of(file: RawFile, name: str, manual_dir: Path | None) -> Path | None:
+    """The folder that stands for a file of the data set `name`, if it is in `manual_dir`."""
+    if manual_dir is None or not file.folder:
+        return None
+    return next(filter(Path.is_dir, (manual_dir / name / file.folder, manual_dir / file.folder)), None)
+
+
 Copies = tuple[dict[str, Path], str]  # published name -> verified copy in `temporary`; why others are missing
 
 
@@ -172,7 +186,7 @@ def _from_urls(missing: Sequence[RawFile], temporary: Path, progress: bool) -> C
     for file in missing:
         reasons = []
         for url in (file.url, *file.also):
-            copy = temporary / _name(url)
+            copy = temporary / (file.name if url == file.url else _name(url))
             try:
                 download(url, copy, file.size if url == file.url else None, progress)
             except DownloadError as error:

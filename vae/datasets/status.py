@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vae.datasets.dataset import About
 from vae.datasets.loading import named, prepared_folder
-from vae.datasets.sources import RawFile
+from vae.datasets.sources import RawFile, folder_of
 from vae.datasets.table import COMPUTED
 
 
@@ -41,7 +41,7 @@ def of(name: str, data_dir: Path, manual_dir: Path | None) -> Status:
     manual = [] if manual_dir is None else [manual_dir / name, manual_dir]
     system = [Path(module.DATA.system)] if module.DATA.system else []
     places = [data_dir / "downloads" / name, *manual, *system]
-    found = tuple((file, _first(places, file)) for file in module.DATA.files)
+    found = tuple((file, _first(places, file) or folder_of(file, name, manual_dir)) for file in module.DATA.files)
     return Status(name, module.ABOUT, False, folder if folder.is_dir() else None, found)
 
 

@@ -7,7 +7,7 @@ Each module `vae/datasets/NAME.py` has `ABOUT`, what is known of the data set.
 FETCHED = (
     "mnist", "fashion_mnist", "binarized_mnist", "omniglot", "omniglot_burda", "caltech101_silhouettes",
     "caltech101_silhouettes_published", "frey_faces", "cifar10", "svhn_cropped", "dsprites",
-    "shapes3d",
+    "shapes3d", "celeba",
 )  # fmt: skip
 # Nothing is fetched: the module's `load(image_size)` returns the training and the test split.
 COMPUTED = ("digits", "sprites", "sprites_colour")
