@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.data_samples import pictures, write_binarized, write_mnist, write_omniglot_zip
+from vae import untrusted
 from vae.datasets import DataError, binarized_mnist, builder, cache, idx, load, loading, mnist, omniglot, prepared
 from vae.datasets.builder import tfds
 from vae.datasets.dataset import Split
@@ -190,6 +191,14 @@ def test_two_processes_that_prepare_at_once_agree(tmp_path):
     started = [subprocess.Popen([sys.executable, "-c", script, tmp_path, who], cwd=ROOT) for who in ("one", "two")]
     assert [process.wait() for process in started] == [0, 0]
     assert sorted(path.name for path in (tmp_path / "data" / "prepared").iterdir()) == ["mnist-1", "mnist.lock"]
+
+
+def test_a_cache_larger_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    cache.publish(tmp_path / "own-1", {"train": Split(np.zeros((2000, 28, 28, 1), np.uint8))})
+    monkeypatch.setattr(untrusted, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(np, "fromfile", None)
+    with pytest.raises(DataError, match=r"own-1 take 0.001568 GB, but there are 0.001 GB of free memory"):
+        cache.read(tmp_path / "own-1")
 
 
 def test_publishing_twice_keeps_the_first(tmp_path):

@@ -86,3 +86,11 @@ def test_moments_are_the_mean_image_and_the_spread_about_it_in_the_unit_interval
 def test_an_empty_split_stays_empty():
     empty = DATASET._replace(validation=Split(GREY[:0]))
     assert len(stored(empty, "validation", "fixed", training=False).images) == 0
+
+
+def test_moments_of_colour_are_of_each_channel():
+    images = np.zeros((3, 2, 4, 3), np.uint8)
+    images[..., 1], images[..., 2] = 51, 255
+    found = moments(images)
+    np.testing.assert_allclose(found.mean, np.broadcast_to([0, 0.2, 1], (2, 4, 3)), rtol=1e-6)
+    assert found.spread == 0

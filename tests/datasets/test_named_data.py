@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from tests.data_samples import DSPRITES, SAMPLES, described
+from tests.named_samples import DSPRITES, SAMPLES, described
 from vae.datasets import DataError, celeba, dsprites, frey_faces, hdf5, load
 from vae.datasets.loading import named
 from vae.datasets.sources import mismatch

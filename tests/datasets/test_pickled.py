@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from tests.data_samples import python2_pickle
 from tests.datasets.test_fuzz import CHANGES, damaged, few, read_or_refused
+from tests.named_samples import python2_pickle
 from vae.datasets import DataError, pickled
 
 ARRAYS = [np.arange(12, dtype=np.uint8).reshape(3, 4), np.asfortranarray(np.eye(3)), np.arange(3, dtype=">i4")]

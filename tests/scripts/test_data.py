@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.data_samples import SAMPLES, described
+from tests.named_samples import SAMPLES, described
 from tests.script_calls import call, refusal
 from vae.datasets import NAMES, cifar10, status, svhn_cropped
 from vae.datasets.loading import named
