@@ -11,7 +11,8 @@ import scipy.io
 from PIL import Image
 
 from tests.named_samples import DSPRITES, SAMPLES, described
-from vae.datasets import DataError, celeba, dsprites, frey_faces, hdf5, load
+from vae import untrusted
+from vae.datasets import DataError, celeba, dsprites, frey_faces, hdf5, load, mat, shapes3d
 from vae.datasets.loading import named
 from vae.datasets.sources import mismatch
 from vae.datasets.table import FETCHED
@@ -178,6 +179,29 @@ def test_a_wrong_line_of_celebas_splits_is_named(tmp_path, line):
     (tmp_path / "list_eval_partition.txt").write_text(f"000000.jpg 0\n{line}\n")
     with pytest.raises(DataError, match=r"list_eval_partition.txt, line 2, is damaged"):
         celeba.read([tmp_path / "none.zip", tmp_path / "list_eval_partition.txt"])
+
+
+def test_3d_shapes_without_all_values_of_a_factor_are_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    SAMPLES["shapes3d"].write(tmp_path)
+    with h5py.File(tmp_path / "3dshapes.h5", "r+") as file:
+        file["labels"][:, 4] = 0
+    with pytest.raises(DataError, match="has 1 values of shape, not 4"):
+        shapes3d.read([tmp_path / "3dshapes.h5"])
+
+
+def test_an_object_in_a_mat_file_is_refused_by_its_class_and_a_large_matrix_by_its_size(tmp_path, monkeypatch):
+    path = tmp_path / "x.mat"
+    scipy.io.savemat(path, {"X": {"a": 1}, "Y": np.array([1, "a"], object), "Z": np.eye(20)})
+    monkeypatch.setattr(scipy.io, "loadmat", None)  # nothing is decoded
+    for name, kind in (("X", "struct"), ("Y", "cell")):
+        with pytest.raises(DataError, match=f"{name} is of class {kind}, which is not read"):
+            mat.read(path, name)
+    with pytest.raises(DataError, match="Z is no list of names"):
+        mat.read_names(path, "Z")
+    monkeypatch.setattr(untrusted, "available_memory", lambda: 1000)
+    with pytest.raises(DataError, match="Z of 20×20 takes"):
+        mat.read(path, "Z")
 
 
 def test_there_is_a_sample_of_each():

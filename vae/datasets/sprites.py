@@ -39,7 +39,7 @@ LEAST, MOST = 16, 256
 POINTS = 8  # along each side of a pixel
 
 
-def load(image_size: int | None) -> tuple[Split, Split]:
+def load(image_size: int | None = None) -> tuple[Split, Split]:
     """All combinations in a fixed random order, of which the last tenth is test."""
     return hold_out_test("sprites", permute(draw(grid(FACTORS), image_size or SIZE)))
 

@@ -20,7 +20,7 @@ ABOUT = sprites.ABOUT._replace(
 NUM_IMAGES, SEED = 20_000, 0
 
 
-def load(image_size: int | None) -> tuple[Split, Split]:
+def load(image_size: int | None = None) -> tuple[Split, Split]:
     """The images of a fixed seed, of which the last tenth is test."""
     return hold_out_test("sprites_colour", draw(sprites.sample(FACTORS, NUM_IMAGES, SEED), image_size or sprites.SIZE))
 
