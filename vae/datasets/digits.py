@@ -20,7 +20,7 @@ NUM_TEST = 360
 
 
 def load(image_size: int | None = None) -> tuple[Split, Split]:
-    """The first 1,437 as train and the last 360 as test, 8×8 whatever size is asked; a value v in 0..16 becomes round(255 v / 16)."""
+    """The first 1,437 as train and the last 360 as test, always 8×8; a value v in 0..16 becomes round(255 v / 16)."""
     # Reading its table takes 20 ms, importing scikit-learn for it 1.5 s.
     scikit_learn = importlib.util.find_spec("sklearn")
     if scikit_learn is None or scikit_learn.origin is None:
