@@ -1,7 +1,7 @@
 """Read matrices of a MATLAB file, version 4 or 5: never larger than the memory, and never an object.
 
 What is damaged is one line, as far as scipy's reader says so. It is written in C, and some damage makes it crash. So
-the files of data sets are verified before they are read.
+files are verified before they are read, except the one of Frey faces, of which nobody publishes a checksum.
 """
 
 import math
