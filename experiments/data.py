@@ -85,7 +85,10 @@ def lines(found: Status) -> list[str]:
         told.append(f"  missing: {found.needs}, which reads the files: pip install {found.needs}")
     download = sum(file.size or 0 for file in found.missing)
     fetched = f"{size(download)} of download, " if download else ""
-    told.append(f"  to have it: --prepare={found.name}; takes {fetched}{size(2 * about.num_bytes)} of disk, {memory}")
+    twice = size(2 * about.num_bytes)  # as records and as arrays; and for a time, as they are read and in their order
+    told.append(
+        f"  to have it: --prepare={found.name}; takes {fetched}up to {twice} of disk, {memory}, {twice} at first"
+    )
     return told
 
 

@@ -57,6 +57,7 @@ def write(name: str, splits: Mapping[str, Split], data_dir: Path, progress: bool
     with quiet(progress):
         builder = kind(data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    kind.splits = {}  # a class is kept until Python looks for cycles, and the splits may be most of the memory
     return Path(builder.data_dir)
 
 
