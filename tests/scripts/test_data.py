@@ -30,7 +30,8 @@ def test_every_data_set_is_listed_with_its_publisher_its_licence_and_what_it_tak
         "cifar10: 50,000 + 10,000 of 32×32, colour",
         "  publisher: A. Krizhevsky, University of Toronto; licence: not stated by the publisher",
         f"  missing: cifar-10-binary.tar.gz (170 MB), {cifar10.DATA.files[0].url}",
-        "  to have it: --prepare=cifar10; takes 170 MB of download, up to 369 MB of disk, 184 MB of memory, 369 MB at first",
+        "  to have it: --prepare=cifar10; takes 170 MB of download, up to 369 MB of disk, 184 MB of memory, "
+        "369 MB at first",
     ]
     assert found["sprites"][-1] == "  here: it is made when it is used; takes 15 MB of memory"
     assert not any(tmp_path.iterdir())
