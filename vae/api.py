@@ -62,7 +62,8 @@ class TrainedRun:
 class EvaluatedRun(NamedTuple):
     """Means over images, in nats per image; `_se` is a standard error over images.
 
-    `by_image` has the arrays [N] of evaluation.npz: log_likelihood, elbo, kl. `summary` is what evaluation.json says.
+    `by_image` has the arrays [N] of evaluation.npz: log_likelihood, log_likelihood_psis, elbo, kl. `summary` is what
+    evaluation.json says.
     """
 
     log_likelihood: float

@@ -34,6 +34,9 @@ def print_table(summary: dict) -> None:
     )
     for k, (value, error) in summary["log_likelihood_by_num_samples"].items():
         print_line(f"log-likelihood, k = {k}", value, error, nats)
+    if (smoothed := summary["log_likelihood_psis"]) is not None:
+        note = f"{nats}; k = {summary['num_samples']}, Pareto-smoothed weights: no bound"
+        print_line("log-likelihood, PSIS", smoothed, summary["log_likelihood_psis_se"], note)
     print_line("ELBO", summary["elbo"], summary["elbo_se"], nats)
     print_line("reconstruction", summary["reconstruction"], None, nats)
     print_line("KL", summary["kl"], None, nats)

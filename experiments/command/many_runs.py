@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN = {"log_likelihood": "log-likelihood", "elbo": "ELBO", "kl": "KL", "active_units": "active units"}
 SHARE = "pareto_k_above_threshold"  # shown as a percentage
+PSIS = "log_likelihood_psis"  # which evaluations lack that are from before it was kept
 
 
 def run_folders(text: str | None) -> list[Path] | None:
@@ -139,6 +140,8 @@ def show(
         "mean ± standard error over seeds:"
     )
     heads, threshold = SHOWN, summary["pareto_k_threshold"]
+    if all(one.summary.get(PSIS) is not None for one in found.values()):
+        heads = {"log_likelihood": heads["log_likelihood"], PSIS: "PSIS"} | heads
     if threshold is not None:
         heads = heads | {SHARE: f"% of images with k̂ > {threshold:.2f}"}
     setting_table.print_table(table, heads, scales={SHARE: 100})

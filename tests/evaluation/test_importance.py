@@ -12,6 +12,7 @@ import scipy.stats
 from tests.oracles.linear_gaussian import LinearGaussian
 from vae.evaluation import importance as evaluation
 from vae.evaluation.summary import bits_per_dimension, gains, summarize, upgrade
+from vae.evaluation.weights import pareto_smoothed
 from vae.models import model as models
 from vae.models.distributions import Independent, Normal
 from vae.settings import Settings
@@ -312,6 +313,16 @@ def test_k_hat_is_no_all_clear_where_there_are_too_few_samples_for_it(capsys):
     first, _, share = capsys.readouterr().out.splitlines()
     assert first.split() == ["Pareto", "k̂", "—", "it", "needs", "21", "samples", "or", "more"]
     assert share.split() == ["Pareto", "k̂", ">", "0.50", "0.8", "%", "of", "the", "images"]
+
+
+def test_the_log_likelihood_of_smoothed_weights_is_a_mean_over_images_with_its_error_if_k_hat_exists():
+    log_w = np.random.default_rng(0).normal(0, 2, (30, 900))
+    of_each = pareto_smoothed(log_w).log_likelihood
+    summary = summary_of(log_w)
+    assert summary["log_likelihood_psis"] == pytest.approx(of_each.mean(), rel=1e-12)
+    assert summary["log_likelihood_psis_se"] == pytest.approx(of_each.std(ddof=1) / 30**0.5, rel=1e-12)
+    few = summary_of(log_w[:, :20])
+    assert (few["log_likelihood_psis"], few["log_likelihood_psis_se"]) == (None, None)
 
 
 def test_an_image_without_k_hat_among_others_counts_as_unreliable():

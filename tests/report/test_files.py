@@ -96,4 +96,4 @@ def test_bits_per_dimension_take_the_room_of_two_columns():
     text = report.tex(found)
     assert [row[3] for row in rows_of(text)] == [r"$3.142 \pm 0.012$"] * 3
     assert "bits / dim & active" in text
-    assert "no room for: gap, KL, reconstruction, ESS, epochs, ms / step." in text
+    assert "no room for: PSIS, gap, KL, reconstruction, ESS, epochs, ms / step." in text

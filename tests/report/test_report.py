@@ -32,6 +32,7 @@ def compared(effects, num_seeds=3, tuning=(), names=NAMES):
         {
             "label": name,
             **of_seeds("log_likelihood", by_seed, num_seeds),
+            **of_seeds("log_likelihood_psis", by_seed + 0.25, num_seeds),
             **of_seeds("elbo", by_seed - 1, num_seeds),
             **of_seeds("kl", np.full(num_seeds, 20.0), num_seeds),
             **of_seeds("reconstruction", np.full(num_seeds, -75.25), num_seeds),
@@ -257,8 +258,11 @@ def test_every_number_with_seeds_has_its_error_and_the_samples_their_diagnostics
     heads, rows = tables.ranking_table(compared([-98.0, -99.5, -99.6]))
     first = dict(zip(heads, rows[0], strict=True))
     assert all(
-        re.fullmatch(r"−?[\d.]+ ± [\d.]+", first[name]) for name in ("log-likelihood", "ELBO", "KL", "reconstruction")
+        re.fullmatch(r"−?[\d.]+ ± [\d.]+", first[name])
+        for name in ("log-likelihood", "PSIS", "ELBO", "KL", "reconstruction")
     )
+    plain, smoothed = (float(first[name].split()[0].replace("−", "-")) for name in ("log-likelihood", "PSIS"))
+    assert smoothed - plain == pytest.approx(0.25, abs=0.011)
     assert (first["ESS"], first["k̂ > 0.70"]) == ("1,234", "12.5 %")
 
 

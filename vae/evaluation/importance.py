@@ -23,7 +23,7 @@ from vae.evaluation.weights import (
     effective_sample_size,
     grouped_log_likelihood,
     log_mean_exp,
-    pareto_k,
+    pareto_smoothed,
 )
 from vae.models import memory
 from vae.models.model import Batch, Model, Weighted, score_samples, weigh
@@ -151,7 +151,8 @@ class Evaluation(NamedTuple):
     elbo: np.ndarray  # [N]
     reconstruction: np.ndarray  # [N]
     effective_sample_size: np.ndarray  # [N]
-    pareto_k: np.ndarray  # [N]
+    pareto_k: np.ndarray  # [N], as in weights.Smoothed
+    log_likelihood_psis: np.ndarray  # [N], from all samples by smoothed weights, as in weights.Smoothed
     kl_per_layer: np.ndarray  # [N, L], from the samples
     posterior_means: tuple[np.ndarray, ...]  # as in Weights; of one sample, NaN if there is no closed form
     kl_per_dimension: np.ndarray | None  # [N, D]
@@ -231,13 +232,14 @@ def batches(arrays: Any, batch_size: int, devices: Sequence[Any]) -> Iterator[tu
 def statistics(weights: Weights) -> Evaluation:
     """The statistics of the log-weights of each example, in float64."""
     log_w = weights.log_w.astype(np.float64)
-    num_samples = log_w.shape[1]
+    num_samples, smoothed = log_w.shape[1], pareto_smoothed(log_w)
     return Evaluation(
         log_likelihood={k: grouped_log_likelihood(log_w, k) for k in sample_counts(num_samples)},
         elbo=log_w.mean(1),
         reconstruction=weights.log_p_x_given_z.astype(np.float64).mean(1),
         effective_sample_size=effective_sample_size(log_w),
-        pareto_k=pareto_k(log_w),
+        pareto_k=smoothed.pareto_k,
+        log_likelihood_psis=smoothed.log_likelihood,
         kl_per_layer=np.stack([layer.astype(np.float64).mean(1) for layer in jax.tree.leaves(weights.log_q_over_p)], 1),
         posterior_means=weights.posterior_means,
         kl_per_dimension=weights.kl_per_dimension,

@@ -86,8 +86,12 @@ def judge(
 
 def by_image(result: importance.Evaluation) -> dict[str, np.ndarray]:
     """The arrays of evaluation.npz, [N] in nats: what paired comparisons need of each image."""
-    headline = result.log_likelihood[max(result.log_likelihood)]
-    return {"log_likelihood": headline, "elbo": result.elbo, "kl": kl_of_samples(result)}
+    return {
+        "log_likelihood": result.log_likelihood[max(result.log_likelihood)],
+        "log_likelihood_psis": result.log_likelihood_psis,
+        "elbo": result.elbo,
+        "kl": kl_of_samples(result),
+    }
 
 
 def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
@@ -96,7 +100,8 @@ def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
     `elbo` = `reconstruction` − `kl` from the same samples, and `kl` is the sum of `kl_per_layer`, E[log q − log p] of
     each stochastic layer in the order of z. `kl_per_dimension` is the closed form, all layers end to end. `pareto_k` is
     the median over examples, `pareto_k_above_threshold` the share whose estimate is unreliable: it exceeds
-    `pareto_k_threshold` (see weights.py). `log_likelihood_gain` says what each k adds to the k before it.
+    `pareto_k_threshold` (see weights.py). `log_likelihood_psis` is of Pareto-smoothed weights (Vehtari et al. 2024), of
+    as many samples as `log_likelihood`; it is no bound. `log_likelihood_gain` says what each k adds to the k before it.
     `num_not_finite` examples have a log-likelihood or an ELBO that is not finite; then neither are the means, and there
     is no standard error. What does not exist is None.
 
@@ -110,6 +115,7 @@ def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
     log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])
     elbo, elbo_se = mean_and_error(evaluation.elbo)
     threshold = pareto_k_threshold(headline)
+    psis, psis_se = (None, None) if threshold is None else mean_and_error(evaluation.log_likelihood_psis)
     worst_if_unknown = np.nan_to_num(evaluation.pareto_k, nan=np.inf, posinf=np.inf, neginf=-np.inf)
     median_pareto_k = float(np.median(worst_if_unknown))
     finite = np.isfinite(evaluation.log_likelihood[headline]) & np.isfinite(evaluation.elbo)
@@ -130,6 +136,8 @@ def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
             str(k): mean_and_error(values) for k, values in sorted(evaluation.log_likelihood.items())
         },
         "log_likelihood_gain": gains(evaluation.log_likelihood),
+        "log_likelihood_psis": psis,
+        "log_likelihood_psis_se": psis_se,
         "active_units": active[0] if active else None,
         "active_units_per_layer": active,
         "inverse_error": {name: float(error.mean()) for name, error in (evaluation.inverse_error or {}).items()},

@@ -18,8 +18,8 @@ from vae.report.words import counted
 from vae.runs.files import finite_or_null
 
 # Of a run: a number, of which the comparison has the mean over seeds, its standard error and the value of each seed.
-NUMBERS = ("log_likelihood", "elbo", "reconstruction", "kl", "active_units", "effective_sample_size",
-           "pareto_k_above_threshold", "bits_per_dimension")  # fmt: skip
+NUMBERS = ("log_likelihood", "log_likelihood_psis", "elbo", "reconstruction", "kl", "active_units",
+           "effective_sample_size", "pareto_k_above_threshold", "bits_per_dimension")  # fmt: skip
 
 
 def ranked(

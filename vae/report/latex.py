@@ -7,7 +7,7 @@ from vae.report.words import Comparison, is_tested
 
 HEADS = {"log-likelihood": r"$\log p(x)$", "active units": "active"}
 LONGEST = 20  # characters of a label in one line
-LEFT_OUT = ("gap", "reconstruction", "epochs", "ms / step")
+LEFT_OUT = ("PSIS", "gap", "reconstruction", "epochs", "ms / step")
 FOR_BITS = ("KL", "ESS")  # which make room for bits per dimension
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",

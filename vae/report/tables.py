@@ -22,7 +22,9 @@ def columns(comparison: Comparison) -> dict[str, Callable[[Entry], str]]:
     """What stands in a column of the ranking, by its head."""
     return {
         "objective": lambda one: one["label"],
-        **{head: _with_error(name) for head, name in (("log-likelihood", "log_likelihood"), ("ELBO", "elbo"))},
+        "log-likelihood": _with_error("log_likelihood"),
+        "PSIS": _with_error("log_likelihood_psis"),
+        "ELBO": _with_error("elbo"),
         **({"bits / dim": _bits} if has_bits(comparison) else {}),
         "gap": lambda one: nats(None if one["elbo"] is None else one["log_likelihood"] - one["elbo"]),
         **{head: _with_error(name) for head, name in (("KL", "kl"), ("reconstruction", "reconstruction"))},
@@ -43,10 +45,11 @@ def table_note(comparison: Comparison) -> str:
     error = "; ± is the standard error over seeds" if len(comparison["seeds"]) > 1 else ""
     bits = "Bits per dimension are the code length under the masses of the 256 values. "
     return (
-        f"Nats per test image{error}. {bits if has_bits(comparison) else ''}The gap is log-likelihood − ELBO: what the "
-        "posterior q(z|x) loses. ESS is the effective sample size of the k importance weights of an image. Importance "
-        "sampling cannot be trusted for images whose Pareto k̂ exceeds the limit: their share is given. ms / step are "
-        "of a run alone on this machine; runs of one program have one time."
+        f"Nats per test image{error}. {bits if has_bits(comparison) else ''}PSIS is the log-likelihood by "
+        "Pareto-smoothed weights, which is no bound. The gap is log-likelihood − ELBO: what the posterior q(z|x) "
+        "loses. ESS is the effective sample size of the k importance weights of an image. Importance sampling cannot "
+        "be trusted for images whose Pareto k̂ exceeds the limit: their share is given. ms / step are of a run alone on "
+        "this machine; runs of one program have one time."
     )
 
 
