@@ -4,16 +4,16 @@
     python -m experiments.evaluate --workdir=sweeps/x                     # all runs of a sweep, and a table per setting
     python -m experiments.evaluate --workdir='runs/a,runs/mnist-*'        # several runs
     python -m experiments.evaluate --workdir=runs/x --num_examples=1000   # seconds instead of minutes
-    python -m experiments.evaluate --workdir=runs/x --also=aggregate,amortization,ais,bdmc
+    python -m experiments.evaluate --workdir=runs/x --also=aggregate,amortization,sumo,ais,bdmc
 
 Of several runs, each is evaluated that has no such evaluation yet: the same command resumes what was stopped. The table
 per setting (all but the seed) is in evaluation_settings.csv of the sweep's folder, or of the one that holds the runs.
 
 --also adds more numbers: `aggregate`, the KL as mutual information + total correlation + dimension-wise KL
-(Hoffman & Johnson 2016; Chen et al. 2018); `ais`, annealed importance sampling (Wu et al. 2017), which does not depend
-on the encoder; `bdmc`, bounds from both sides on data that the model simulates (Grosse et al. 2015), which say how far
-off `ais` is; `amortization`, what the encoder and the family of q lose (Cremer et al. 2018). The last three use
---also_examples images.
+(Hoffman & Johnson 2016; Chen et al. 2018); `sumo`, an unbiased estimate of log p(x) (Luo et al. 2020); `ais`, annealed
+importance sampling (Wu et al. 2017), which does not depend on the encoder; `bdmc`, bounds from both sides on data that
+the model simulates (Grosse et al. 2015), which say how far off `ais` is; `amortization`, what the encoder and the
+family of q lose (Cremer et al. 2018). All but the first use --also_examples images.
 
 Writes <workdir>/evaluation.json (a subset: evaluation_<split>_<number>.json), the values of each image beside it as
 .npz, and prints a table. On MNIST with 784-200-200-50, 10,000 images with 5000 samples each take a few minutes on two

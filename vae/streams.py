@@ -18,6 +18,7 @@ class Stream(enum.IntEnum):
     AMORTIZE = 9
     ANNEAL = 10
     SIMULATE = 11
+    SUMO = 12
 
 
 def stream(root: jax.Array, name: Stream, *position) -> jax.Array:

@@ -98,6 +98,16 @@ def _aggregate(parts: dict[str, Any]) -> Iterator[Row]:
     yield "  dimension-wise KL", parts["dimension_wise_kl"], parts["dimension_wise_kl_se"], note
 
 
+def _sumo(sumo: dict[str, Any]) -> Iterator[Row]:
+    note = f"{sumo['num_repetitions']} estimates of {sumo['mean_samples']:.1f} samples on average"
+    note += f" and {sumo['most_samples']} at most, {sumo['num_examples']} images"
+    yield "log-likelihood, SUMO", sumo["log_likelihood"], sumo["log_likelihood_se"], note
+    yield "  importance sampling", sumo["importance_sampling"], sumo["importance_sampling_se"], "same images"
+    yield "  SUMO minus that", sumo["difference"], sumo["difference_se"], "unbiased: a single value is no bound"
+    note = f"of one estimate of an image, nats²; the mean is known to ± {shown(sumo['repetitions_se'])} by them"
+    yield "  variance", sumo["variance"], None, note
+
+
 def _ais(ais: dict[str, Any]) -> Iterator[Row]:
     note = f"{ais['num_temperatures']} temperatures, {ais['num_chains']} chains, {ais['num_examples']} images"
     yield "log-likelihood, AIS", ais["log_likelihood"], ais["log_likelihood_se"], note
@@ -123,6 +133,7 @@ def _amortization(gaps: dict[str, Any]) -> Iterator[Row]:
 # What --also can ask for, and the lines of each: the names of vae/evaluation/diagnostics.py, which needs jax.
 ALSO: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "aggregate": _aggregate,
+    "sumo": _sumo,
     "ais": _ais,
     "bdmc": _bdmc,
     "amortization": _amortization,

@@ -216,7 +216,7 @@ def test_a_folder_without_a_run_cannot_be_evaluated(scripts, tmp_path, script):
         ("evaluate", ["--num_examples=0"], "must be a whole number at least 1"),
         ("evaluate", ["--num_samples=0"], "must be a whole number at least 1"),
         ("evaluate", ["--seed=99999999999999999999"], "at most 2147483647"),
-        ("evaluate", ["--also=ais,bdcm"], "unknown also 'bdcm'; did you mean 'bdmc'? One of: aggregate, ais, bdmc, "),
+        ("evaluate", ["--also=ais,bdcm"], "unknown also 'bdcm'; did you mean 'bdmc'? One of: aggregate, sumo, ais, "),
         (
             "evaluate",
             ["--ais_chains=4"],
