@@ -1,8 +1,10 @@
-"""Gradient estimators at fixed parameters: mean, bias, variance and signal-to-noise ratio against K.
+"""Gradient estimators at fixed parameters: mean, bias, variance, signal-to-noise ratio and cost against K.
 
     python -m experiments.train --preset=digits --activation=tanh --epochs=5 --workdir=runs/digits
     python -m experiments.gradients --workdir=runs/digits --estimators=reparameterized,stl,dreg --draws=1000
     python -m experiments.gradients --dataset=mnist --objectives=elbo_mc,iwae   # at initialisation
+    python -m experiments.gradients --workdir=runs/digits --objectives=all --num_samples=8
+    python -m experiments.gradients --workdir=runs/digits --objectives=iwae,renyi:alpha=0.3 --estimators=dreg
 
 The first two take two minutes of CPU time and show for K = 1 → 64 what Rainforth et al. and Tucker et al. (2018) found.
 The signal-to-noise ratio of the encoder gradient falls from 0.61 to 0.06 for IWAE, as 1/√K, and grows from 2.4 to 4.3
@@ -11,39 +13,38 @@ of DReG at none (p < .01). After long training, or with many latent dimensions, 
 and the ratio of IWAE falls less.
 
 The parameters are those of the run in --workdir, or new ones of the model that --dataset and the other flags describe.
-All draws use the same batch and differ in their noise only; the ratios grow with the size of the batch. Writes
-gradients.json and figures/gradients_snr.png in the folder, and prints a table; vae/evaluation/gradients.py explains its
-columns.
+All draws use the same batch and differ in their noise only; the ratios grow with the size of the batch. The estimators
+of an objective take turns, and the time of a draw is the median over ten turns: more --draws make it more precise.
+Writes gradients.json, figures/gradients_snr.png and gradients_work.png in the folder, and prints a table;
+vae/evaluation/gradient_statistics.py explains its columns.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from absl import flags
 
-from experiments.command import script
+from experiments.command import gradient_table, script
 from experiments.command.stopping import StopRequest
-from experiments.flags import configuration, options
+from experiments.flags import configuration, laboratory, options
 from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError, choice, define, number, numbers, with_dashes
 from vae.configuration import check_effects, complete, resolve
 from vae.models.table import MODEL
-from vae.objectives.table import ESTIMATORS, OBJECTIVES
 from vae.options import flattened
-from vae.rules import unknown
-from vae.settings import DATA, Hyperparameters, Settings
+from vae.settings import DATA, Settings
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
     from vae.evaluation.gradient_grid import GradientSubject
     from vae.models.model import Batch
+    from vae.runs.config import Config
 
 LEAST_DRAWS = 20  # two in each block: see vae/evaluation/gradients.py
 MODEL_FLAGS = sorted(flattened({**DATA, **MODEL}))  # those that a trained run has fixed
@@ -57,8 +58,8 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("checkpoint", "last", "of the run: last, best (highest validation bound) or a step")
     choice("split", "train", ("train", "validation", "test"), "the split that the batch is drawn from")
-    _several("objectives", ["iwae"], list(OBJECTIVES), "bounds: names in vae.objectives.OBJECTIVES")
-    _several("estimators", ["reparameterized", "stl", "dreg", "score"], list(ESTIMATORS), "to compare")
+    laboratory.define("objective", ["iwae"], "to measure")
+    laboratory.define("estimator", [laboratory.ALL], "of its gradient, to compare")
     numbers("num_samples", [str(2**i) for i in range(7)], "the K to compare", integer=True)
     number("num_groups", 1, "M, groups of K samples; above 1 only miwae and piwae are left", least=1, integer=True)
     number("draws", 200, "independent gradients of each estimator", least=LEAST_DRAWS, integer=True)
@@ -66,21 +67,6 @@ def define_flags() -> None:
            integer=True)  # fmt: skip
     number("batch_size", 100, "images in the one batch, chosen at random", least=1, integer=True)
     number("seed", 0, "of everything random", least=0, most=2**31 - 1, integer=True)
-
-
-def _several(name: str, default: list[str], known: list[str], help: str) -> None:
-    """A comma-separated list of names among those that are `known`."""
-    flags.DEFINE_list(name, default, help)
-
-    def check(values):
-        if not values:
-            raise flags.ValidationError(f"must be names separated by commas, of: {', '.join(known)}")
-        for value in values:
-            if value not in known:
-                raise flags.ValidationError(unknown(name.removesuffix("s"), value, known))
-        return True
-
-    flags.register_validator(name, check)
 
 
 def main(_: StopRequest) -> int:
@@ -99,34 +85,45 @@ def main(_: StopRequest) -> int:
     from vae.runs.files import write_json
 
     devices.start(1, asked["data_dir"])
-    name, subject = trained_subject(trained, flags) if trained else new_subject(flags)
-    print(f"{name}; {len(subject.batch.x)} {asked['split']} images, {asked['draws']} draws")
-    rows = measure(subject, asked)
+    measured = trained_subject(trained, flags) if trained else new_subject(flags)
+    subject = measured.subject
+    print(f"{measured.name}; {len(subject.batch.x)} {asked['split']} images, {asked['draws']} draws")
+    rows = measure(measured, asked)
     if not rows:
         raise UsageError("nothing is left to measure: every pair of objective and estimator was skipped")
     workdir = workdir or script.new_workdir(f"{asked['dataset'].split('/')[-1]}-gradients")
     durable.make_folder(workdir)
     summary = {
-        "subject": name,
+        "subject": measured.name,
         "split": asked["split"],
         "batch_size": len(subject.batch.x),
         **{name: asked[name] for name in ("num_groups", "draws", "reference_draws", "seed")},
         "settings": subject.settings.to_dict(),
-        "hyperparameters": subject.hyperparameters._asdict(),
+        "hyperparameters": measured.config.hyperparameters._asdict(),
         "results": rows,
     }
-    print_table(rows)
+    gradient_table.print_table(rows)
     write_json(workdir / "gradients.json", summary)
-    panels = curves(rows)
+    title = f"Gradient of {', '.join(dict.fromkeys(row['objective'] for row in rows))}"
     made = {}
-    if panels:
+    if panels := gradient_table.signal_to_noise(rows):
         floor = rows[0]["groups"][next(iter(panels))]["noise_floor"]
-        title = f"Gradient of {', '.join(dict.fromkeys(row['objective'] for row in rows))}"
         made["gradients_snr"] = lambda: figures.signal_to_noise(panels, floor, title)
+    if work := gradient_table.work(rows):
+        made["gradients_work"] = lambda: figures.gradient_work(work, title)
     for path in run_pictures.save(workdir, run_pictures.drawn(made)):
         print(f"picture: {path}")
     print(workdir / "gradients.json")
     return 0
+
+
+class MeasuredModel(NamedTuple):
+    """What is measured, its name, and the run that it is of or would be of."""
+
+    name: str
+    subject: GradientSubject
+    config: Config
+    dataset: Dataset
 
 
 def trained_run(workdir: Path | None) -> Path | None:
@@ -160,21 +157,21 @@ def check_new(workdir: Path | None, flags: Flags) -> None:
     check_effects(values, flags.given.intersection(MODEL_FLAGS), MODEL)
 
 
-def trained_subject(workdir: Path, flags: Flags) -> tuple[str, GradientSubject]:
-    """The run in `workdir` at its checkpoint's step, and its name."""
+def trained_subject(workdir: Path, flags: Flags) -> MeasuredModel:
+    """The run in `workdir` at its checkpoint's step."""
     from vae.api import load_run
     from vae.evaluation.gradient_grid import GradientSubject
 
     run = load_run(workdir, flags.values["checkpoint"])
-    config, step = run.config, run.step
-    model, params, settings = run.model, run.params, run.settings
     place = flags.values["dataset"] if "dataset" in flags.given else None
-    batch = fixed_batch(flags.folders.of_run(workdir, place), settings, flags.values)
-    return f"{workdir}, step {step}", GradientSubject(model, params, settings, config.hyperparameters, step, batch)
+    dataset = flags.folders.of_run(workdir, place)
+    batch = fixed_batch(dataset, run.settings, flags.values)
+    subject = GradientSubject(run.model, run.params, run.settings, run.step, batch)
+    return MeasuredModel(f"{workdir}, step {run.step}", subject, run.config, dataset)
 
 
-def new_subject(flags: Flags) -> tuple[str, GradientSubject]:
-    """The parameters that a run with these flags and this seed starts from, and their name."""
+def new_subject(flags: Flags) -> MeasuredModel:
+    """The parameters that a run with these flags and this seed starts from."""
     import jax
 
     from vae import objectives
@@ -190,18 +187,18 @@ def new_subject(flags: Flags) -> tuple[str, GradientSubject]:
     config = resolve(values, dataset, given=())
     settings = config.settings
     start.check_memory(settings, start.abstract_state(config), jax.local_devices()[0], 1)
-    model, hyperparameters = models.build(settings), Hyperparameters()
+    model = models.build(settings)
     state = training.initialize(
         jax.random.key(flags.values["seed"]),
         model,
         objectives.build(settings),
         settings,
-        hyperparameters,
+        config.hyperparameters,
         images.moments(dataset.train.images),
     )
     batch = fixed_batch(dataset, settings, flags.values)
-    subject = GradientSubject(model, state.params, settings, hyperparameters, 0, batch)
-    return f"{dataset.name}, new parameters", subject
+    subject = GradientSubject(model, state.params, settings, 0, batch)
+    return MeasuredModel(f"{dataset.name}, new parameters", subject, config, dataset)
 
 
 def fixed_batch(dataset: Dataset, settings: Settings, asked: dict[str, Any]) -> Batch:
@@ -216,15 +213,17 @@ def fixed_batch(dataset: Dataset, settings: Settings, asked: dict[str, Any]) -> 
     return gradient_grid.fixed_batch(stored, size, asked["seed"])
 
 
-def measure(subject: GradientSubject, asked: dict[str, Any]) -> list[dict[str, Any]]:
+def measure(measured: MeasuredModel, asked: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each objective, K and estimator that can be measured; the others are printed, with the reason."""
     from tqdm import tqdm
 
     from vae.evaluation import gradient_grid
 
     counts = sorted({int(k) for k in asked["num_samples"]})
+    chosen = {kind: laboratory.parse(kind, asked[f"{kind}s"]) for kind in laboratory.TABLES}
+    estimators = laboratory.estimators(measured.config, measured.dataset, chosen)
     sizes = asked["num_groups"], asked["draws"], asked["reference_draws"]
-    grid = gradient_grid.GradientGrid(asked["objectives"], counts, asked["estimators"], *sizes)
+    grid = gradient_grid.GradientGrid(estimators, counts, *sizes)
     skipped: set[str] = set()
 
     def on_skip(line: str) -> None:
@@ -238,51 +237,7 @@ def measure(subject: GradientSubject, asked: dict[str, Any]) -> list[dict[str, A
             bar.set_description_str(words, refresh=False)
             bar.update(samples)
 
-        return gradient_grid.measure(asked["seed"], subject, grid, on_skip=on_skip, on_progress=on_progress)
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """A line for each row and group of parameters."""
-    tested = "p_norm" in next(iter(rows[0]["groups"].values()))
-    header = ["objective", "estimator", "K", "group", "|mean|", "variance", "SNR", "±", "SNR of norms"]
-    header += ["bias", "p", "max |t|", "p of it", "p < .05"] if tested else []
-    cells = [header]
-    for row in rows:
-        for group, s in row["groups"].items():
-            values = [s["mean_norm"], s["variance"], s["snr"], s["snr_error"], s["snr_of_norms"]]
-            cell = [row["objective"], row["estimator"], str(row["num_samples"]), group, *map(_cell, values)]
-            if tested:
-                cell += [_cell(s["relative_bias"]), f"{s['p_norm']:.3f}", f"{s['max_t']:.1f}", f"{s['p_max_t']:.3f}"]
-                cell += [f"{s['share_below_5_percent']:.1%}"]
-            cells.append(cell)
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    first = rows[0]["groups"]
-    print(f"SNR of noise alone: {next(iter(first.values()))['noise_floor']:.3g}")
-    for group, s in first.items():
-        print(
-            f"{group}: {s['num_parameters']} parameters; left out of the SNR: {s['num_zero']} with gradient zero, "
-            f"{s['num_constant']} without noise ({rows[0]['estimator']}, K = {rows[0]['num_samples']})"
-        )
-
-
-def _cell(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, tuple[list, list, list]]]:
-    """group → "objective estimator" → K, SNR and its standard error, if they are known."""
-    panels: dict[str, dict[str, tuple[list, list, list]]] = {}
-    several = len({row["objective"] for row in rows}) > 1
-    for row in rows:
-        name = f"{row['objective']} {row['estimator']}" if several else row["estimator"]
-        for group, s in row["groups"].items():
-            if math.isfinite(s["snr"]) and s["snr"] > 0:
-                columns = panels.setdefault(group, {}).setdefault(name, ([], [], []))
-                for column, value in zip(columns, (row["num_samples"], s["snr"], s["snr_error"]), strict=True):
-                    column.append(value)
-    return panels
+        return gradient_grid.measure(asked["seed"], measured.subject, grid, on_skip=on_skip, on_progress=on_progress)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.command import comparison_plan
-from experiments.flags import axes, configuration, options, variants
+from experiments.flags import axes, configuration, laboratory, options, variants
 from experiments.flags.options import AXES
 from experiments.flags.parsing import UsageError
 from tests import flag_samples, script_calls
+from vae.configuration import ConfigurationError
+from vae.objectives.table import OBJECTIVES
 from vae.runs.files import RunError
 from vae.sweeps.sweep_file import PLAN, SWEEP
 
@@ -99,6 +101,20 @@ def test_what_a_comparison_tunes(texts):
     except UsageError:
         return
     assert all(point.keys() <= set(AXES) for point in points)
+
+
+@fuzz
+@given(
+    st.lists(
+        st.one_of(TEXTS, st.builds("renyi:alpha={}".format, TEXTS), st.builds("factor:{}".format, TEXTS)), max_size=2
+    )
+)
+def test_objectives_of_the_laboratory(texts):
+    try:
+        found = laboratory.parse("objective", texts)
+    except (UsageError, ConfigurationError):
+        return
+    assert all(one.name in OBJECTIVES for one in found)
 
 
 FLAGS_STORED = {

@@ -9,9 +9,11 @@ import pytest
 import scipy.stats
 
 from tests.objectives.test_estimators import pair, params_at
-from vae import figures, objectives
+from vae import objectives
+from vae.evaluation import gradient_statistics as statistics
 from vae.evaluation import gradients
-from vae.evaluation.gradients import Bias, GradientMoments, Signal
+from vae.evaluation.gradient_statistics import Bias, Signal
+from vae.evaluation.gradients import GradientMoments
 from vae.models.model import Batch
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
@@ -33,7 +35,7 @@ def blocks(
     estimator, num_samples, num_draws, seed=0, loc=0.2, scale=1.1, prior_loc=0.0, prior_scale=1.0, reference=False
 ):
     """The laboratory on one-dimensional q and p (as in test_estimators.py): the encoder has loc and log_scale."""
-    return gradients.measure(
+    drawn = gradients.draw_blocks(
         jax.random.key(seed),
         params_at(loc, scale),
         BATCH,
@@ -44,6 +46,9 @@ def blocks(
         hyperparameters=Hyperparameters(),
         reference=reference,
     )
+    found = list(drawn)
+    assert all(block.seconds > 0 for block in found)
+    return {group: gradients.of_group(found, group) for group in found[0].moments}
 
 
 def of_draws(draws, num_blocks=gradients.NUM_BLOCKS):
@@ -86,7 +91,7 @@ def test_the_moments_are_numpys_of_the_same_draws(estimator):
         assert whole.count == sum(part.count for part in found[group]) == num_draws
         np.testing.assert_allclose(whole.mean, values.mean(0), rtol=1e-10)
         np.testing.assert_allclose(whole.m2 / (num_draws - 1), values.var(0, ddof=1), rtol=1e-10)
-        signal = gradients.signal(found[group])
+        signal = statistics.signal(found[group])
         assert signal.variance == pytest.approx(values.var(0, ddof=1).sum(), rel=1e-10)
         assert signal.snr == pytest.approx(np.mean(np.abs(values.mean(0)) / values.std(0, ddof=1)), rel=1e-10)
 
@@ -114,11 +119,13 @@ def test_draws_of_small_noise_about_a_large_mean_keep_their_variance_in_float32(
             chosen = jnp.asarray(numbers, jnp.float32)[jax.random.randint(key, (), 0, len(numbers))]
             return params["encoder"] * chosen, None, {}
 
-    found = gradients.measure(
+    found = gradients.draw_blocks(
         jax.random.key(0), {"encoder": jnp.ones(())}, BATCH, 2000, model=pair(),
         objective=objectives.Objective(Chosen.init, Chosen.apply), num_samples=1, hyperparameters=Hyperparameters(),
     )  # fmt: skip
-    assert gradients.signal(found["encoder"]).variance == pytest.approx(numbers.var(), rel=0.1)
+    assert statistics.signal(gradients.of_group(list(found), "encoder")).variance == pytest.approx(
+        numbers.var(), rel=0.1
+    )
 
 
 def test_the_noise_is_the_same_for_estimators_and_other_for_the_reference_for_k_and_for_the_seed():
@@ -152,11 +159,11 @@ def test_the_encoders_signal_to_noise_ratio_is_the_reported_one(estimator, ratio
 def test_parameters_without_a_gradient_and_without_noise_are_counted_and_left_out_of_the_ratio():
     draws = np.random.default_rng(0).normal(1, 2, size=(100, 5))
     draws[:, 1], draws[:, 3] = 0, 0.25
-    found = gradients.signal(of_draws(draws))
+    found = statistics.signal(of_draws(draws))
     assert (found.num_parameters, found.num_zero, found.num_constant) == (5, 1, 1)
     kept = draws[:, [0, 2, 4]]
     assert found.snr == pytest.approx(np.mean(np.abs(kept.mean(0)) / kept.std(0, ddof=1)), rel=1e-10)
-    nothing = gradients.signal(of_draws(np.zeros((100, 2))))
+    nothing = statistics.signal(of_draws(np.zeros((100, 2))))
     assert nothing.num_zero == 2
     assert np.isnan([nothing.snr, nothing.snr_of_norms]).all()
     assert nothing.mean_norm == 0
@@ -164,7 +171,7 @@ def test_parameters_without_a_gradient_and_without_noise_are_counted_and_left_ou
 
 def test_the_ratio_of_pure_noise_is_the_noise_floor():
     draws = np.random.default_rng(0).normal(size=(50, 20_000))
-    found = gradients.signal(of_draws(draws))
+    found = statistics.signal(of_draws(draws))
     assert found.noise_floor == pytest.approx(np.sqrt(2 / (np.pi * 50)))
     # Of a t distribution instead of a normal one: 1.6 % more at R = 50.
     assert found.snr == pytest.approx(found.noise_floor, rel=0.03)
@@ -174,7 +181,7 @@ def test_the_ratio_of_pure_noise_is_the_noise_floor():
 def test_norms_are_corrected_for_what_noise_adds_to_them():
     """‖mean‖ of 50 draws of 5000 parameters with noise 1 is near √(‖E g‖² + 5000/50), here √(4 + 100)."""
     rng, mean = np.random.default_rng(0), np.full(5000, 2 / np.sqrt(5000))
-    found = [gradients.signal(of_draws(mean + rng.normal(size=(50, 5000)))) for _ in range(20)]
+    found = [statistics.signal(of_draws(mean + rng.normal(size=(50, 5000)))) for _ in range(20)]
     assert np.mean([s.mean_norm**2 for s in found]) == pytest.approx(4, abs=1)
     assert np.mean([s.snr_of_norms for s in found]) == pytest.approx(2 / np.sqrt(5000), rel=0.2)
 
@@ -183,7 +190,7 @@ def test_the_standard_error_of_the_ratio_is_its_standard_deviation_over_repetiti
     """Also where parameters are correlated, here in pairs that are equal."""
     rng = np.random.default_rng(0)
     found = [
-        gradients.signal(of_draws(np.repeat(rng.normal(0.8, 1, size=(200, 20)), 2, axis=1))) for _ in range(200)
+        statistics.signal(of_draws(np.repeat(rng.normal(0.8, 1, size=(200, 20)), 2, axis=1))) for _ in range(200)
     ]  # fmt: skip
     assert np.mean([s.snr_error for s in found]) == pytest.approx(np.std([s.snr for s in found]), rel=0.15)
 
@@ -196,7 +203,7 @@ def test_sticking_the_landing_is_found_biased_and_dreg_is_not(seed):
     """q = N(−3, 1), p = N(2, 3²), K = 10: mean gradient in q's mean +1.154 against the true +.480."""
     reference = blocks("reparameterized", 10, 4000, seed, reference=True, **BIASED)["encoder"]
     stl, dreg = (
-        gradients.bias(blocks(name, 10, 400, seed, **BIASED)["encoder"], reference) for name in ("stl", "dreg")
+        statistics.bias(blocks(name, 10, 400, seed, **BIASED)["encoder"], reference) for name in ("stl", "dreg")
     )
     assert stl.p_norm < 0.01
     assert stl.p_max_t < 1e-4
@@ -214,7 +221,7 @@ def test_without_a_bias_each_test_rejects_about_as_often_as_it_says():
         def draws(count, mixing=mixing):
             return np.concatenate([rng.normal(size=(count, 30)) @ mixing, rng.standard_t(5, size=(count, 30))], 1)
 
-        found = gradients.bias(of_draws(draws(100)), of_draws(draws(300)))
+        found = statistics.bias(of_draws(draws(100)), of_draws(draws(300)))
         rejected.append([found.p_norm < 0.05, found.p_max_t < 0.05, found.share_below_5_percent])
     p_norm, p_max_t, share = np.mean(rejected, 0)
     assert 0.02 < p_norm < 0.085
@@ -225,14 +232,14 @@ def test_without_a_bias_each_test_rejects_about_as_often_as_it_says():
 def test_the_root_mean_square_of_the_difference_without_a_bias_is_the_expected_norm():
     rng = np.random.default_rng(0)
     found = [
-        gradients.bias(of_draws(rng.normal(size=(40, 500))), of_draws(rng.normal(0, 3, size=(90, 500))))
+        statistics.bias(of_draws(rng.normal(size=(40, 500))), of_draws(rng.normal(0, 3, size=(90, 500))))
         for _ in range(50)
     ]
     assert np.mean([b.difference_norm**2 for b in found]) == pytest.approx(
         np.mean([b.expected_norm**2 for b in found]), rel=0.03
     )
     shifted = [
-        gradients.bias(of_draws(rng.normal(1.5, 1, size=(400, 500))), of_draws(rng.normal(1, 3, size=(900, 500))))
+        statistics.bias(of_draws(rng.normal(1.5, 1, size=(400, 500))), of_draws(rng.normal(1, 3, size=(900, 500))))
         for _ in range(10)
     ]
     assert np.mean([b.relative_bias for b in shifted]) == pytest.approx(0.5, rel=0.05)
@@ -242,11 +249,11 @@ def test_a_small_bias_in_all_parameters_is_found_by_the_norm_and_a_large_one_in_
     """A tenth of a standard error in 20,000 parameters; six in one."""
     rng, size = np.random.default_rng(0), 20_000
     reference = of_draws(rng.normal(size=(1000, size)))
-    everywhere = gradients.bias(of_draws(rng.normal(0.1, 1, size=(200, size))), reference)
+    everywhere = statistics.bias(of_draws(rng.normal(0.1, 1, size=(200, size))), reference)
     assert everywhere.p_norm < 0.01
     one = rng.normal(size=(200, size))
     one[:, 17] += 0.8
-    single = gradients.bias(of_draws(one), reference)
+    single = statistics.bias(of_draws(one), reference)
     assert single.p_max_t < 0.01
     assert everywhere.p_max_t > single.p_max_t
 
@@ -254,7 +261,7 @@ def test_a_small_bias_in_all_parameters_is_found_by_the_norm_and_a_large_one_in_
 def test_the_t_test_of_one_parameter_is_welchs_of_scipy():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 1, size=(30, 1)), rng.normal(0, 2, size=(80, 1))
-    found, expected = gradients.bias(of_draws(a), of_draws(b)), scipy.stats.ttest_ind(a, b, equal_var=False)
+    found, expected = statistics.bias(of_draws(a), of_draws(b)), scipy.stats.ttest_ind(a, b, equal_var=False)
     assert found.max_t == pytest.approx(abs(expected.statistic[0]), rel=1e-10)
     assert found.p_max_t == pytest.approx(expected.pvalue[0], rel=1e-10)
 
@@ -262,61 +269,14 @@ def test_the_t_test_of_one_parameter_is_welchs_of_scipy():
 def test_gradients_without_noise_are_not_tested_for_a_bias():
     """As the prior's under an analytic KL: two programs may round the same number differently."""
     a, b = np.full((40, 2), 0.3), np.full((40, 2), 0.3 * (1 + 1e-7))
-    found = gradients.bias(of_draws(a), of_draws(b))
+    found = statistics.bias(of_draws(a), of_draws(b))
     assert np.isnan([found.max_t, found.p_max_t, found.share_below_5_percent]).all()
     assert found.relative_bias < 1e-6
 
 
 def test_equal_draws_have_no_bias_and_a_shift_of_every_block_has_the_least_p_value():
     draws = np.random.default_rng(0).normal(1, 1, size=(100, 3))
-    same = gradients.bias(of_draws(draws), of_draws(draws))
+    same = statistics.bias(of_draws(draws), of_draws(draws))
     np.testing.assert_array_equal(columns(same)[[0, 1, 4]], 0)
     assert same.p_norm == same.p_max_t == 1
-    assert gradients.bias(of_draws(draws + 50), of_draws(draws)).p_norm == 2.0**-9
-
-
-# The chart
-
-
-def test_the_chart_has_a_panel_for_each_group_with_the_ratios_and_the_noise_floor():
-    panels = {
-        "encoder": {"dreg": ([1, 4, 16], [1.0, 1.5, 2.0], [0.1, 0.1, 2.5]), "score": ([4, 16], [0.2, 0.1], [0, 0])},
-        "decoder": {"dreg": ([1, 4, 16], [1.0, 2.0, 4.0], [0.1, 0.1, 0.1])},
-    }
-    figure = figures.signal_to_noise(panels, 0.3, "title")
-    encoder, decoder = figure.axes
-    assert [axes.get_title("left") for axes in figure.axes] == ["title: encoder", "title: decoder"]
-    for axes in figure.axes:
-        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        low, high = axes.get_ylim()
-        assert low < 0.3 < high
-        # On the floor's height, and every ratio above it or marked as noise.
-        assert 0.3 in [line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1]
-    lines = [container.lines[0] for container in encoder.containers]
-    np.testing.assert_array_equal(lines[0].get_ydata(), [1.0, 1.5, 2.0])
-    np.testing.assert_array_equal(lines[1].get_ydata(), [0.2, 0.1])
-    # Beside their K, not on each other.
-    for line, k in zip(lines, ([1, 4, 16], [4, 16]), strict=True):
-        np.testing.assert_allclose(line.get_xdata(), k, rtol=0.04)
-    assert lines[0].get_xdata()[1] != lines[1].get_xdata()[0]
-    assert lines[0].get_color() == decoder.containers[0].lines[0].get_color() != lines[1].get_color()
-    bars = encoder.containers[0].lines[2][0].get_segments()
-    np.testing.assert_allclose(bars[0][:, 1], [0.9, 1.1])
-    np.testing.assert_allclose(bars[2][:, 1], [0.2, 4.5])
-    figures.png(figure)
-
-
-@pytest.mark.parametrize(
-    ("panels", "floor", "message"),
-    [
-        ({}, 0.1, "panels is empty"),
-        ({"encoder": {}}, 0.1, "panels is empty"),
-        ({"encoder": {"dreg": ([1], [1], [0])}}, 0.0, "noise_floor is 0; expected more than 0"),
-        ({"encoder": {"dreg": ([1, 2], [1], [0])}}, 0.1, "ratios of 'dreg' has 1 entries; expected 2"),
-        ({"encoder": {"dreg": ([1], [0], [0])}}, 0.1, "expected K ≥ 1 and ratios above 0"),
-        ({"encoder": {"dreg": ([1], [np.nan], [0])}}, 0.1, "1 NaN or infinite values"),
-    ],
-)
-def test_a_chart_of_ratios_that_cannot_be_drawn_is_refused_in_one_line(panels, floor, message):
-    with pytest.raises(ValueError, match=message):
-        figures.signal_to_noise(panels, floor, "")
+    assert statistics.bias(of_draws(draws + 50), of_draws(draws)).p_norm == 2.0**-9

@@ -15,7 +15,12 @@ from vae.figures.comparisons import (
     log_likelihoods,
     rate_distortion,
 )
-from vae.figures.estimates import log_likelihood_bracket, log_likelihood_by_num_samples, signal_to_noise
+from vae.figures.estimates import (
+    gradient_work,
+    log_likelihood_bracket,
+    log_likelihood_by_num_samples,
+    signal_to_noise,
+)
 from vae.figures.images import manifold, morph, morph_gif, reconstructions, samples, side_by_side, tile, traversals
 from vae.figures.sweeps import (
     learning_curves_of_sweep,

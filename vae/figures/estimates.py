@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
@@ -11,10 +12,13 @@ from vae.figures.canvas import (
     LABEL_SIZE,
     MUTED,
     PALETTE,
+    RULE,
+    TEXT_SIZE,
     Vector,
     below_right,
     check_finite,
     check_length,
+    check_range,
     in_own_style,
     new_axes,
     new_chart,
@@ -119,6 +123,53 @@ def signal_to_noise(
             textcoords="offset points", va="top", fontsize=LABEL_SIZE, color=MUTED,
         )  # fmt: skip
         label_ends(axes, ends)
+    return figure
+
+
+@in_own_style
+def gradient_work(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float, bool]]]], title: str) -> Figure:
+    """Variance × time of gradients, as multiples of that of the reparameterised one: panel → name → (K, multiple,
+    whether its mean is wrong).
+
+    A line for each name, the same in all panels, with a dot for each K, darker for larger ones and hollow if the mean
+    is wrong. Left of the line at 1 an estimator is as precise in less time.
+    """
+    require(len(panels) > 0 and all(map(len, panels.values())), "panels is empty; expected one name or more in each")
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    counts = sorted({k for rows in panels.values() for dots in rows.values() for k, _, _ in dots})
+    shades = dict(zip(counts, colormaps["viridis_r"](np.linspace(0.1, 1, len(counts))), strict=True))
+    width, height, gap = 560, max(220, 60 + 44 * len(names)), 60
+    figure = new_figure(len(panels) * (width + gap), height)
+    axes = None
+    for position, (panel, rows) in enumerate(panels.items()):
+        axes = new_axes(figure, position * (width + gap), 0, width, height)
+        style_chart(axes, f"{title}: {panel}" if position == 0 else panel, "variance × time (reparameterized = 1)", "")
+        axes.set_xscale("log")
+        axes.axvline(1, color=MUTED, linewidth=0.9, zorder=1)
+        for name, dots in rows.items():
+            _, values, _ = zip(*dots, strict=True)
+            check_range(f"{panel} of {name!r}", np.asarray(values), np.finfo(float).tiny, np.inf, "all must be above 0")
+            y = names.index(name)
+            axes.plot(values, [y] * len(values), color=RULE, linewidth=2.5, zorder=2)
+            for k, value, is_wrong in dots:
+                face = "white" if is_wrong else shades[k]
+                axes.plot(value, y, "o", color=shades[k], markerfacecolor=face, markersize=5.5, zorder=3)
+        axes.set_yticks(range(len(names)), names if position == 0 else [""] * len(names), parse_math=False)
+        axes.tick_params(axis="y", length=0, labelsize=TEXT_SIZE)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(False, axis="y")
+        axes.margins(x=0.08)
+        low, high = min(axes.get_xlim()[0], 0.5), max(axes.get_xlim()[1], 2)  # the times of equal programs differ too
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5) if high / low < 50 else (1,), numticks=12))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
+    assert axes is not None
+    for k in counts:
+        axes.plot([], [], "o", color=shades[k], markersize=5.5, label=f"K = {k}")
+    if any(is_wrong for rows in panels.values() for dots in rows.values() for _, _, is_wrong in dots):
+        axes.plot([], [], "o", color=MUTED, markerfacecolor="white", markersize=5.5, label="wrong mean")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.01), frameon=False, fontsize=LABEL_SIZE, handletextpad=0.3)
     return figure
 
 
