@@ -104,7 +104,7 @@ def main(_: StopRequest) -> int:
     }
     gradient_table.print_table(rows)
     write_json(workdir / "gradients.json", summary)
-    title = f"Gradient of {', '.join(dict.fromkeys(row['objective'] for row in rows))}"
+    title = gradient_table.title(rows)
     made = {}
     if panels := gradient_table.signal_to_noise(rows):
         floor = rows[0]["groups"][next(iter(panels))]["noise_floor"]

@@ -61,17 +61,24 @@ def signal_to_noise(rows: Sequence[GradientRow]) -> dict[str, dict[str, tuple[li
 def work(rows: Sequence[GradientRow]) -> dict[str, dict[str, list[tuple[int, float, bool]]]]:
     """group → name → K, variance × time relative to the reparameterised gradient, and whether a bias was found.
 
-    Those that are known and not 0, as that of a gradient without noise.
+    Of all other estimators; where it is known and not 0, as that of a gradient without noise.
     """
     panels: dict[str, dict[str, list[tuple[int, float, bool]]]] = {}
     for row, name in zip(rows, names(rows), strict=True):
         for group, s in row["groups"].items():
-            if row["work"][group]:
+            if row["work"][group] and row["estimator"] != "reparameterized":
                 is_biased = s.get("p_norm", 1.0) < MOST_BY_CHANCE
                 panels.setdefault(group, {}).setdefault(name, []).append(
                     (row["num_samples"], row["work"][group], is_biased)
                 )
     return panels
+
+
+def title(rows: Sequence[GradientRow]) -> str:
+    """Of a picture."""
+    objectives = list(dict.fromkeys(row["objective"] for row in rows))
+    most = 3  # that a title has room for
+    return f"Gradient of {', '.join(objectives)}" if len(objectives) <= most else f"{len(objectives)} objectives"
 
 
 def names(rows: Sequence[GradientRow]) -> list[str]:

@@ -42,6 +42,7 @@ def test_the_chart_has_a_panel_for_each_group_with_the_ratios_and_the_noise_floo
         ({"encoder": {}}, 0.1, "panels is empty"),
         ({"encoder": {"dreg": ([1], [1], [0])}}, 0.0, "noise_floor is 0; expected more than 0"),
         ({"encoder": {"dreg": ([1, 2], [1], [0])}}, 0.1, "ratios of 'dreg' has 1 entries; expected 2"),
+        ({"encoder": {str(i): ([1], [1], [0]) for i in range(31)}}, 0.1, "31 curves are too many to be told apart"),
         ({"encoder": {"dreg": ([1], [0], [0])}}, 0.1, "expected K ≥ 1 and ratios above 0"),
         ({"encoder": {"dreg": ([1], [np.nan], [0])}}, 0.1, "1 NaN or infinite values"),
     ],
@@ -82,3 +83,11 @@ def test_what_is_drawn_of_the_work_is_what_is_known_of_it():
     assert gradient_table.work([unbiased, untested]) == {"prior": {"stl": [(4, 0.7, False), (4, 2.0, False)]}}
     assert gradient_table.work([row("iwae", None), row("iwae", 0.0)]) == {}
     assert list(gradient_table.work([biased, row("vr_max", 1.0)])["prior"]) == ["iwae stl", "vr_max stl"]
+    # It is 1 by its definition.
+    assert gradient_table.work([row("iwae", 1.0) | {"estimator": "reparameterized"}]) == {}
+
+
+def test_a_title_names_as_many_objectives_as_it_has_room_for():
+    rows = [{"objective": name} for name in ("iwae", "iwae", "elbo", "rws", "tvo")]
+    assert gradient_table.title(rows[:4]) == "Gradient of iwae, elbo, rws"
+    assert gradient_table.title(rows) == "4 objectives"

@@ -89,6 +89,9 @@ def signal_to_noise(
     require(len(panels) > 0 and all(map(len, panels.values())), "panels is empty; expected one curve or more in each")
     require(noise_floor > 0, f"noise_floor is {noise_floor:g}; expected more than 0")
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    lines = "-", "--", ":"
+    most = len(PALETTE) * len(lines)
+    require(len(names) <= most, f"{len(names)} curves are too many to be told apart; at most {most}")
     width, height, gap = 640, 620, 190 + 14 * max(map(len, names))
     figure = new_figure(len(panels) * (width + gap), height)
     for position, (panel, curves) in enumerate(panels.items()):
@@ -102,7 +105,7 @@ def signal_to_noise(
             check_length(f"standard errors of {name!r}", errors, len(k), "K")
             require(np.all(k >= 1) and np.all(values > 0), f"{panel} of {name!r}: expected K ≥ 1 and ratios above 0")
             i = names.index(name)
-            color, line = PALETTE[i % len(PALETTE)], ("-", "--", ":")[i // len(PALETTE) % 3]
+            color, line = PALETTE[i % len(PALETTE)], lines[i // len(PALETTE)]
             aside = k * 1.06 ** (i - (len(names) - 1) / 2)
             # A bar that reaches zero has no lower end on this axis.
             down = np.minimum(errors, 0.9 * values)
