@@ -13,7 +13,8 @@ per setting (all but the seed) is in evaluation_settings.csv of the sweep's fold
 (Hoffman & Johnson 2016; Chen et al. 2018); `sumo`, an unbiased estimate of log p(x) (Luo et al. 2020); `ais`, annealed
 importance sampling (Wu et al. 2017), which does not depend on the encoder; `bdmc`, bounds from both sides on data that
 the model simulates (Grosse et al. 2015), which say how far off `ais` is; `amortization`, what the encoder and the
-family of q lose (Cremer et al. 2018). All but the first use --also_examples images.
+family of q lose (Cremer et al. 2018); `probe`, how well the labels are found from E[z|x]. All but the first and the
+last use --also_examples images.
 
 Writes <workdir>/evaluation.json (a subset: evaluation_<split>_<number>.json), the values of each image beside it as
 .npz, and prints a table. On MNIST with 784-200-200-50, 10,000 images with 5000 samples each take a few minutes on two
@@ -25,7 +26,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -35,9 +36,13 @@ from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choices, number
 
+if TYPE_CHECKING:
+    from vae.api import TrainedRun
+    from vae.datasets import Dataset, Split
+
 # A flag that only some of --also read.
 READ_BY = {
-    "also_examples": tuple(name for name in evaluation_table.ALSO if name != "aggregate"),
+    "also_examples": tuple(name for name in evaluation_table.ALSO if name not in ("aggregate", "probe")),
     "ais_temperatures": ("ais", "bdmc"),
     "ais_chains": ("ais", "bdmc"),
 }
@@ -51,7 +56,7 @@ def define_flags() -> None:
     number("devices", None, "devices that share the images; 0: all there are (default: 1, of several runs all)",
            least=0, most=1024, integer=True)  # fmt: skip
     choices("also", tuple(evaluation_table.ALSO), "what to compute beside the evaluation")
-    number("also_examples", 100, "of all but aggregate: images, a random subset", least=1, integer=True)
+    number("also_examples", 100, "of all but aggregate and probe: images, a random subset", least=1, integer=True)
     number("ais_temperatures", 1000, "ais, bdmc: from the prior to the posterior", least=1, integer=True)
     number("ais_chains", 16, "ais, bdmc: for each image", least=1, most=10_000, integer=True)
 
@@ -82,6 +87,7 @@ def main(stop: StopRequest) -> int:
         annealing.check_memory(loaded.model, asked["ais_chains"], available[0])
     dataset = flags.folders.of_run(workdir, asked["dataset"])
     data, index = options.evaluated_split(workdir, dataset, asked["split"], asked["num_examples"])
+    training = learned_from(loaded, dataset, asked["split"]) if "probe" in asked["also"] else None
     print(
         f"evaluating {len(data.images):,} images of the {asked['split']} split with {asked['num_samples']:,} samples "
         "each; fewer with --num_examples or --num_samples"
@@ -106,7 +112,7 @@ def main(stop: StopRequest) -> int:
     evaluation_table.warn(summary)
     if asked["also"]:
         images = Images(data.images, data.labels, index, result.log_likelihood[asked["num_samples"]])
-        summary |= compute_also(asked, loaded, images, available, bar_of)
+        summary |= compute_also(asked, loaded, images, training, available, bar_of)
         write_json(path, summary)
     for picture in run_pictures.of_evaluation(workdir, summary):
         print(f"picture: {picture}")
@@ -123,7 +129,18 @@ def check_flags(flags: options.Flags) -> None:
             raise UsageError(f"--{name} has no effect with {asked}; leave it out, or use --also={' or '.join(readers)}")
 
 
-def compute_also(asked: dict[str, Any], loaded, images, available, bar_of) -> dict[str, Any]:
+def learned_from(loaded: TrainedRun, dataset: Dataset, split: str) -> Split:
+    """The images and labels that a probe learns from, to be tested on `split`; UsageError if there can be no probe."""
+    from vae.datasets import images
+    from vae.evaluation import probe
+
+    labels = dataset.train.labels, getattr(dataset, split).labels
+    if reason := probe.unavailable(loaded.settings, split, labels):
+        raise UsageError(f"--also=probe: {reason}")
+    return images.stored(dataset, "train", loaded.settings.binarization, training=False)
+
+
+def compute_also(asked: dict[str, Any], loaded, images, training, available, bar_of) -> dict[str, Any]:
     """Compute and print the numbers of --also."""
     import jax
 
@@ -147,6 +164,7 @@ def compute_also(asked: dict[str, Any], loaded, images, available, bar_of) -> di
             num_temperatures=asked["ais_temperatures"],
             num_chains=asked["ais_chains"],
             devices=available,
+            training=training,
             progress=progress,
         )
     for row in evaluation_table.diagnostic_rows(found):

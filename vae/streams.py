@@ -19,6 +19,7 @@ class Stream(enum.IntEnum):
     ANNEAL = 10
     SIMULATE = 11
     SUMO = 12
+    PROBE = 13
 
 
 def stream(root: jax.Array, name: Stream, *position) -> jax.Array:

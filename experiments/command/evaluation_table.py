@@ -130,6 +130,16 @@ def _amortization(gaps: dict[str, Any]) -> Iterator[Row]:
     yield "  approximation", gaps["approximation_gap"], gaps["approximation_gap_se"], note
 
 
+def _probe(probe: dict[str, Any]) -> Iterator[Row]:
+    chance = f"{100 * probe['most_frequent']:.1f} % have the most frequent label"
+    note = f"% of {probe['num_examples']} images from E[z|x]; {chance}"
+    for count, found in probe["by_labels"].items():
+        for name, words in (("linear", f"linear probe, {count} labels"), ("nearest_neighbour", "  nearest neighbour")):
+            error = found[f"{name}_se"]
+            yield words, 100 * found[name], None if error is None else 100 * error, note
+            note = ""
+
+
 # What --also can ask for, and the lines of each: the names of vae/evaluation/diagnostics.py, which needs jax.
 ALSO: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "aggregate": _aggregate,
@@ -137,4 +147,5 @@ ALSO: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "ais": _ais,
     "bdmc": _bdmc,
     "amortization": _amortization,
+    "probe": _probe,
 }

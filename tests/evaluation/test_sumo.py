@@ -104,7 +104,8 @@ def test_what_is_printed_says_that_a_value_is_no_bound():
     images = Images(IMAGES, None, np.arange(40), ORACLE.log_p(IMAGES.astype(float)))
     computed = diagnostics.compute(
         jax.random.key(0), ["sumo"], {}, images, model=model(), settings=Settings((6, 1, 1)), num_examples=40,
-        num_temperatures=1, num_chains=1, devices=jax.devices()[:1], progress=lambda name: lambda share: None,
+        num_temperatures=1, num_chains=1, devices=jax.devices()[:1], training=None,
+        progress=lambda name: lambda share: None,
     )  # fmt: skip
     assert computed == {"sumo": sumo.summarize(found, images.log_likelihood)}
     rows = {name.strip(): (value, note) for name, value, _, note in evaluation_table.diagnostic_rows(computed)}

@@ -228,6 +228,7 @@ def test_a_folder_without_a_run_cannot_be_evaluated(scripts, tmp_path, script):
             ["--also=amortization", "--ais_temperatures=4"],
             "--ais_temperatures has no effect with",
         ),
+        ("evaluate", ["--also=probe", "--split=train"], "--also=probe: it learns from training images and must be"),
         ("evaluate", ["--also=ais", "--ais_temperatures=0"], "must be a whole number at least 1"),
         ("evaluate", ["--split=tset"], "unknown split 'tset'; did you mean 'test'?"),
         ("generate", ["--indices=0,360"], "--indices: there is no test image 360; the 360 images count from 0"),

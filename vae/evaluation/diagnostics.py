@@ -1,4 +1,4 @@
-"""What is computed of a model beside its evaluation: the parts of the KL, SUMO, AIS, BDMC, amortisation gaps."""
+"""What is computed of a model beside its evaluation: the parts of the KL, SUMO, AIS, BDMC, amortisation, labels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vae.evaluation import amortization, annealing, decomposition, sumo
+from vae.datasets.dataset import Split
+from vae.evaluation import amortization, annealing, decomposition, probe, sumo
 from vae.models.model import Model
 from vae.settings import Settings
+from vae.streams import Stream, stream
 
 
 class Images(NamedTuple):
@@ -33,12 +35,13 @@ class Work(NamedTuple):
     root: jax.Array
     params: Any
     every: Images
-    some: Images  # a random subset: all but `aggregate` see no more
+    some: Images  # a random subset, for what takes long
     model: Model
     settings: Settings
     num_temperatures: int
     num_chains: int
     devices: Sequence[Any]
+    training: Split | None  # the images that a probe learns from, with labels
     estimates: dict[str, np.ndarray]  # of log p(x) of `some`, by name; each is a lower bound in expectation
 
     @property
@@ -66,16 +69,18 @@ def compute(
     num_temperatures: int,
     num_chains: int,
     devices: Sequence[Any],
+    training: Split | None,
     progress: Callable[[str], Callable[[float], None]],
 ) -> dict[str, Any]:
     """The numbers of each of `names` under its name; None if the model has none, with `unavailable` to say why.
 
-    `progress(name)` gives the function that gets the share of it that is done. All but `aggregate` see a random subset
-    of `num_examples` images.
+    `progress(name)` gives the function that gets the share of it that is done. All but `aggregate` and `probe` see a
+    random subset of `num_examples` images. A probe learns from `training`.
     """
     some = images.subset(num_examples)
     estimates = {"importance sampling": some.log_likelihood}
-    work = Work(root, params, images, some, model, settings, num_temperatures, num_chains, devices, estimates)
+    numbers = num_temperatures, num_chains
+    work = Work(root, params, images, some, model, settings, *numbers, devices, training, estimates)
     found: dict[str, Any] = {}
     unavailable = {}
     for name in (name for name in DIAGNOSTICS if name in names):
@@ -160,6 +165,23 @@ def bracket(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
     return {"num_examples": num_examples, "num_chains": work.num_chains, "by_num_temperatures": summaries}
 
 
+def labels(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
+    """The accuracy of a probe of all images, which must have labels: see `probe.unavailable`."""
+    images, tested, index, _ = work.every
+    training, learned = work.training or (None, None)
+    assert training is not None
+    assert tested is not None
+    assert learned is not None
+    root_training, root_test = (stream(work.root, Stream.PROBE, part) for part in (0, 1))
+    positions = np.arange(len(training))
+    x = probe.represent(root_training, work.params, training, positions, **work.given)
+    x_test = probe.represent(root_test, work.params, images, index, **work.given)
+    if not (np.isfinite(x).all() and np.isfinite(x_test).all()):
+        raise Unavailable("E[z|x] of some image is not finite")
+    found = probe.probe((x, learned), (x_test, tested), on_progress=report)
+    return probe.summarize(found, learned, tested, x.shape[1])
+
+
 # What `compute` can be asked for, in the order in which it is computed.
 DIAGNOSTICS: dict[str, Callable[[Work, Callable[[float], None]], dict[str, Any]]] = {
     "aggregate": aggregate,
@@ -167,4 +189,5 @@ DIAGNOSTICS: dict[str, Callable[[Work, Callable[[float], None]], dict[str, Any]]
     "ais": ais,
     "bdmc": bracket,
     "amortization": amortization_gaps,
+    "probe": labels,
 }
