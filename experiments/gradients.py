@@ -159,15 +159,19 @@ def check_new(workdir: Path | None, flags: Flags) -> None:
 
 def trained_subject(workdir: Path, flags: Flags) -> MeasuredModel:
     """The run in `workdir` at its checkpoint's step."""
-    from vae.api import load_run
-    from vae.evaluation.gradient_grid import GradientSubject
+    import jax
 
-    run = load_run(workdir, flags.values["checkpoint"])
+    from vae.evaluation.gradient_grid import GradientSubject
+    from vae.models import model as models
+    from vae.training import start
+
+    config, state = start.saved_state(workdir, flags.values["checkpoint"])
+    model, params, step = models.build(config.settings), jax.device_put(state.evaluated_params), int(state.step)
     place = flags.values["dataset"] if "dataset" in flags.given else None
     dataset = flags.folders.of_run(workdir, place)
-    batch = fixed_batch(dataset, run.settings, flags.values)
-    subject = GradientSubject(run.model, run.params, run.settings, run.step, batch)
-    return MeasuredModel(f"{workdir}, step {run.step}", subject, run.config, dataset)
+    batch = fixed_batch(dataset, config.settings, flags.values)
+    subject = GradientSubject(model, params, config.settings, step, batch, state.objective_state)
+    return MeasuredModel(f"{workdir}, step {step}", subject, config, dataset)
 
 
 def new_subject(flags: Flags) -> MeasuredModel:

@@ -1,12 +1,16 @@
 """gradient_grid.py: estimators take turns, work is relative to the reparameterised gradient, what fails is left out."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.evaluation.test_gradients import BATCH
 from tests.objectives.test_estimators import pair, params_at
+from vae import objectives
 from vae.evaluation import gradient_grid, gradients
 from vae.evaluation.gradients import NUM_BLOCKS, GradientBlock, GradientMoments
+from vae.objectives.controlled import Controller
 from vae.settings import Hyperparameters, Settings
 
 SETTINGS = Settings((1, 1, 1), objective="iwae")
@@ -86,3 +90,19 @@ def test_what_makes_no_sense_is_one_line_for_each_objective_and_reason(measure):
     rows, _, skipped = measure(["reparameterized", "stl", "score"], objective="elbo")
     assert list(rows) == ["reparameterized"]
     assert [line.split(":")[0] for line in skipped] == ["elbo with stl, score"]
+
+
+def test_an_objective_with_a_state_is_measured_in_that_of_its_run_and_in_the_first_one_of_a_new_run():
+    """control's β: `control_min` at first."""
+    (one,) = estimators("control", ["reparameterized"])
+    objective = objectives.build(one.settings)
+
+    def beta(settings, state):
+        subject = gradient_grid.GradientSubject(pair(), params_at(0.2, 1.1), settings, 0, BATCH, state)
+        measured = gradient_grid.in_state(subject, objective, one)
+        key, hyperparameters = jax.random.key(0), one.hyperparameters
+        return float(measured.apply(key, subject.params, subject.model, BATCH, hyperparameters, 0)[2]["beta"][0])
+
+    trained = Controller(jnp.zeros(()), jnp.full((), 0.25))
+    assert beta(one.settings, trained) == 0.25
+    assert beta(SETTINGS, None) == beta(SETTINGS, trained) == one.hyperparameters.control_min

@@ -34,6 +34,7 @@ class GradientSubject(NamedTuple):
     settings: Settings
     step: int
     batch: Batch
+    objective_state: Any = None  # of the objective of its settings, if that has one
 
 
 class GradientEstimator(NamedTuple):
@@ -187,7 +188,7 @@ def _draw(
     """`gradients.draw_blocks` of the subject; raises ObjectiveError for a pair that cannot be."""
     sizes = {"num_samples": num_samples, "num_groups": grid.num_groups, "batch_size": len(subject.batch.x)}
     settings = dataclasses.replace(one.settings, **sizes)
-    objective = objectives.build(settings)
+    objective = in_state(subject, objectives.build(settings), one)
     objectives.check(settings)
     words = f"{one.objective} {one.estimator} K = {num_samples}"
     on_progress(words, 0)
@@ -206,6 +207,12 @@ def _draw(
         draws = next(iter(block.moments.values())).count
         on_progress(words, draws * num_samples)
         yield block
+
+
+def in_state(subject: GradientSubject, objective: Objective, one: GradientEstimator) -> Objective:
+    """The objective as it is trained: in the state of the run if it was trained with it, otherwise in its first one."""
+    own = subject.objective_state if one.settings.objective == subject.settings.objective else None
+    return objective.at(objective.init_state(one.hyperparameters) if own is None else own)
 
 
 def parameters(seed: int, subject: GradientSubject, name: str, objective: Objective) -> dict[str, Any]:
