@@ -16,7 +16,7 @@ from tests.flag_samples import define_once
 from vae.models import model as models
 from vae.models.table import ACTIVATIONS, LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, TWO_LAYERS
 from vae.objectives.objective import OF_SCHEDULE
-from vae.objectives.table import BOUNDS, DIP, ESTIMATORS, OBJECTIVES, REGULARIZERS, Bound
+from vae.objectives.table import BOUNDS, DIP, ESTIMATORS, OBJECTIVES, REFUSED, REGULARIZERS, Bound
 from vae.options import Option, Row, choice, flattened, load, number, read, unread_because
 from vae.rules import Numbers
 from vae.runs import fingerprint
@@ -33,9 +33,10 @@ def arguments(function) -> list[str]:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_bound_reads_what_its_row_declares_and_has_log_weights_of_its_shape(name):
     row = BOUNDS[name]
-    first, *others = arguments(row.function)
-    assert (first, {*others}) == ("log_w", {*row.fields} - {"num_groups"})
-    shape = inspect.signature(row.function).parameters["log_w"].annotation
+    first, *others = inspect.signature(row.function).parameters.values()
+    needed = {one.name for one in others if one.default is one.empty}  # what has a default, an estimator may give
+    assert (first.name, needed) == ("log_w", {*row.fields} - {"num_groups"})
+    shape = first.annotation
     assert ("M K B" in str(shape)) == row.grouped
 
 
@@ -58,6 +59,13 @@ def test_what_a_row_says_of_other_rows_and_of_fields_exists(name):
     assert {other for other, _ in row.same_as} <= {*OBJECTIVES}
     assert all({*values} <= {*FIELDS} for _, values in row.same_as)
     assert {*row.refuses} <= {*ESTIMATORS}
+
+
+def test_what_an_estimator_is_made_for_exists_and_everything_else_is_refused():
+    for estimator, how in ESTIMATORS.items():
+        assert {*how.only} <= {*OBJECTIVES}
+        if how.only:
+            assert {name for name in OBJECTIVES if (name, estimator) not in REFUSED} == {*how.only}
 
 
 class Reading(Settings):

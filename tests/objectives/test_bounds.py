@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
+from hypothesis import HealthCheck, given, settings
+from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import floats
 
+from tests.marks import soaked
 from vae.objectives.bounds import (
     ciwae,
     elbo_mc,
@@ -17,9 +22,12 @@ from vae.objectives.bounds import (
     miwae,
     piwae,
     renyi,
+    tvo,
     vr_max,
 )
-from vae.objectives.table import BOUNDS
+from vae.objectives.estimators import diagonal_of_hessian
+from vae.objectives.table import BOUNDS, TVO_SCHEDULES
+from vae.options import flattened
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -30,7 +38,9 @@ NUMBERS = {"ciwae": {"ciwae_beta": 0.3}}  # in place of defaults at which a mist
 
 def numbers(name):
     """The options that a bound takes: at the defaults of its row, except those of NUMBERS."""
-    defaults = {option: one.default for option, one in BOUNDS[name].options.items() if option != "num_groups"}
+    defaults = {
+        option: one.default for option, one in flattened(BOUNDS[name].options).items() if option != "num_groups"
+    }
     return defaults | NUMBERS.get(name, {})
 
 
@@ -62,6 +72,28 @@ def numpy_jackknife(log_w, order):
     return total
 
 
+def numpy_tvo(log_w, tvo_partitions, tvo_schedule, tvo_beta, tvo_sum):
+    """Example by example, from the definition."""
+    found = []
+    for w in log_w.T:
+
+        def mean(beta, w=w):
+            return (scipy.special.softmax(beta * w) * w).sum()
+
+        share = np.arange(1, tvo_partitions) / tvo_partitions
+        inner = {
+            "linear": share,
+            "log_uniform": np.geomspace(tvo_beta, 1, tvo_partitions)[:-1],
+            "moments": [
+                scipy.optimize.brentq(lambda b, s=s: mean(b) - (1 - s) * mean(0) - s * mean(1), 0, 1) for s in share
+            ],
+        }[tvo_schedule]
+        beta = np.asarray([0, *inner, 1])
+        at = beta[:-1] if tvo_sum == "left" else beta[1:]
+        found.append(sum(np.diff(beta) * [mean(b) for b in at]))
+    return np.asarray(found)
+
+
 NUMPY = {  # of log-weights [K, B] or [M, K, B], and of the options of the bound
     "elbo_mc": lambda w: w.mean(0),
     "iwae": log_mean_exp,
@@ -70,6 +102,7 @@ NUMPY = {  # of log-weights [K, B] or [M, K, B], and of the options of the bound
     "ciwae": lambda w, ciwae_beta: ciwae_beta * w.mean(0) + (1 - ciwae_beta) * log_mean_exp(w),
     "renyi": lambda w, alpha: log_mean_exp((1 - alpha) * w) / (1 - alpha),
     "vr_max": lambda w: w.max(0),
+    "tvo": numpy_tvo,
     "jackknife_1": lambda w: numpy_jackknife(w, 1),
     "jackknife_2": lambda w: numpy_jackknife(w, 2),
 }
@@ -119,7 +152,7 @@ def test_values_and_gradients_are_finite_in_float32_for_equal_and_for_very_unequ
 
 
 def test_one_sample_is_the_elbo_for_every_bound_that_allows_it():
-    for name in ("iwae", "ciwae", "renyi", "vr_max"):
+    for name in ("iwae", "ciwae", "renyi", "vr_max", "tvo"):
         np.testing.assert_allclose(compiled(name)[0](LOG_W[:1]), LOG_W[0], rtol=1e-12)
     np.testing.assert_allclose(compiled("miwae")[0](GROUPS[:, :1]), GROUPS[:, 0].mean(0), rtol=1e-12)
 
@@ -164,6 +197,83 @@ def test_fault_the_worst_sample_gets_the_most_weight():
 def test_fault_the_reported_bound_is_a_weighted_sum_of_log_weights():
     weights = scipy.special.softmax(LOG_W, axis=0)
     assert (compiled("iwae")[0](LOG_W) < (weights * LOG_W).sum(0)).all()
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def all_tvo(log_w, partitions=4, beta=0.03):
+    """{schedule and side of the sum: the objective}."""
+    sides = ("left", "right")
+    return {(name, side): tvo(log_w, partitions, name, beta, side) for name in TVO_SCHEDULES for side in sides}
+
+
+def test_tvo_equals_its_formula_in_numpy_with_every_schedule():
+    for which, found in all_tvo(LOG_W).items():
+        schedule, side = which
+        np.testing.assert_allclose(found, numpy_tvo(LOG_W, 4, schedule, 0.03, side), rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrays(np.float64, (5, 4), elements=floats(-1e3, 1e3, width=32)))
+def test_left_sums_of_tvo_lie_between_elbo_and_iwae_and_right_sums_between_iwae_and_the_largest_weight(log_w):
+    middle, rounding = log_mean_exp(log_w), 1e-12 * np.abs(log_w).max()
+    found = all_tvo(log_w)
+    for (_, side), value in found.items():
+        low, high = (log_w.mean(0), middle) if side == "left" else (middle, log_w.max(0))
+        assert (low - rounding <= value).all()
+        assert (value <= high + rounding).all()
+
+
+def test_tvo_of_many_partitions_is_iwae():
+    """Right and left sums differ by at most the largest step of β, or of E_β[log w], times max log w − mean log w."""
+    found = all_tvo(LOG_W, 2000, 1e-4)
+    for name, largest in {"linear": 1 / 2000, "log_uniform": 1 - 1e-4 ** (1 / 1999), "moments": 1 / 2000}.items():
+        left, right = found[name, "left"], found[name, "right"]
+        assert (right - left <= largest * (LOG_W.max(0) - LOG_W.mean(0))).all()
+        np.testing.assert_allclose((left + right) / 2, log_mean_exp(LOG_W), atol=largest)
+
+
+def test_tvo_of_two_points_is_the_elbo_up_to_beta_and_the_tempered_mean_from_there():
+    log_w = jnp.asarray(LOG_W)
+    tempered = (scipy.special.softmax(0.3 * LOG_W, axis=0) * LOG_W).sum(0)
+    expected = 0.3 * LOG_W.mean(0) + 0.7 * tempered
+    left_sum = jax.jit(lambda log_w, partitions: tvo(log_w, partitions, "log_uniform", 0.3, "left"), static_argnums=1)
+    np.testing.assert_allclose(left_sum(log_w, 2), expected, rtol=1e-12)
+    np.testing.assert_allclose(left_sum(log_w, 1), LOG_W.mean(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", soaked(TVO_SCHEDULES, "linear", "log_uniform"))
+def test_first_and_second_derivatives_of_tvo_are_those_of_its_value_even_where_its_points_move(schedule):
+    """By differences. The second ones are those that the estimator dreg takes."""
+
+    def bound(log_w):
+        return tvo(log_w, 3, schedule, 0.3, "left")
+
+    @jax.jit
+    def derivatives(log_w):
+        return bound(log_w), jax.grad(lambda log_w: bound(log_w).sum())(log_w)[1], diagonal_of_hessian(bound, log_w)[1]
+
+    log_w, step = LOG_W / 10, np.zeros_like(LOG_W)
+    step[1] = 1e-5
+    _, gradient, hessian = derivatives(log_w)
+    (more, steeper, _), (less, flatter, _) = derivatives(log_w + step), derivatives(log_w - step)
+    np.testing.assert_allclose(gradient, (more - less) / 2e-5, rtol=1e-6)
+    np.testing.assert_allclose(hessian, (steeper - flatter) / 2e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e4])
+def test_tvo_keeps_its_digits_in_float32_with_every_schedule_and_its_derivatives_add_up_to_one(spread):
+    log_w = np.asarray(np.random.default_rng(0).normal(size=(6, 5)) * spread, np.float32)
+    exact, (found, slopes) = all_tvo(log_w.astype(np.float64)), tvo_and_slopes(log_w)
+    for which, value in found.items():
+        np.testing.assert_allclose(value, exact[which], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(slopes[which].sum(0), 1, rtol=1e-4)
+
+
+@jax.jit
+def tvo_and_slopes(log_w):
+    values, pull = jax.vjp(all_tvo, log_w)
+    zeros = jax.tree.map(jnp.zeros_like, values)
+    return values, {which: pull(zeros | {which: jnp.ones_like(value)})[0] for which, value in values.items()}
 
 
 jitted_renyi = jax.jit(renyi)

@@ -58,16 +58,19 @@ def params_at(loc, scale, shape=()):
 
 
 @cache
-def compiled(name, estimator, num_samples, num_draws, model):
+def compiled(name, estimator, num_samples, num_draws, model, options):
     """The gradients as a function of the key and of all that is the same for each estimate."""
     groups = 2 if OBJECTIVES[name].grouped else 1
-    settings = Settings((1, 1, 1), objective=name, estimator=estimator, num_samples=num_samples, num_groups=groups)
+    about = {"objective": name, "estimator": estimator, "num_samples": num_samples, "num_groups": groups}
+    numbers = {option: value for option, value in options if option in Hyperparameters._fields}
+    settings = Settings((1, 1, 1), **about, **{option: value for option, value in options if option not in numbers})
     objective, batch = objectives.build(settings), Batch(jnp.zeros((num_draws, 1, 1, 1)))
+    hyperparameters = Hyperparameters(**numbers)
 
     @jax.jit
     def found(key, loc, scale, prior_loc, prior_scale):
         def surrogate(params):
-            value, *_ = objective.apply(key, params, model(prior_loc, prior_scale), batch, Hyperparameters(), 0)
+            value, *_ = objective.apply(key, params, model(prior_loc, prior_scale), batch, hyperparameters, 0)
             return num_draws * value  # a mean over the batch
 
         g = jax.grad(surrogate)(params_at(loc, scale, (num_draws, 1)))
@@ -81,10 +84,11 @@ FEW = 1_000  # for what holds of each draw
 
 
 def gradients(
-    name, estimator, num_samples, loc=0.2, scale=1.1, num_draws=NUM_DRAWS, seed=0, prior=(0.0, 1.0), model=pair
-):
+    name, estimator, num_samples, loc=0.2, scale=1.1, num_draws=NUM_DRAWS, seed=0, prior=(0.0, 1.0), model=pair,
+    **options,
+):  # fmt: skip
     """The gradient in (loc, log_scale, shift) of each of `num_draws` independent estimates: [N, 3]."""
-    found = compiled(name, estimator, num_samples, num_draws, model)
+    found = compiled(name, estimator, num_samples, num_draws, model, tuple(options.items()))
     return np.asarray(found(jax.random.key(seed), loc, scale, *prior))
 
 
@@ -272,6 +276,34 @@ def test_a_prior_that_shares_the_encoders_weights_is_trained_by_both_bounds_of_p
     np.testing.assert_allclose(found, encoders + decoders, atol=1e-10)
     assert np.abs(decoders[:, 0]).max() > 0.1
     assert np.abs(encoders[:, 0]).max() > 0.1
+
+
+def densities(num_samples, loc, scale):
+    """Of the draws of `gradients` with the seed 0: z, log w and ∂log q/∂(loc, log σ), [N, K] and [N, K, 2]."""
+    noise = noise_of(num_samples)
+    z = loc + scale * noise
+    log_w = scipy.stats.norm.logpdf(z) - scipy.stats.norm.logpdf(z, loc, scale)
+    return z, log_w, np.stack([noise / scale, noise**2 - 1], axis=-1)
+
+
+def test_the_covariance_gradient_is_that_of_the_thermodynamic_objective_as_its_authors_write_it():
+    """Σ_j Δβ_j (E_β[∂log w] + Cov_β[β ∂log p + (1 − β) ∂log q, log w]), with K/(K − 1) for the ∂log q of the masses."""
+    loc, scale, num_samples = 1.5, 0.7, 4
+    z, log_w, score_q = densities(num_samples, loc, scale)
+    expected = np.zeros((NUM_DRAWS, 3))
+    for beta, step in ((0, 0.3), (0.3, 0.7)):
+        weights = scipy.special.softmax(beta * log_w, axis=1)
+        product = weights * (log_w - (weights * log_w).sum(1, keepdims=True))
+        of_q = num_samples / (num_samples - 1) * product - weights - beta * product
+        expected[:, :2] += step * (of_q[..., None] * score_q).sum(1)
+        expected[:, 2] += step * ((weights + beta * product) * z).sum(1)
+    found = gradients("tvo", "covariance", num_samples, loc, scale, tvo_partitions=2, tvo_beta=0.3)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+def test_the_covariance_gradient_of_one_partition_is_that_of_the_elbo_with_the_mean_of_the_others_as_baseline():
+    found = gradients("tvo", "covariance", 4, 1.5, 0.7, num_draws=FEW, tvo_partitions=1)
+    np.testing.assert_allclose(found, gradients("elbo_mc", "score", 4, 1.5, 0.7, num_draws=FEW), atol=1e-10)
 
 
 def test_the_diagonal_of_the_hessian_of_iwae_is_known():

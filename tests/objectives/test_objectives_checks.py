@@ -193,6 +193,7 @@ def value_and_gradient(settings):
         ({"objective": "ciwae", "num_samples": 3}, {"ciwae_beta": 0.0}, "iwae", "ciwae with ciwae_beta=0 is the IWAE"),
         ({"objective": "renyi", "num_samples": 3}, {"alpha": 0.0}, "iwae", "renyi with alpha=0 is the IWAE bound"),
         ({"objective": "renyi", "num_samples": 3}, {"alpha": 1.0}, "elbo_mc", "renyi with alpha=1 is the ELBO"),
+        ({"objective": "tvo", "num_samples": 3, "tvo_partitions": 1}, {}, "elbo_mc", "tvo_sum=left is the ELBO"),
         ({"objective": "beta"}, {"beta": 1.0}, "elbo", "beta with beta=1 is the ELBO"),
         ({"objective": "warmup", "warmup_shape": "sigmoid"}, {}, "elbo", "warmup with warmup_steps=0 is the ELBO"),
         ({"objective": "beta_tcvae"}, {"tc_weight": 1.0}, "elbo_mc", "mi_weight=1, tc_weight=1, dimension_weight=1 is"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vae.objectives.table import ESTIMATORS, OBJECTIVES
+from vae.objectives.table import ESTIMATORS, REFUSED
 from vae.options import flattened, read
 from vae.report.words import NOT_READ
 from vae.runs import naming
@@ -17,8 +17,7 @@ def idle(values: Mapping[str, Any]) -> set[str]:
     fields = {name: option.field_name(name) for name, option in flattened(PROGRAM).items()}
     effective = read(PROGRAM, values)
     unread = {field for name, field in fields.items() if name not in effective}
-    refused = OBJECTIVES[values["objective"]].refuses
-    has_one_estimator = all(name in refused for name in ESTIMATORS if name != "reparameterized")
+    has_one_estimator = all((values["objective"], name) in REFUSED for name in ESTIMATORS if name != "reparameterized")
     return unread | {"estimator"} if has_one_estimator else unread
 
 

@@ -8,6 +8,7 @@ whose docstring shows how.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +71,92 @@ def vr_max(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:
     twice and rounds it in two ways, that derivative divides by 0.
     """
     return jnp.take_along_axis(log_w, log_w.argmax(0)[None], axis=0)[0]
+
+
+def tvo(
+    log_w: Float[Array, "K B"],
+    tvo_partitions: int,
+    tvo_schedule: str,
+    tvo_beta: Scalar,
+    tvo_sum: str,
+    log_measure: Float[Array, "K B"] | None = None,
+) -> Float[Array, "B"]:
+    """Thermodynamic objective: Σ_j (β_{j+1} − β_j) E_{β_j}[log w], or E_{β_{j+1}} (Masrani et al. 2019).
+
+    E_β weighs samples by normalised w^β. It grows with β, from the ELBO at 0, and its integral from 0 to 1 is the IWAE
+    bound: left sums lie between the ELBO and IWAE, right sums between IWAE and max log w, for any weights.
+
+    0 = β_0 < … < β_J = 1 have equal steps (`linear`), equal ratios from β_1 = `tvo_beta` on (`log_uniform`), or equal
+    steps of E_β[log w], of each example (`moments`, Brekelmans et al. 2020). `log_measure` (0 if it is not given) is
+    the log of the mass of each sample, by which `estimators.covariance` differentiates.
+    """
+    mean = log_w.mean(0)
+    centred = log_w - mean[None]
+    log_measure = jnp.zeros_like(log_w) if log_measure is None else log_measure
+    j = jnp.arange(tvo_partitions + 1, dtype=log_w.dtype)[:, None]
+    if tvo_schedule == "moments":
+        beta = equal_steps(centred, log_measure, tvo_partitions)
+    elif tvo_schedule == "linear":
+        beta = j / tvo_partitions
+    else:
+        beta = jnp.where(
+            j == 0, 0, jnp.asarray(tvo_beta, log_w.dtype) ** ((tvo_partitions - j) / max(tvo_partitions - 1, 1))
+        )
+    at = beta[:-1] if tvo_sum == "left" else beta[1:]
+    return mean + (jnp.diff(beta, axis=0) * tempered_mean(centred, log_measure, at)).sum(0)
+
+
+def tempered_mean(
+    log_w: Float[Array, "K B"], log_measure: Float[Array, "K B"], beta: Float[Array, "J #B"]
+) -> Float[Array, "J B"]:
+    """E_β[log w] = Σ_k m_k w_k^β log w_k / Σ_k m_k w_k^β."""
+    return (tempered(log_w, log_measure, beta) * log_w[None]).sum(1)
+
+
+def tempered(
+    log_w: Float[Array, "K B"], log_measure: Float[Array, "K B"], beta: Float[Array, "J #B"]
+) -> Float[Array, "J K B"]:
+    """m_k w_k^β, normalised over samples."""
+    return jax.nn.softmax(beta[:, None] * log_w[None] + log_measure[None], axis=1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def equal_steps(
+    log_w: Float[Array, "K B"], log_measure: Float[Array, "K B"], num_partitions: int
+) -> Float[Array, "J B"]:
+    """β_0 = 0 … β_J = 1 of each example, between which E_β[log w] grows by equal steps; by bisection."""
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        below = above_target(log_w, log_measure, middle) < 0
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    zeros = jnp.zeros((num_partitions + 1, log_w.shape[1]), log_w.dtype)
+    low, high = lax.fori_loop(0, jnp.finfo(log_w.dtype).nmant + 6, halve, (zeros, zeros + 1))
+    return ((low + high) / 2).at[0].set(0).at[-1].set(1)
+
+
+@equal_steps.defjvp
+def _(num_partitions, values, tangents):
+    # Of the implicit function: its equation at fixed β changes by `change`, and by the variance of log w for each β.
+    log_w, log_measure = values
+    beta = equal_steps(log_w, log_measure, num_partitions)
+    _, change = jax.jvp(lambda log_w, log_measure: above_target(log_w, log_measure, beta), values, tangents)
+    distance = log_w[None] - tempered_mean(log_w, log_measure, beta)[:, None]
+    variance = (tempered(log_w, log_measure, beta) * distance**2).sum(1)
+    inner = (variance > 0).at[0].set(False).at[-1].set(False)
+    return beta, jnp.where(inner, -change / jnp.where(inner, variance, 1), 0)
+
+
+def above_target(
+    log_w: Float[Array, "K B"], log_measure: Float[Array, "K B"], beta: Float[Array, "J B"]
+) -> Float[Array, "J B"]:
+    """By how much E_β[log w] is above the point of its row that divides its way from β = 0 to 1 equally."""
+    ends = jnp.asarray([0, 1], log_w.dtype)[:, None]
+    first, last = tempered_mean(log_w, log_measure, ends)
+    share = jnp.linspace(0, 1, len(beta), dtype=log_w.dtype)[:, None]
+    return tempered_mean(log_w, log_measure, beta) - (1 - share) * first[None] - share * last[None]
 
 
 def jackknife_1(log_w: Float[Array, "K B"]) -> Float[Array, "B"]:

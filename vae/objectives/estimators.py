@@ -9,6 +9,7 @@ H = ∇²F of each example:
     dreg             decoder and prior weighted by c_k, the path through the samples by c_k − H_kk, as stl. For
                      F = IWAE these are w̃_k and w̃_k² (Tucker et al. 2018); it holds for every smooth F
     score            REINFORCE with VIMCO's control variates (Mnih & Rezende 2016), nothing through the samples
+    covariance       the same without a baseline, by the covariance of log w and ∂log q: tvo alone (Masrani et al. 2019)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jaxtyping import Array, Float
 from vae.models.model import Batch, Model, score_samples
 from vae.models.protocols import Layers
 
-Bound = Callable[[Float[Array, "S B"]], Float[Array, "B"]]
+Bound = Callable[..., Float[Array, "B"]]  # of log-weights [S, B]
 
 
 class Samples(NamedTuple):
@@ -84,6 +85,21 @@ def score(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     signal = bound(log_w)[None] - baseline
     surrogate = bound(weighted.log_w) + (signal * weighted.log_q_z_given_x).sum(0)
     return surrogate.mean(), weighted
+
+
+def covariance(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
+    """(surrogate [], Weighted): the covariance gradient of a thermodynamic objective (Masrani et al. 2019, eq. 11).
+
+    E_β[∂log w] + Cov_β[∂log π_β, log w], with π_β = p^β q^{1−β}: the derivative of the bound where samples are held and
+    their masses are as q's density. It is unbiased for the decoder and the prior. For the encoder it estimates the
+    gradient of what the bound tends to with many samples, with a bias of the order 1/K; at β = 0 there is none, by the
+    factor K/(K − 1) of a covariance.
+    """
+    q, z = samples.q, lax.stop_gradient(samples.z)
+    weighted = score_samples(params, model, batch, z, q.log_prob(z))
+    log_q = weighted.log_q_z_given_x
+    log_measure = len(log_q) / (len(log_q) - 1) * (log_q - lax.stop_gradient(log_q))
+    return bound(weighted.log_w, log_measure=log_measure).mean(), weighted
 
 
 def diagonal_of_hessian(bound: Bound, log_w: Float[Array, "S B"]) -> Float[Array, "S B"]:

@@ -5,6 +5,8 @@ Nats, per example. Shapes: K samples, M groups of them, B batch.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 from jax import lax
 from jaxtyping import Array, Float
@@ -79,7 +81,7 @@ def on_log_weights(name: str, settings: Settings, hyperparameters: Hyperparamete
     """`BOUNDS[name]` as a function of flat log-weights [M·K, B], with its options filled in."""
     bound, values = BOUNDS[name].function, values_for(BOUNDS[name], settings, hyperparameters)
     if not BOUNDS[name].grouped:
-        return lambda log_w: bound(log_w, **values)
+        return partial(bound, **values)
     groups = settings.num_groups, settings.num_samples
     return lambda log_w: bound(log_w.reshape(*groups, log_w.shape[-1]), **values)
 

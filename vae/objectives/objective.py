@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from vae.models.model import Batch, Model, can_score, sum_layers
 from vae.models.protocols import ApproximatePosterior, Layers, Params, PriorDistribution
 from vae.models.table import POSTERIORS
-from vae.objectives.table import ESTIMATORS, OBJECTIVES, SCHEDULE, ObjectiveRow
+from vae.objectives.table import ESTIMATORS, OBJECTIVES, REFUSED, SCHEDULE, ObjectiveRow
 from vae.options import Row, load
 from vae.settings import Hyperparameters, Settings
 
@@ -155,7 +155,7 @@ def build(settings: Settings) -> Objective:
         raise ObjectiveError(f"there is no objective {name[:60]!r}; the objectives are {', '.join(OBJECTIVES)}")
     row, how = OBJECTIVES[name], ESTIMATORS[estimator]
     samples = settings.num_samples * settings.num_groups
-    if reason := row.refuses.get(estimator):
+    if reason := REFUSED.get((name, estimator)):
         raise ObjectiveError(f"the estimator {estimator} is not possible for the objective {name}: {reason}")
     if (how.needs_density or row.needs_density) and not can_score(settings):
         by_networks = [other for other, one in POSTERIORS.items() if one.can_score and one.options]

@@ -19,7 +19,7 @@ from typing import Any
 
 from vae.options import Option, Row, choice, number, sizes, switch, whole
 
-DISTANT = ("stl", "dreg", "score")  # all estimators except reparameterized
+DISTANT = ("stl", "dreg", "score", "covariance")  # all estimators except reparameterized
 NOT_SMOOTH = "it needs the second derivative of a maximum, which is a pulse at ties; use reparameterized, stl or score"
 NO_LOG_WEIGHTS = "its value is no function of log-weights; use the objective elbo_mc, or reparameterized"
 OWN_GRADIENT = "reweighted wake-sleep is a gradient of its own, and takes none through the samples; use reparameterized"
@@ -30,6 +30,7 @@ class EstimatorRow(Row):
 
     needs_density: bool = False  # of q at a given z
     least_samples: int = 1
+    only: tuple[str, ...] = ()  # the bounds that it is made for; all if there are none
 
 
 class ObjectiveRow(Row):
@@ -77,8 +78,21 @@ ESTIMATORS = {
     "stl": EstimatorRow("vae.objectives.estimators:stl", needs_density=True),
     "dreg": EstimatorRow("vae.objectives.estimators:dreg", needs_density=True),
     "score": EstimatorRow("vae.objectives.estimators:score", needs_density=True, least_samples=2),
+    "covariance": EstimatorRow(
+        "vae.objectives.estimators:covariance", needs_density=True, least_samples=2, only=("tvo",)
+    ),
 }
 
+TVO_SCHEDULES = {
+    "log_uniform": Row(
+        tvo_beta=number(
+            0.03, "tvo, log_uniform: β₁; the code of Masrani et al. (2019) takes 0.01, 0.02 and 0.03 with 5, 10 and 50 "
+            "samples", above=0, below=1, since=5,
+        ),
+    ),
+    "linear": Row(),
+    "moments": Row(),
+}  # fmt: skip
 NUM_GROUPS = whole(1, "M, groups of K samples: miwae, piwae")
 BOUNDS: dict[str, Bound] = {
     "elbo_mc": Bound("vae.objectives.bounds:elbo_mc"),
@@ -113,6 +127,19 @@ BOUNDS: dict[str, Bound] = {
         ),
     ),
     "vr_max": Bound("vae.objectives.bounds:vr_max", refuses={"dreg": NOT_SMOOTH}, of_one_sample=True),
+    "tvo": Bound(
+        "vae.objectives.bounds:tvo",
+        of_one_sample=True,
+        same_as=(("elbo_mc", {"tvo_partitions": 1, "tvo_sum": "left"}),),
+        tvo_partitions=whole(5, "tvo: intervals of β between 0 and 1 (5 in Masrani et al. 2019)", since=5),
+        tvo_schedule=choice(
+            "log_uniform", TVO_SCHEDULES, "tvo: the points β: log_uniform, 0 and equal ratios from β₁ to 1; linear, "
+            "equal steps; moments, equal steps of E_β[log w] (Brekelmans et al. 2020)", since=5,
+        ),
+        tvo_sum=choice(
+            "left", ("left", "right"), "tvo: left sums are at most the IWAE bound, right ones at least", since=5
+        ),
+    ),
     "jackknife_1": Bound("vae.objectives.bounds:jackknife_1", leaves_out=1),
     "jackknife_2": Bound("vae.objectives.bounds:jackknife_2", leaves_out=2),
 }  # fmt: skip
@@ -353,6 +380,9 @@ OBJECTIVES: dict[str, ObjectiveRow] = {
 }
 # Pairs of objective and estimator that make no sense, and why.
 REFUSED = {(name, estimator): why for name, row in OBJECTIVES.items() for estimator, why in row.refuses.items()}
+for estimator, how in ESTIMATORS.items():
+    for name in OBJECTIVES.keys() - how.only if how.only else ():
+        REFUSED.setdefault((name, estimator), f"it is made for {' and '.join(how.only)}; use score")
 OBJECTIVE: dict[str, Option] = {
     "objective": choice("elbo", OBJECTIVES, "the bound that is maximised"),
     "estimator": choice("reparameterized", ESTIMATORS, "of the bound's gradient"),
