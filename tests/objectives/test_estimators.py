@@ -109,14 +109,15 @@ def z_scores(a, b):
     return np.abs(a.mean(0) - b.mean(0)) / np.maximum(error, 1e-12)
 
 
-@pytest.mark.parametrize("estimator", ["dreg", "score"])
+# With IWAE, ovis is among the control variates below.
+@pytest.mark.parametrize("estimator", soaked(["dreg", "score", "ovis"], "ovis"))
 @pytest.mark.parametrize(
     "name",
     # Jackknives take their derivatives as the others do, and longer; their gradients are in test_bounds.py. CIWAE is a
     # weighted sum of two that are here.
     soaked(SMOOTH, "jackknife_1", "jackknife_2", "ciwae"),
 )
-def test_dreg_and_score_have_the_mean_of_the_reparameterized_gradient_for_every_smooth_bound(name, estimator):
+def test_unbiased_estimators_have_the_mean_of_the_reparameterized_gradient_for_every_smooth_bound(name, estimator):
     assert (z_scores(gradients(name, estimator, 4), reference(name)) < 4.5).all()
 
 
@@ -190,46 +191,88 @@ def test_the_score_estimator_is_the_noisiest_and_reparameterisation_is_why_it_is
     assert score > 3 * plain
 
 
-def vimco(name, loc, scale, num_draws, num_samples=4):
-    """[N, 3] gradients, sample by sample in numpy: as Mnih & Rezende (2016) write them, and those with no baseline."""
+CONTROLS = ("none", "leave_one_out", "vimco", "ovis")
+
+
+def by_hand(name, control, loc, scale, num_draws, num_samples=4):
+    """[N, 3] gradients, sample by sample in numpy, with the control variate as its authors write it."""
     bound = {
         "iwae": lambda w: np.log(np.mean(np.exp(w))),
         "elbo_mc": np.mean,
         "vr_max": np.max,
     }[name]
-    both = np.zeros((2, num_draws, 3))
-    for n, noise in enumerate(noise_of(num_samples)[:num_draws]):
+
+    def slope(log_w, k):
+        step = 1e-6 * (np.arange(num_samples) == k)
+        return (bound(log_w + step) - bound(log_w - step)) / 2e-6
+
+    gradient = np.zeros((num_draws, 3))
+    for n, noise in enumerate(noise_of(num_samples + 1)[:num_draws]):  # the last one is OVIS's
         z = loc + scale * noise
-        log_w = -0.5 * z**2 + 0.5 * noise**2 + np.log(scale)
+        *log_w, of_other = -0.5 * z**2 + 0.5 * noise**2 + np.log(scale)
+        log_w = np.asarray(log_w)
         for k in range(num_samples):
-            without = log_w.copy()
-            without[k] = np.delete(log_w, k).mean()
-            step = 1e-6 * (np.arange(num_samples) == k)
-            c = (bound(log_w + step) - bound(log_w - step)) / 2e-6
+            others, with_other, with_mean = np.delete(log_w, k), log_w.copy(), log_w.copy()
+            with_other[k], with_mean[k] = of_other, others.mean()
+            subtracted = {
+                "none": 0,
+                "leave_one_out": bound(others),
+                "vimco": bound(with_mean),
+                "ovis": bound(with_other) - slope(with_other, k),
+            }[control]
             score_q = np.asarray([noise[k] / scale, noise[k] ** 2 - 1, 0])
-            of_log_w = c * (np.asarray([0, 0, z[k]]) - score_q)  # ∂log w/∂ parameters at a fixed z
-            for found, baseline in zip(both, (bound(without), 0), strict=True):
-                found[n] += (bound(log_w) - baseline) * score_q + of_log_w
-    return both
+            gradient[n] += (bound(log_w) - subtracted) * score_q
+            gradient[n] += slope(log_w, k) * (np.asarray([0, 0, z[k]]) - score_q)  # ∂log w at a fixed z
+    return gradient
 
 
-@pytest.mark.parametrize("name", ["iwae", "elbo_mc", "vr_max"])
-def test_the_score_estimator_is_vimco_as_its_authors_write_it(name):
-    loc, scale = 1.5, 0.7
-    with_baseline, _ = vimco(name, loc, scale, 40)
-    np.testing.assert_allclose(gradients(name, "score", 4, loc, scale)[:40], with_baseline, atol=1e-7)
+def with_control(name, control, loc, scale, num_draws, num_samples=4):
+    options = {} if control == "ovis" else {"baseline": control}
+    estimator = "ovis" if control == "ovis" else "score"
+    return gradients(name, estimator, num_samples, loc, scale, num_draws=num_draws, **options)
 
 
-def test_the_baselines_of_the_score_estimator_lower_its_variance():
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize(
+    "name", ["iwae", *(pytest.param(one, marks=pytest.mark.soak) for one in ("elbo_mc", "vr_max"))]
+)
+def test_every_control_variate_of_the_score_estimator_is_as_its_authors_write_it(name, control):
+    found = with_control(name, control, 1.5, 0.7, NUM_DRAWS)[:40]
+    np.testing.assert_allclose(found, by_hand(name, control, 1.5, 0.7, 40), atol=1e-7)
+
+
+def test_a_baseline_of_the_score_estimator_lowers_its_variance():
     """q = N(6, 1), p = N(0, 1), where the bound is about −15: one far from 0 costs nothing with a baseline."""
-    loc, scale, num_draws = 6.0, 1.0, 500
-    _, without = vimco("iwae", loc, scale, num_draws)
-    found = gradients("iwae", "score", 4, loc, scale)[:num_draws]
-    assert (found[:, :2].var(0) < 0.5 * without[:, :2].var(0)).all()
-    # Both have the mean of the gradient that they estimate.
-    expected = gradients("iwae", "dreg", 4, loc, scale)
-    assert (z_scores(found, expected) < 4.5).all()
-    assert (z_scores(without, expected) < 4.5).all()
+    none, *others = (with_control("iwae", control, 6.0, 1.0, NUM_DRAWS) for control in CONTROLS)
+    for found in others:
+        assert (found[:, :2].var(0) < 0.5 * none[:, :2].var(0)).all()
+
+
+def test_near_the_posterior_the_control_variate_of_ovis_removes_nearly_all_noise():
+    """At q = N(0.2, 1.1²), p = N(0, 1). Of VIMCO, the standard deviation is 48 times as large with K = 16."""
+    vimco, ovis = (with_control("iwae", control, 0.2, 1.1, FEW, num_samples=16)[:, 0] for control in ("vimco", "ovis"))
+    assert vimco.std() > 30 * ovis.std()
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_every_control_variate_leaves_the_mean_as_it_is(control):
+    """q = N(1.5, 0.7²), where the gradient is large: its mean is that of dreg, which has the same noise."""
+    found = with_control("iwae", control, 1.5, 0.7, NUM_DRAWS)
+    assert (z_scores(found, gradients("iwae", "dreg", 4, 1.5, 0.7, seed=1)) < 4.5).all()
+
+
+def test_baselines_that_leave_a_sample_out_are_refused_where_none_can_be():
+    about = {"estimator": "score", "baseline": "leave_one_out", "num_samples": 2}
+    with pytest.raises(objectives.ObjectiveError, match="leave_one_out 1: it needs a num_samples above that, got 2"):
+        objectives.build(Settings((1, 1, 1), objective="jackknife_1", **about))
+    with pytest.raises(objectives.ObjectiveError, match="use `num_groups=1` or `baseline=vimco`"):
+        objectives.build(Settings((1, 1, 1), objective="miwae", num_groups=2, **about))
+
+
+def test_ovis_draws_the_samples_of_the_bound_and_some_more_and_every_other_estimator_just_these():
+    assert objectives.num_drawn(Settings((1, 1, 1), num_samples=4, num_groups=2, ovis_samples=3)) == 8
+    assert objectives.num_drawn(Settings((1, 1, 1), num_samples=4, estimator="ovis", ovis_samples=3)) == 7
+    np.testing.assert_array_equal(noise_of(5)[:, :4], noise_of(4))
 
 
 @pytest.mark.parametrize("estimator", ["reparameterized", "dreg"])

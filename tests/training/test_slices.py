@@ -27,7 +27,7 @@ BY_OBJECTIVE = {
     if not row.of_batch
 }
 BY_PART = {
-    **{f"{e}": {"objective": "iwae", "num_samples": 3, "estimator": e} for e in ("stl", "dreg", "score")},
+    **{f"{e}": {"objective": "iwae", "num_samples": 3, "estimator": e} for e in ("stl", "dreg", "score", "ovis")},
     **{name: {"objective": "iwae", "num_samples": 3, "posterior": name} for name in POSTERIORS if name != "diagonal"},
     **{name: {"objective": "iwae", "num_samples": 3, "prior": name} for name in PRIORS if name != "standard"},
     "piwae of a vamp": {"objective": "piwae", "num_samples": 2, "num_groups": 2, "prior": "vamp"},

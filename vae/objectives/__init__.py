@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vae.objectives.objective import Objective as Objective
     from vae.objectives.objective import ObjectiveError as ObjectiveError
     from vae.objectives.objective import build as build
+    from vae.objectives.objective import num_drawn as num_drawn
     from vae.objectives.special_cases import remarks as remarks
     from vae.objectives.special_cases import simplest as simplest
 
@@ -28,13 +29,14 @@ __all__ = [
     "ObjectiveError",
     "build",
     "check",
+    "num_drawn",
     "remarks",
     "simplest",
 ]
 
 HOMES = {
     "check": "checks",
-    **dict.fromkeys(("Objective", "ObjectiveError", "build"), "objective"),
+    **dict.fromkeys(("Objective", "ObjectiveError", "build", "num_drawn"), "objective"),
     **dict.fromkeys(("remarks", "simplest"), "special_cases"),
 }
 

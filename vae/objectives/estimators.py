@@ -8,8 +8,10 @@ H = ∇²F of each example:
     stl              the same, but q's density has no gradient: sticking the landing (Roeder et al. 2017); needs only c
     dreg             decoder and prior weighted by c_k, the path through the samples by c_k − H_kk, as stl. For
                      F = IWAE these are w̃_k and w̃_k² (Tucker et al. 2018); it holds for every smooth F
-    score            REINFORCE with VIMCO's control variates (Mnih & Rezende 2016), nothing through the samples
-    covariance       the same without a baseline, by the covariance of log w and ∂log q: tvo alone (Masrani et al. 2019)
+    score            REINFORCE (Williams 1992), nothing through the samples, with one of the control variates of
+                     `BASELINES`, of which VIMCO's (Mnih & Rezende 2016) is the default; unbiased with each, for every F
+    ovis             the same with nearly the best control variate, by S more samples (Liévin et al. 2020); unbiased
+    covariance       the same by the covariance of log w and ∂log q, for tvo alone (Masrani et al. 2019); biased
 """
 
 from __future__ import annotations
@@ -29,11 +31,15 @@ Bound = Callable[..., Float[Array, "B"]]  # of log-weights [S, B]
 
 
 class Samples(NamedTuple):
-    """Samples z of the posterior q of a batch, each with log q(z|x); of two stochastic layers, one for each."""
+    """Samples z of the posterior q of a batch, each with log q(z|x); of two stochastic layers, one for each.
+
+    `auxiliary` are more samples z, of which the reported bound knows nothing, for the estimator that takes some.
+    """
 
     q: Any  # an ApproximatePosterior that can score z, except with `reparameterized`
     z: Layers[Float[Array, "S B D"]]
     log_q: Layers[Float[Array, "S B"]]
+    auxiliary: Layers[Float[Array, "A B D"]] | None = None
 
 
 def reparameterized(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
@@ -49,14 +55,14 @@ def stl(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     log w (`elbo_mc`; `miwae`, and the encoder of `piwae`, with K = 1; `ciwae` with β = 1; `renyi` with α = 1; one
     sample). For all others, `vr_max` among them, it is biased, unless q is the posterior.
     """
-    q, z, _ = samples
+    q, z, *_ = samples
     weighted = score_samples(params, model, batch, z, lax.stop_gradient(q).log_prob(z))
     return bound(weighted.log_w).mean(), weighted
 
 
 def dreg(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     """(surrogate [], Weighted): doubly reparameterised, unbiased for every smooth bound."""
-    q, z, _ = samples
+    q, z, *_ = samples
     held = lax.stop_gradient(q)
 
     def log_weights(z):
@@ -70,19 +76,54 @@ def dreg(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     return (c * weighted.log_w).sum(0).mean(), weighted
 
 
-def score(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
-    """(surrogate [], Weighted): the score-function estimator, for K ≥ 2.
+def score(params, model: Model, batch: Batch, samples: Samples, bound: Bound, baseline: str):
+    """(surrogate [], Weighted): Σ_k (F − b_k) ∂log q(z_k|x) + ∂F, for K ≥ 2.
 
-    The baseline of sample k is the bound with log w_k replaced by the mean of the others (Mnih & Rezende 2016).
+    `baseline` says what b_k is: none, 0; leave_one_out, the bound of the other samples, which for `elbo_mc` is that of
+    Kool et al. (2019); vimco, the bound with log w_k replaced by the mean of the others (Mnih & Rezende 2016). Unbiased
+    with each of them, as none depends on z_k.
     """
+
+    def control(log_w):
+        num_samples = len(log_w)
+        if baseline == "none":
+            return jnp.zeros_like(log_w)
+        if baseline == "leave_one_out":
+            others = (jnp.arange(num_samples)[:, None] + jnp.arange(1, num_samples)[None]) % num_samples
+            return jax.vmap(lambda rows: bound(log_w[rows]))(others)
+        mean = (log_w.sum(0)[None] - log_w) / (num_samples - 1)
+        itself = jnp.eye(num_samples, dtype=bool)[:, :, None]
+        return jax.vmap(bound)(jnp.where(itself, mean[:, None], log_w[None]))
+
+    return with_control(params, model, batch, samples, bound, control)
+
+
+def ovis(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
+    """(surrogate [], Weighted): the score-function estimator with OVIS_MC's control variate (Liévin et al. 2020).
+
+    What ∂log q(z_k|x) is multiplied by is d_k = F − ∂F/∂log w_k. Its mean over z_k given the other samples is nearly
+    the best control variate, and is estimated by the mean of d_k with each of the auxiliary samples in place of z_k.
+    Unbiased, as none of these is z_k. The paper's other form, OVIS_~, needs no more samples, and has a bias.
+    """
+    z = lax.stop_gradient(samples.auxiliary)
+    in_place = lax.stop_gradient(score_samples(params, model, batch, z, samples.q.log_prob(z)).log_w)
+
+    def control(log_w):
+        def signal(k, other):
+            value, pull = jax.vjp(bound, jnp.where(jnp.arange(len(log_w))[:, None] == k, other[None], log_w))
+            return value - pull(jnp.ones_like(value))[0][k]
+
+        return jax.vmap(jax.vmap(signal, (0, None)), (None, 0))(jnp.arange(len(log_w)), in_place).mean(0)
+
+    return with_control(params, model, batch, samples, bound, control)
+
+
+def with_control(params, model: Model, batch: Batch, samples: Samples, bound: Bound, control: Callable[..., Any]):
+    """(surrogate [], Weighted): ∂F + Σ_k (F − control_k) ∂log q(z_k|x), nothing through the samples."""
     q, z = samples.q, lax.stop_gradient(samples.z)
     weighted = score_samples(params, model, batch, z, q.log_prob(z))
     log_w = lax.stop_gradient(weighted.log_w)
-    num_samples = log_w.shape[0]
-    others = (log_w.sum(0)[None] - log_w) / (num_samples - 1)
-    itself = jnp.eye(num_samples, dtype=bool)[:, :, None]
-    baseline = jax.vmap(bound)(jnp.where(itself, others[:, None], log_w[None]))
-    signal = bound(log_w)[None] - baseline
+    signal = bound(log_w)[None] - control(log_w)
     surrogate = bound(weighted.log_w) + (signal * weighted.log_q_z_given_x).sum(0)
     return surrogate.mean(), weighted
 

@@ -14,20 +14,19 @@ from jaxtyping import Array, Float
 from vae.models.model import Model, Weighted, score_samples
 from vae.objectives.bounds import iwae
 from vae.objectives.estimators import Samples, reparameterized
-from vae.objectives.objective import Objective, no_parameters, values_for
+from vae.objectives.objective import Objective, no_parameters, num_drawn, values_for
 from vae.objectives.table import BOUNDS, ESTIMATORS
 from vae.settings import Hyperparameters, Settings
 
 
 def from_log_weights(settings: Settings) -> Objective:
     """The bound of `settings.objective` with M·K samples and the gradient estimator of `settings`."""
-    estimator, num_samples = ESTIMATORS[settings.estimator].function, settings.num_groups * settings.num_samples
+    estimator = estimator_of(settings)
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
         del step
         bound = on_log_weights(settings.objective, settings, hyperparameters)
-        q = model.posterior(params, batch)
-        samples = Samples(q, *q.sample_and_log_prob(key, num_samples))
+        samples = draw(key, model.posterior(params, batch), settings)
         surrogate, weighted = estimator(params, model, batch, samples, bound)
         return surrogate, bound(weighted.log_w), metrics(weighted)
 
@@ -36,12 +35,11 @@ def from_log_weights(settings: Settings) -> Objective:
 
 def piwae(settings: Settings) -> Objective:
     """The decoder maximises IWAE with M·K samples, the encoder MIWAE (Rainforth et al. 2018); reports the former."""
-    estimator, num_samples = ESTIMATORS[settings.estimator].function, settings.num_groups * settings.num_samples
+    estimator = estimator_of(settings)
 
     def apply(key, params, model: Model, batch, hyperparameters, step):
         del hyperparameters, step
-        q = model.posterior(params, batch)
-        samples = Samples(q, *q.sample_and_log_prob(key, num_samples))
+        samples = draw(key, model.posterior(params, batch), settings)
         # stop_gradient by use, not by name: a prior may share the encoder's weights.
         held_decoder = model._replace(
             prior=lambda params, *args: model.prior(lax.stop_gradient(params), *args),
@@ -75,6 +73,29 @@ def rws(settings: Settings) -> Objective:
         return surrogate.mean(), iwae(weighted.log_w), metrics(weighted)
 
     return Objective(no_parameters, apply)
+
+
+def estimator_of(settings: Settings):
+    """The estimator of `settings` with its options filled in, except the number of samples that it is given."""
+    row = ESTIMATORS[settings.estimator]
+    values = values_for(row, settings, Hyperparameters())
+    return partial(row.function, **{name: value for name, value in values.items() if name != row.more_samples})
+
+
+def draw(key, q, settings: Settings) -> Samples:
+    """M·K samples of q, and those that the estimator takes besides; spends `key`.
+
+    The former are the same whatever the estimator: of more samples, random numbers begin with those of fewer.
+    """
+    drawn = q.sample_and_log_prob(key, num_drawn(settings))
+    num_samples = settings.num_groups * settings.num_samples
+    if num_drawn(settings) == num_samples:
+        return Samples(q, *drawn)
+    return Samples(
+        q,
+        *jax.tree.map(lambda leaf: leaf[:num_samples], drawn),
+        auxiliary=jax.tree.map(lambda leaf: leaf[num_samples:], drawn[0]),
+    )
 
 
 def on_log_weights(name: str, settings: Settings, hyperparameters: Hyperparameters):

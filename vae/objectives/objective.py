@@ -12,7 +12,16 @@ from jaxtyping import Array, Float, Int, Key
 from vae.models.model import Batch, Model, can_score, sum_layers
 from vae.models.protocols import ApproximatePosterior, Layers, Params, PriorDistribution
 from vae.models.table import POSTERIORS
-from vae.objectives.table import ESTIMATORS, OBJECTIVES, REFUSED, SCHEDULE, ObjectiveRow
+from vae.objectives.table import (
+    BASELINES,
+    ESTIMATORS,
+    OBJECTIVES,
+    REFUSED,
+    SCHEDULE,
+    Baseline,
+    EstimatorRow,
+    ObjectiveRow,
+)
 from vae.options import Row, load
 from vae.settings import Hyperparameters, Settings
 
@@ -169,9 +178,16 @@ def build(settings: Settings) -> Objective:
             f"the {estimator} estimator compares samples with each other: it needs num_samples of {how.least_samples} "
             "or more"
         )
-    if samples <= row.leaves_out:
+    baseline = BASELINES[settings.baseline] if "baseline" in how.options else Baseline()
+    if samples <= row.leaves_out + baseline.leaves_out:
+        others = f", and the baseline {settings.baseline} {baseline.leaves_out}" if baseline.leaves_out else ""
         raise ObjectiveError(
-            f"{name} leaves {row.leaves_out} samples out: it needs a num_samples above that, got {samples}"
+            f"{name} leaves {row.leaves_out} samples out{others}: it needs a num_samples above that, got {samples}"
+        )
+    if settings.num_groups > 1 and baseline.leaves_out:
+        raise ObjectiveError(
+            f"the baseline {settings.baseline} leaves one sample out of a group of {name}, and groups have the same "
+            "size; use `num_groups=1` or `baseline=vimco`"
         )
     if settings.num_groups > 1 and not row.grouped:
         grouped = [other for other, one in OBJECTIVES.items() if one.grouped]
@@ -185,7 +201,15 @@ def no_parameters(key, model) -> dict[str, Any]:
     return {}
 
 
-def values_for(row: ObjectiveRow, settings: Settings, hyperparameters: Hyperparameters) -> dict[str, Any]:
+def num_drawn(settings: Settings) -> int:
+    """Samples of q for each example that a step draws: the M·K of the bound, and the estimator's own."""
+    more = ESTIMATORS[settings.estimator].more_samples
+    return settings.num_groups * settings.num_samples + (getattr(settings, more) if more else 0)
+
+
+def values_for(
+    row: ObjectiveRow | EstimatorRow, settings: Settings, hyperparameters: Hyperparameters
+) -> dict[str, Any]:
     """The arguments of a row's function: the value of each field that it reads.
 
     M is in the shape of log-weights, and a schedule is of the weights that the function returns.

@@ -19,7 +19,7 @@ from typing import Any
 
 from vae.options import Option, Row, choice, number, sizes, switch, whole
 
-DISTANT = ("stl", "dreg", "score", "covariance")  # all estimators except reparameterized
+DISTANT = ("stl", "dreg", "score", "ovis", "covariance")  # all estimators except reparameterized
 NOT_SMOOTH = "it needs the second derivative of a maximum, which is a pulse at ties; use reparameterized, stl or score"
 NO_LOG_WEIGHTS = "its value is no function of log-weights; use the objective elbo_mc, or reparameterized"
 OWN_GRADIENT = "reweighted wake-sleep is a gradient of its own, and takes none through the samples; use reparameterized"
@@ -31,6 +31,7 @@ class EstimatorRow(Row):
     needs_density: bool = False  # of q at a given z
     least_samples: int = 1
     only: tuple[str, ...] = ()  # the bounds that it is made for; all if there are none
+    more_samples: str = ""  # the option that says how many it draws besides those of the bound
 
 
 class ObjectiveRow(Row):
@@ -73,15 +74,36 @@ class Regularizer(ObjectiveRow):
     scheduled: tuple[str, ...] = ()  # the terms whose weights `weight_schedule` multiplies, if it reads that
 
 
+class Baseline(Row):
+    """A control variate of the score-function estimator."""
+
+    leaves_out: int = 0  # samples that the bound is without in it
+
+
+BASELINES = {"none": Baseline(), "leave_one_out": Baseline(leaves_out=1), "vimco": Baseline()}
 ESTIMATORS = {
     "reparameterized": EstimatorRow("vae.objectives.estimators:reparameterized"),
     "stl": EstimatorRow("vae.objectives.estimators:stl", needs_density=True),
     "dreg": EstimatorRow("vae.objectives.estimators:dreg", needs_density=True),
-    "score": EstimatorRow("vae.objectives.estimators:score", needs_density=True, least_samples=2),
+    "score": EstimatorRow(
+        "vae.objectives.estimators:score",
+        needs_density=True,
+        least_samples=2,
+        baseline=choice(
+            "vimco", BASELINES, "score: what the bound is compared with for a sample: nothing, the bound of the "
+            "others, or the bound with the mean of the others as its log w (Mnih & Rezende 2016)", since=5,
+        ),
+    ),
+    "ovis": EstimatorRow(
+        "vae.objectives.estimators:ovis",
+        needs_density=True,
+        more_samples="ovis_samples",
+        ovis_samples=whole(1, "ovis: S, samples besides the K of the bound, for the control variate", since=5),
+    ),
     "covariance": EstimatorRow(
         "vae.objectives.estimators:covariance", needs_density=True, least_samples=2, only=("tvo",)
     ),
-}
+}  # fmt: skip
 
 TVO_SCHEDULES = {
     "log_uniform": Row(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae import durable
+from vae import durable, objectives
 from vae.datasets.dataset import Dataset
 from vae.runs import checkpoint, fingerprint, naming
 from vae.runs.config import Config, changed_settings, provenance, write_config
@@ -60,7 +60,8 @@ Places = list[dict[int, Path]]  # the run folders of each candidate of a plan, b
 def epochs_within(budget: str, configs: Sequence[Config], num_images: int, paces: Sequence[float]) -> list[int]:
     """Epochs of each run: its own for the one whose epoch costs most, for the others as many as cost the same.
 
-    An epoch costs its steps, its decoded samples (K·M for each image) or its seconds, by `paces` in seconds a step.
+    An epoch costs its steps, its decoded samples (K·M for each image, and the estimator's own) or its seconds, by
+    `paces` in seconds a step.
     """
 
     def cost(config, pace):
@@ -68,7 +69,7 @@ def epochs_within(budget: str, configs: Sequence[Config], num_images: int, paces
         steps = num_images // settings.batch_size
         if budget == "seconds":
             return steps * pace
-        samples = settings.num_samples * settings.num_groups
+        samples = objectives.num_drawn(settings)
         return steps * (settings.batch_size * samples if budget == "decoder_samples" else 1)
 
     costs = [cost(config, pace) for config, pace in zip(configs, paces, strict=True)]

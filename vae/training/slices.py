@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
 from vae.models.model import Batch, Model
-from vae.objectives import OBJECTIVES, Objective
+from vae.objectives import OBJECTIVES, Objective, num_drawn
 from vae.settings import Hyperparameters, Settings
 
 # Of the samples of p(x|z) in flight. A processor's cache holds them; an accelerator is to be filled, and not more.
@@ -32,7 +32,7 @@ def number_of_slices(settings: Settings, platform: str) -> int:
     """
     if OBJECTIVES[settings.objective].of_batch or settings.warmup_balance or settings.scale == "optimal":
         return 1
-    samples = settings.num_samples * settings.num_groups
+    samples = num_drawn(settings)
     bytes_of_batch = 4 * settings.batch_size * samples * math.prod(settings.image_shape)
     wanted = bytes_of_batch / (BYTES_OF_SLICE if platform == "cpu" else BYTES_OF_SLICE_ON_ACCELERATOR)
     divisors = (n for n in range(1, settings.batch_size + 1) if settings.batch_size % n == 0)

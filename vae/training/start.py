@@ -63,7 +63,7 @@ def check_memory(settings: Settings, state: Any, device: Any, num_devices: int) 
 
 def check_samples(settings: Settings, device: Any) -> None:
     """Raises TooLarge if the log-weights of a batch alone exceed the memory: jax has no shapes of such sizes."""
-    samples = settings.batch_size * settings.num_samples * settings.num_groups
+    samples = settings.batch_size * objectives.num_drawn(settings)
     remedy = "use a smaller `num_samples`, `num_groups` or `batch_size`"
     memory.check(4 * samples, memory.of_device(device), "the log-weights of a batch", remedy)
 

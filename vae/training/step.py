@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vae.datasets.dataset import Split
 from vae.datasets.images import Moments, seen_in_training, to_unit_interval
 from vae.models.model import Batch, Model
-from vae.objectives import Objective
+from vae.objectives import Objective, num_drawn
 from vae.settings import Hyperparameters, Settings
 from vae.streams import Stream, stream
 from vae.training import slices
@@ -119,7 +119,7 @@ def train_step(
 ) -> TrainState:
     """One step of gradient ascent on the mean of the bound over `batch`, in slices of it; spends `key`."""
     parts = {"model": model.in_training, "objective": objective.at(state.objective_state)}
-    samples = {"num_samples": settings.num_groups * settings.num_samples, "num_slices": num_slices}
+    samples: dict[str, Any] = {"num_samples": num_drawn(settings), "num_slices": num_slices}
     gradient, values = slices.gradient(key, state.params, batch, hyperparameters, state.step, **parts, **samples)
     update, optimizer_state = optimizer(settings, hyperparameters).update(gradient, state.optimizer_state)
     rate = learning_rate(settings.schedule, hyperparameters, state.step)
