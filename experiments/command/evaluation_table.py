@@ -8,7 +8,7 @@ from typing import Any
 
 WRONG_INVERSE = 0.01  # nats, the last digit that is printed
 READ_BY_INVERSE = {
-    "posterior": "log q(z|x), which training with stl, dreg, score or rws scores and this evaluation does not",
+    "posterior": "log q(z|x), which some estimators score in training and this evaluation does not",
     "prior": "log p(z), and with it the log-likelihood, the ELBO and the KL",
 }
 Row = tuple[str, Any, float | None, str]  # name, value, standard error, note

@@ -73,7 +73,9 @@ def test_the_least_batch_is_the_first_in_which_an_objective_differs_from_its_ter
 @pytest.mark.parametrize("num_groups", [1])
 def test_wake_sleep_with_one_sample_is_refused(num_groups):
     assert "it needs num_samples of 2 or more" in refusal(objective="rws", num_groups=num_groups)
-    objectives.check(dataclasses.replace(SMALL, objective="rws", num_samples=2))
+    assert "it needs num_samples of 2 or more" in refusal(objective="rws", rws_phase="both")
+    for allowed in ({"num_samples": 2}, {"rws_phase": "sleep_q"}):
+        objectives.check(dataclasses.replace(SMALL, objective="rws", **allowed))
 
 
 @pytest.mark.parametrize(

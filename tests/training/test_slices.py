@@ -30,6 +30,7 @@ BY_PART = {
     **{f"{e}": {"objective": "iwae", "num_samples": 3, "estimator": e} for e in ("stl", "dreg", "score", "ovis")},
     **{name: {"objective": "iwae", "num_samples": 3, "posterior": name} for name in POSTERIORS if name != "diagonal"},
     **{name: {"objective": "iwae", "num_samples": 3, "prior": name} for name in PRIORS if name != "standard"},
+    "rws dreg": {"objective": "rws", "num_samples": 3, "estimator": "dreg"},
     "piwae of a vamp": {"objective": "piwae", "num_samples": 2, "num_groups": 2, "prior": "vamp"},
     "iaf dreg": {"objective": "iwae", "num_samples": 3, "posterior": "iaf", "estimator": "dreg"},  # both are above
     "two layers": {"objective": "iwae", "num_samples": 3, "upper_latent_dim": 2, "upper_hidden_sizes": (3,)},
@@ -73,7 +74,7 @@ def difference(whole, sliced):
 # Of the bounds of log-weights, two that differ in what they take of them: each is a function of one example, as
 # test_bounds.py has it. Of "iaf dreg" and "piwae of a vamp", both are there by themselves; dreg holds q
 # as stl does.
-SOAKED = "iaf dreg", "stl", "piwae of a vamp", *(BOUNDS.keys() - {"iwae", "piwae"})
+SOAKED = "iaf dreg", "rws dreg", "stl", "piwae of a vamp", *(BOUNDS.keys() - {"iwae", "piwae"})
 
 
 @pytest.mark.parametrize("name", soaked(BY_OBJECTIVE | BY_PART, *SOAKED))
@@ -107,3 +108,5 @@ def test_slices_divide_the_batch_and_fit():
     two_layers = {"batch_size": 100, "objective": "warmup", "num_samples": 50, "upper_latent_dim": 2}
     assert [number(**two_layers, warmup_balance=balance) for balance in (False, True)] == [4, 1]
     assert number(batch_size=100, num_samples=50, likelihood="normal", scale="optimal") == 1
+    assert number(batch_size=100, objective="rws", num_samples=50) == 4
+    assert number(batch_size=100, objective="rws", num_samples=50, rws_phase="both") == 1

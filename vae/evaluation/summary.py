@@ -109,7 +109,7 @@ def summarize(evaluation: importance.Evaluation) -> dict[str, Any]:
     of a flow, of the z that leaves it. If E[z|x] has no closed form, as there and in upper layers, the variance is
     the covariance of two means over half of the samples each, whose noise is independent. `inverse_error` is how wrong
     log q(z|x) and log p(z) of a given z are on average, by rounding in the inverse of a flow; of the posterior, only
-    training with stl, dreg, score or rws scores such a z.
+    training with rws or with an estimator, except reparameterized, scores such a z.
     """
     headline = max(evaluation.log_likelihood)
     log_likelihood, log_likelihood_se = mean_and_error(evaluation.log_likelihood[headline])

@@ -85,7 +85,7 @@ def check(settings: Settings) -> None:
 
 
 def can_score(settings: Settings) -> bool:
-    """Whether q.log_prob(z) exists, which the stl, dreg and score estimators need."""
+    """Whether q.log_prob(z) exists, which every estimator except reparameterized needs."""
     return POSTERIORS[settings.posterior].can_score
 
 

@@ -17,10 +17,10 @@ def check(settings: Settings, splits: Mapping[str, int] | None = None) -> None:
     of training, or as the split if that is smaller. What cannot be built at all is refused by `build`.
     """
     name, row = settings.objective, OBJECTIVES[settings.objective]
-    if settings.num_samples < row.least_samples:
+    if settings.num_samples < row.least_samples and settings.rws_phase != "sleep_q":  # wake-sleep, Hinton et al. 1995
         raise ObjectiveError(
-            f"{name} weighs samples against each other: with num_samples {settings.num_samples} the encoder is trained "
-            f"on noise alone; it needs num_samples of {row.least_samples} or more"
+            f"{name} weighs samples against each other: with num_samples {settings.num_samples} that trains the "
+            f"encoder on noise; it needs num_samples of {row.least_samples} or more"
         )
     least = row.least_batch
     if settings.batch_size < least:

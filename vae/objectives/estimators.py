@@ -62,6 +62,19 @@ def stl(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
 
 def dreg(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     """(surrogate [], Weighted): doubly reparameterised, unbiased for every smooth bound."""
+
+    def weights(log_w):
+        c = jax.grad(lambda log_w: bound(log_w).sum())(log_w)
+        return c, c - diagonal_of_hessian(bound, log_w)
+
+    return doubly_reparameterized(params, model, batch, samples, weights)
+
+
+def doubly_reparameterized(params, model: Model, batch: Batch, samples: Samples, weights: Callable[..., Any]):
+    """(surrogate [], Weighted): Σ_k c_k ∂log w_k in p(x|z) and p(z), and Σ_k d_k ∂log w_k/∂z_k ∂z_k, where q is held.
+
+    `weights(log_w)` gives c and d.
+    """
     q, z, *_ = samples
     held = lax.stop_gradient(q)
 
@@ -70,8 +83,8 @@ def dreg(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
 
     # The same products as below, so the compiler computes them once.
     log_w = lax.stop_gradient(log_weights(z).log_w)
-    c = jax.grad(lambda log_w: bound(log_w).sum())(log_w)
-    ratio = jnp.where(c == 0, 0, (c - diagonal_of_hessian(bound, log_w)) / jnp.where(c == 0, 1, c))
+    c, d = weights(log_w)
+    ratio = jnp.where(c == 0, 0, d / jnp.where(c == 0, 1, c))
     weighted = log_weights(jax.tree.map(lambda leaf: scale_gradient(leaf, ratio), z))
     return (c * weighted.log_w).sum(0).mean(), weighted
 

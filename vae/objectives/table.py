@@ -22,7 +22,7 @@ from vae.options import Option, Row, choice, number, sizes, switch, whole
 DISTANT = ("stl", "dreg", "score", "ovis", "covariance")  # all estimators except reparameterized
 NOT_SMOOTH = "it needs the second derivative of a maximum, which is a pulse at ties; use reparameterized, stl or score"
 NO_LOG_WEIGHTS = "its value is no function of log-weights; use the objective elbo_mc, or reparameterized"
-OWN_GRADIENT = "reweighted wake-sleep is a gradient of its own, and takes none through the samples; use reparameterized"
+OWN_GRADIENT = "reweighted wake-sleep is a gradient of its own; use reparameterized, or dreg for its wake phase of q"
 
 
 class EstimatorRow(Row):
@@ -395,11 +395,15 @@ OBJECTIVES: dict[str, ObjectiveRow] = {
     **BOUNDS,
     "rws": ObjectiveRow(
         builder="vae.objectives.log_weights:rws",
-        refuses=dict.fromkeys(DISTANT, OWN_GRADIENT),
+        refuses={estimator: OWN_GRADIENT for estimator in DISTANT if estimator != "dreg"},
         needs_density=True,
         least_samples=2,
+        rws_phase=choice(
+            "wake_q", ("wake_q", "sleep_q", "both"), "rws: what q is trained on: samples of the posterior, by weights; "
+            "what the model draws; or half of each", since=5,
+        ),
     ),
-}
+}  # fmt: skip
 # Pairs of objective and estimator that make no sense, and why.
 REFUSED = {(name, estimator): why for name, row in OBJECTIVES.items() for estimator, why in row.refuses.items()}
 for estimator, how in ESTIMATORS.items():

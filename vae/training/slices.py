@@ -28,9 +28,11 @@ WHOLE = -1  # the axis of what all examples of a batch share
 def number_of_slices(settings: Settings, platform: str) -> int:
     """S, a divisor of the batch size: so many that the samples of a slice take BYTES_OF_SLICE or less, if they can.
 
-    It is 1 if the objective or the likelihood compares the examples of a batch with each other.
+    It is 1 if the objective or the likelihood compares the examples of a batch with each other, or if the objective
+    draws images besides.
     """
-    if OBJECTIVES[settings.objective].of_batch or settings.warmup_balance or settings.scale == "optimal":
+    of_batch = OBJECTIVES[settings.objective].of_batch or settings.warmup_balance or settings.scale == "optimal"
+    if of_batch or settings.rws_phase != "wake_q":
         return 1
     samples = num_drawn(settings)
     bytes_of_batch = 4 * settings.batch_size * samples * math.prod(settings.image_shape)
