@@ -133,3 +133,30 @@ def test_pseudo_inputs_begin_around_the_mean_image_each_somewhere_else():
     expected = scipy.special.logit(np.array([0.001, 0.1, 0.5, 0.999])).reshape(2, 2, 1)
     np.testing.assert_allclose(logits.mean(0), expected, atol=0.2)
     np.testing.assert_allclose(logits.std(0), 1, atol=0.1)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_prior_redraws_a_sample_if_its_row_says_so_and_moves_it_as_it_moves_its_own(name):
+    """What is redrawn is z; with the parameters it moves as the sample that z is."""
+    model, _, params = initialized(name)
+    params, found = jax.tree.map(jnp.asarray, params), []
+
+    @jax.jit
+    def both(prior):
+        def sample(prior):
+            return model.prior(params | {"prior": prior}).sample_and_log_prob(jax.random.key(3), 4)[0]
+
+        def redrawn(prior):
+            p = model.prior(params | {"prior": prior})
+            found.append(hasattr(p, "redrawn"))
+            return p.redrawn(z) if found[0] else z
+
+        z, pull = jax.vjp(sample, prior)
+        again, pull_again = jax.vjp(redrawn, prior)
+        weights = jnp.cos(jnp.arange(z.size, dtype=z.dtype)).reshape(z.shape)
+        return (z, pull(weights)), (again, pull_again(weights))
+
+    expected, moved = both(params["prior"])
+    assert found == [PRIORS[name].redraws]
+    if PRIORS[name].redraws:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8), moved, expected)

@@ -1,5 +1,6 @@
 """Two stochastic layers: against closed forms of a linear-Gaussian chain, numpyro, and the gradients of each other."""
 
+import dataclasses
 from functools import cache
 
 import jax
@@ -113,19 +114,26 @@ def test_free_bits_and_the_balance_of_a_warmup_weigh_the_layers_by_their_own_kls
 
 
 @cache
-def gradients(name, estimator, shift, num_draws):
-    """The gradient in each encoder parameter, of both layers, of each of `num_draws` estimates with K = 4."""
+def gradients_of_both(name, estimator, shift, num_draws):
+    """The gradients in each parameter of q's and of p's two layers, of each of `num_draws` estimates with K = 4."""
     model, params = models.build(CHAIN), exact_params()
     params["encoder"] = jax.tree.map(lambda leaf: leaf + shift, params["encoder"])
-    objective = objectives.build(Settings((1, 1, 1), objective=name, estimator=estimator, num_samples=4))
+    settings = dataclasses.replace(CHAIN, objective=name, estimator=estimator, num_samples=4)
+    objective, layers = objectives.build(settings), {group: params[group] for group in ("encoder", "prior")}
 
     def gradient(key):
-        def surrogate(encoder):
-            return objective.apply(key, params | {"encoder": encoder}, model, batch_of(X[:1]), Hyperparameters(), 0)[0]
+        def surrogate(layers):
+            return objective.apply(key, params | layers, model, batch_of(X[:1]), Hyperparameters(), 0)[0]
 
-        return jax.flatten_util.ravel_pytree(jax.grad(surrogate)(params["encoder"]))[0]
+        found = jax.grad(surrogate)(layers)
+        return [jax.flatten_util.ravel_pytree(found[group])[0] for group in layers]
 
-    return np.asarray(jax.jit(jax.vmap(gradient))(jax.random.split(jax.random.key(0), num_draws)))
+    return jax.device_get(jax.jit(jax.vmap(gradient))(jax.random.split(jax.random.key(0), num_draws)))
+
+
+def gradients(*about):
+    """Of q."""
+    return gradients_of_both(*about)[0]
 
 
 # A bound sees log-weights alone, however many layers there are.
@@ -152,6 +160,59 @@ def test_the_doubly_reparameterized_gradients_of_two_layers_are_several_times_le
     plain, doubly = gradients("iwae", "reparameterized", 0.4, 50_000), gradients("iwae", "dreg", 0.4, 50_000)
     ratio = plain.std(0) / doubly.std(0)
     assert (ratio > 4).all(), ratio
+
+
+def test_dreg_of_two_layers_is_that_of_bauer_and_mnih():
+    """Σ_k w̃_k² ∂log w_k/∂(z1, z2) · ∂(z1, z2)/∂φ, draw by draw in numpy.
+
+    In log w all of q's parameters are held. What z1 does to z2 and to log q(z2|z1) is not.
+    """
+    shift, x, noise = 0.4, X[0], []
+    for key in jax.random.split(jax.random.key(0), 20):
+        noise.append([jax.random.normal(layer, (4, 1, 1))[:, 0, 0] for layer in jax.random.split(key)])
+    noise_1, noise_2 = np.moveaxis(np.asarray(noise), 1, 0)
+    lower, upper = exact_params()["encoder"]["Dense_0"], exact_params()["encoder"]["upper"]["Dense_0"]
+    (slope_1, slope_2), (raw_1, raw_2) = zip(*(one["kernel"][0] + shift for one in (lower, upper)), strict=True)
+    (bias_1, bias_2), (bias_raw_1, bias_raw_2) = zip(*(one["bias"] + shift for one in (lower, upper)), strict=True)
+    scale_1 = np.exp(10 * np.tanh((raw_1 * x + bias_raw_1) / 10))
+    z1 = slope_1 * x + bias_1 + scale_1 * noise_1
+    angle = np.tanh((raw_2 * z1 + bias_raw_2) / 10)
+    scale_2 = np.exp(10 * angle)
+    z2 = slope_2 * z1 + bias_2 + scale_2 * noise_2
+    log_w = scipy.stats.norm(W * z1 + B, SIGMA).logpdf(x) + scipy.stats.norm(A * z2 + C, S).logpdf(z1)
+    log_w += (
+        scipy.stats.norm.logpdf(z2) + noise_1**2 / 2 + noise_2**2 / 2 + np.log(scale_1 * scale_2) + np.log(2 * np.pi)
+    )
+    by_scale = raw_2 * (1 - angle**2)  # ∂log σ2/∂z1
+    of_q = by_scale - noise_2 * slope_2 / scale_2 - noise_2**2 * by_scale  # −∂log q(z2|z1)/∂z1 at a fixed z2
+    slope_of_1 = W * (x - B - W * z1) / SIGMA**2 - (z1 - A * z2 - C) / S**2 + noise_1 / scale_1 + of_q
+    slope_of_2 = -z2 + A * (z1 - A * z2 - C) / S**2 + noise_2 / scale_2
+    moved_2 = slope_2 + scale_2 * by_scale * noise_2  # ∂z2/∂z1
+    w = np.exp(log_w - log_w.max(1, keepdims=True))
+    squared = (w / w.sum(1, keepdims=True)) ** 2
+    through_both = slope_of_1 + slope_of_2 * moved_2
+    # Leaves are in the order of their names: of the lower and then of the upper network, bias and kernel.
+    expected = {0: through_both, 2: through_both * x, 4: slope_of_2, 6: slope_of_2 * z1}
+    found = gradients("iwae", "dreg", shift, 20)
+    for column, slope in expected.items():
+        np.testing.assert_allclose(found[:, column], (squared * slope).sum(1), rtol=1e-8)
+
+
+def test_the_gradient_of_the_prior_through_its_samples_is_unbiased_and_that_of_q_is_dregs():
+    """GDReG (Bauer & Mnih 2021), of p(z1|z2)."""
+    (q, plain), (same_q, through) = (
+        gradients_of_both("iwae", estimator, 0.4, 50_000) for estimator in ("dreg", "gdreg")
+    )
+    np.testing.assert_allclose(same_q, q, rtol=1e-9)
+    difference = plain - through
+    assert difference.shape == (50_000, 4)
+    assert (difference.std(0) > 0.1).all()
+    assert (np.abs(difference.mean(0)) < 4.5 * difference.std(0) / np.sqrt(len(difference))).all()
+
+
+def test_gdreg_is_refused_where_the_prior_has_no_samples_that_move():
+    with pytest.raises(objectives.ObjectiveError, match="which prior mixture cannot; use dreg, `prior=flow`, or two"):
+        objectives.build(Settings((1, 1, 1), objective="iwae", estimator="gdreg", prior="mixture"))
 
 
 def mlp(params, z):

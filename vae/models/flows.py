@@ -135,6 +135,11 @@ class Flow(NamedTuple):
         noise, log_determinant = self._inverse(z)
         return self.base.log_prob(noise) - log_determinant
 
+    def redrawn(self, z: Float[Array, "K B D"]) -> Float[Array, "K B D"]:
+        """z as a function of the steps' parameters, as if the flow had drawn it: of the noise that gives it."""
+        noise = lax.stop_gradient(self._inverse(z)[0])
+        return _push(self.steps, noise, self.base.log_prob(noise))[0]
+
     def inverse_error(self, z: Float[Array, "K #B D"]) -> Float[Array, "K _"]:
         """How wrong `log_prob` is by rounding, in nats, found by the way z → ε → z'.
 

@@ -89,6 +89,11 @@ def can_score(settings: Settings) -> bool:
     return POSTERIORS[settings.posterior].can_score
 
 
+def redraws_prior(settings: Settings) -> bool:
+    """Whether the prior has parameters with which its samples move, which the estimator gdreg needs."""
+    return settings.upper_latent_dim > 0 or PRIORS[settings.prior].redraws
+
+
 def has_closed_form_kl(settings: Settings) -> bool:
     """Whether KL(q(z|x) ‖ p(z)) is known without samples; computes nothing. Raises ModelError as `build`."""
     model, batch = build(settings), Batch(jnp.zeros((1, *settings.image_shape)))

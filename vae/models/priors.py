@@ -77,6 +77,14 @@ class TwoLayersPrior(NamedTuple):
         z1, z2 = z
         return normal(self.lower(z2)).log_prob(z1).sum(-1), self.upper.log_prob(z2)
 
+    def redrawn(self, z):
+        """(z1, z2) as functions of the parameters, as if this prior had drawn them: of the noise that gives them."""
+        z1, z2 = z
+        given = normal(self.lower(z2))
+        return given.loc + jnp.exp(given.log_scale) * lax.stop_gradient(
+            (z1 - given.loc) * jnp.exp(-given.log_scale)
+        ), z2
+
 
 class Prior(NamedTuple):
     """How parameters become p(z).

@@ -34,6 +34,7 @@ class PosteriorRow(Row):
 class PriorRow(Row):
     """`path` is a function of the settings; see priors.py."""
 
+    redraws: bool = False  # it has parameters with which a sample of it moves, by `redrawn`
     encodes: bool = False  # its components are q(z|u) of learned images u: q has to score z, and u has no class
     least_latent_dim: int = 1
 
@@ -74,7 +75,11 @@ PRIORS = {
     "mixture": PriorRow("vae.models.priors:mixture", prior_components=PRIOR_COMPONENTS),
     "vamp": PriorRow("vae.models.priors:vamp", encodes=True, prior_components=PRIOR_COMPONENTS),
     "flow": PriorRow(
-        "vae.models.priors:flow", least_latent_dim=2, num_flows=NUM_FLOWS, flow_hidden_size=FLOW_HIDDEN_SIZE
+        "vae.models.priors:flow",
+        redraws=True,
+        least_latent_dim=2,
+        num_flows=NUM_FLOWS,
+        flow_hidden_size=FLOW_HIDDEN_SIZE,
     ),
 }
 INITIAL_SCALE = choice(

@@ -8,6 +8,7 @@ H = ∇²F of each example:
     stl              the same, but q's density has no gradient: sticking the landing (Roeder et al. 2017); needs only c
     dreg             decoder and prior weighted by c_k, the path through the samples by c_k − H_kk, as stl. For
                      F = IWAE these are w̃_k and w̃_k² (Tucker et al. 2018); it holds for every smooth F
+    gdreg            the same, and the prior's parameters too through samples, as if it had drawn z (Bauer & Mnih 2021)
     score            REINFORCE (Williams 1992), nothing through the samples, with one of the control variates of
                      `BASELINES`, of which VIMCO's (Mnih & Rezende 2016) is the default; unbiased with each, for every F
     ovis             the same with nearly the best control variate, by S more samples (Liévin et al. 2020); unbiased
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae.models.model import Batch, Model, score_samples
+from vae.models.model import Batch, Model, score_samples, sum_layers
 from vae.models.protocols import Layers
 
 Bound = Callable[..., Float[Array, "B"]]  # of log-weights [S, B]
@@ -61,13 +62,45 @@ def stl(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
 
 
 def dreg(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
-    """(surrogate [], Weighted): doubly reparameterised, unbiased for every smooth bound."""
+    """(surrogate [], Weighted): doubly reparameterised, unbiased for every smooth bound.
+
+    Of q with several stochastic layers, or with flows, this is the estimator that Bauer & Mnih (2021) generalise to
+    hierarchical posteriors: all parameters of q are held where it is scored, while what z_1 does to log q(z_2|z_1) is
+    differentiated; and a sample of a layer moves with those it is drawn from. The prior's parameters have the plain
+    gradient, Σ_k c_k ∂log p(z_k); that paper's gradient of them is `gdreg`.
+    """
+    return doubly_reparameterized(params, model, batch, samples, doubly_weights(bound))
+
+
+def gdreg(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
+    """(surrogate [], Weighted): `dreg`, and the prior's parameters through its samples (Bauer & Mnih 2021).
+
+    Σ_k c_k ∂log p(z_k) has the mean of Σ_k (c_k ∂log p(x|z_k)/∂z_k − d_k ∂log w_k/∂z_k) ∂z_k, where z_k moves as if the
+    prior had drawn it from the noise that gives it, and c_k, d_k are the weights of `dreg`. Unbiased as that is. It can
+    have less noise than the plain gradient of the prior, or more: more where the posterior is much narrower than p(z).
+    """
+    held = model._replace(prior=lambda params, *args: model.prior(lax.stop_gradient(params), *args))
+    surrogate, weighted = dreg(params, held, batch, samples, bound)
+    c, d = doubly_weights(bound)(lax.stop_gradient(weighted.log_w))
+    fixed, z, q = lax.stop_gradient((params, samples.z, samples.q))
+
+    def pulled(z):
+        scored = score_samples(fixed, model, batch, z, q.log_prob(z))
+        return (c * scored.log_p_x_given_z - d * scored.log_w).sum()
+
+    moved: Any = model.prior(params, batch.y)
+    products = jax.tree.map(lambda pull, z: (pull * z).sum((0, -1)).mean(), jax.grad(pulled)(z), moved.redrawn(z))
+    return surrogate + sum_layers(products), weighted
+
+
+def doubly_weights(bound: Bound) -> Callable[..., Any]:
+    """c = ∇F and d = c − diagonal of ∇²F, as a function of log-weights."""
 
     def weights(log_w):
         c = jax.grad(lambda log_w: bound(log_w).sum())(log_w)
         return c, c - diagonal_of_hessian(bound, log_w)
 
-    return doubly_reparameterized(params, model, batch, samples, weights)
+    return weights
 
 
 def doubly_reparameterized(params, model: Model, batch: Batch, samples: Samples, weights: Callable[..., Any]):

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float, Int, Key
 
-from vae.models.model import Batch, Model, can_score, sum_layers
+from vae.models.model import Batch, Model, can_score, redraws_prior, sum_layers
 from vae.models.protocols import ApproximatePosterior, Layers, Params, PriorDistribution
-from vae.models.table import POSTERIORS
+from vae.models.table import POSTERIORS, PRIORS
 from vae.objectives.table import (
     BASELINES,
     ESTIMATORS,
@@ -172,6 +172,12 @@ def build(settings: Settings) -> Objective:
             f"the posterior {settings.posterior} can be sampled, but cannot give the density of a given z, which "
             f"{name if row.needs_density else f'the estimator {estimator}'} needs; "
             f"use `posterior={' or '.join(by_networks)}`"
+        )
+    if how.redraws_prior and not redraws_prior(settings):
+        by_networks = [other for other, one in PRIORS.items() if one.redraws]
+        raise ObjectiveError(
+            f"the estimator {estimator} moves samples with the parameters of the prior, which prior {settings.prior} "
+            f"cannot; use dreg, `prior={' or '.join(by_networks)}`, or two stochastic layers"
         )
     if samples < how.least_samples:
         raise ObjectiveError(

@@ -19,8 +19,12 @@ from typing import Any
 
 from vae.options import Option, Row, choice, number, sizes, switch, whole
 
-DISTANT = ("stl", "dreg", "score", "ovis", "covariance")  # all estimators except reparameterized
-NOT_SMOOTH = "it needs the second derivative of a maximum, which is a pulse at ties; use reparameterized, stl or score"
+DISTANT = ("stl", "dreg", "gdreg", "score", "ovis", "covariance")  # all estimators except reparameterized
+NOT_SMOOTH = dict.fromkeys(
+    ("dreg", "gdreg"),
+    "it needs the second derivative of a maximum, which is a pulse at ties; use reparameterized, stl or score",
+)
+HELD_PRIOR = "the encoder's bound, for which the estimator is, holds the prior; use dreg"
 NO_LOG_WEIGHTS = "its value is no function of log-weights; use the objective elbo_mc, or reparameterized"
 OWN_GRADIENT = "reweighted wake-sleep is a gradient of its own; use reparameterized, or dreg for its wake phase of q"
 
@@ -29,6 +33,7 @@ class EstimatorRow(Row):
     """`path` is a function as those of estimators.py."""
 
     needs_density: bool = False  # of q at a given z
+    redraws_prior: bool = False  # it moves samples with the prior's parameters
     least_samples: int = 1
     only: tuple[str, ...] = ()  # the bounds that it is made for; all if there are none
     more_samples: str = ""  # the option that says how many it draws besides those of the bound
@@ -85,6 +90,7 @@ ESTIMATORS = {
     "reparameterized": EstimatorRow("vae.objectives.estimators:reparameterized"),
     "stl": EstimatorRow("vae.objectives.estimators:stl", needs_density=True),
     "dreg": EstimatorRow("vae.objectives.estimators:dreg", needs_density=True),
+    "gdreg": EstimatorRow("vae.objectives.estimators:gdreg", needs_density=True, redraws_prior=True),
     "score": EstimatorRow(
         "vae.objectives.estimators:score",
         needs_density=True,
@@ -127,6 +133,7 @@ BOUNDS: dict[str, Bound] = {
     "piwae": Bound(
         "vae.objectives.bounds:piwae",
         builder="vae.objectives.log_weights:piwae",
+        refuses={"gdreg": HELD_PRIOR},
         of_one_sample=True,
         same_as=(("iwae", {"num_groups": 1}),),
         num_groups=NUM_GROUPS,
@@ -148,7 +155,7 @@ BOUNDS: dict[str, Bound] = {
             "and vr_max",
         ),
     ),
-    "vr_max": Bound("vae.objectives.bounds:vr_max", refuses={"dreg": NOT_SMOOTH}, of_one_sample=True),
+    "vr_max": Bound("vae.objectives.bounds:vr_max", refuses=NOT_SMOOTH, of_one_sample=True),
     "tvo": Bound(
         "vae.objectives.bounds:tvo",
         of_one_sample=True,
