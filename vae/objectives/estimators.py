@@ -53,8 +53,9 @@ def stl(params, model: Model, batch: Batch, samples: Samples, bound: Bound):
     """(surrogate [], Weighted): the bound without a gradient of q's density (Roeder et al. 2017).
 
     What is left out, −Σ_k c_k ∂log q(z_k|x)/∂φ, has the mean 0 if the c_k are constants: for a bound that is linear in
-    log w (`elbo_mc`; `miwae`, and the encoder of `piwae`, with K = 1; `ciwae` with β = 1; `renyi` with α = 1; one
-    sample). For all others, `vr_max` among them, it is biased, unless q is the posterior.
+    log w (`elbo_mc`; `miwae`, and the encoder of `piwae`, with K = 1; `ciwae` with β = 1; `renyi` with α = 1; the left
+    sum of `tvo` with one partition; one sample). For all others, `vr_max` among them, it is biased, unless q is the
+    posterior.
     """
     q, z, *_ = samples
     weighted = score_samples(params, model, batch, z, lax.stop_gradient(q).log_prob(z))
