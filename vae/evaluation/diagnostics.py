@@ -168,10 +168,10 @@ def bracket(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
 def labels(work: Work, report: Callable[[float], None]) -> dict[str, Any]:
     """The accuracy of a probe of all images, which must have labels: see `probe.unavailable`."""
     images, tested, index, _ = work.every
-    training, learned = work.training or (None, None)
-    assert training is not None
-    assert tested is not None
+    assert work.training is not None
+    training, learned = work.training.images, work.training.labels
     assert learned is not None
+    assert tested is not None
     root_training, root_test = (stream(work.root, Stream.PROBE, part) for part in (0, 1))
     positions = np.arange(len(training))
     x = probe.represent(root_training, work.params, training, positions, **work.given)

@@ -414,7 +414,7 @@ OBJECTIVES: dict[str, ObjectiveRow] = {
 # Pairs of objective and estimator that make no sense, and why.
 REFUSED = {(name, estimator): why for name, row in OBJECTIVES.items() for estimator, why in row.refuses.items()}
 for estimator, how in ESTIMATORS.items():
-    for name in OBJECTIVES.keys() - how.only if how.only else ():
+    for name in (name for name in OBJECTIVES if how.only and name not in how.only):
         REFUSED.setdefault((name, estimator), f"it is made for {' and '.join(how.only)}; use score")
 OBJECTIVE: dict[str, Option] = {
     "objective": choice("elbo", OBJECTIVES, "the bound that is maximised"),
