@@ -83,6 +83,7 @@ def main(stop: StopRequest) -> int:
 
     available = devices.start(1 if asked["devices"] is None else asked["devices"], asked["data_dir"])
     loaded = load_run(workdir, asked["checkpoint"])
+    notes.show_best(workdir, asked["checkpoint"])
     if set(READ_BY["ais_chains"]) & set(asked["also"]):
         annealing.check_memory(loaded.model, asked["ais_chains"], available[0])
     dataset = flags.folders.of_run(workdir, asked["dataset"])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from experiments.command import script
+from experiments.command import notes, script
 from experiments.command.stopping import StopRequest
 from experiments.flags import options
 from experiments.flags.parsing import UsageError, choice, indices, number
@@ -52,6 +52,7 @@ def main(_: StopRequest) -> int:
 
     devices.start(1, asked["data_dir"])
     loaded = load_run(workdir, asked["checkpoint"])
+    notes.show_best(workdir, asked["checkpoint"])
     dataset = flags.folders.of_run(workdir, asked["dataset"])
     data, _ = options.evaluated_split(workdir, dataset, asked["split"])
     shown = positions("indices", asked["indices"] or range(min(10, len(data.images))), data, asked["split"])

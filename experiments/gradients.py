@@ -30,7 +30,7 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import gradient_table, script
+from experiments.command import gradient_table, notes, script
 from experiments.command.stopping import StopRequest
 from experiments.flags import configuration, laboratory, options
 from experiments.flags.options import Flags
@@ -56,7 +56,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", None, "a run folder, or, with --dataset, the folder to write to (default: a new one in runs/)"
     )
-    flags.DEFINE_string("checkpoint", "last", "of the run: last, best (highest validation bound) or a step")
+    flags.DEFINE_string("checkpoint", None, f"of the run: {options.CHECKPOINT_HELP}")
     choice("split", "train", ("train", "validation", "test"), "the split that the batch is drawn from")
     laboratory.define("objective", ["iwae"], "to measure")
     laboratory.define("estimator", [laboratory.ALL], "of its gradient, to compare")
@@ -166,6 +166,7 @@ def trained_subject(workdir: Path, flags: Flags) -> MeasuredModel:
     from vae.training import start
 
     config, state = start.saved_state(workdir, flags.values["checkpoint"])
+    notes.show_best(workdir, flags.values["checkpoint"])
     model, params, step = models.build(config.settings), jax.device_put(state.evaluated_params), int(state.step)
     place = flags.values["dataset"] if "dataset" in flags.given else None
     dataset = flags.folders.of_run(workdir, place)

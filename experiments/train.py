@@ -4,6 +4,7 @@
     python -m experiments.train --dataset=mnist --objective=elbo --hidden_sizes=200,200 --latent_dim=50
     python -m experiments.train --workdir=runs/x            # resumes runs/x
     python -m experiments.train --workdir=runs/x --epochs=40   # trains a finished run for longer
+    python -m experiments.train --dataset=mnist --epochs=500 --patience=10   # ends when validation gets no better
     srun --ntasks=8 python -m experiments.train --batch_size=800 --workdir=runs/x --distributed   # on several hosts
 
 The tutorial preset takes about half a minute on two CPU cores and reaches a test ELBO of about −153 nats.
@@ -23,6 +24,7 @@ from experiments.command import notes, profiling, script
 from experiments.command.progress import LiveLine, pace
 from experiments.command.stopping import Stopped, StopRequest
 from experiments.flags import configuration, options
+from vae.places import expanded
 
 
 def define_flags() -> None:
@@ -48,8 +50,7 @@ def main(stop: StopRequest) -> int:
         dataset = options.checked(workdir, dataset)
     config = run.config(dataset)
     start.check(workdir, config, dataset, available)
-    num_steps = config.epochs * (len(dataset.train.images) // config.settings.batch_size)
-    profiling.check_steps_left(flags, workdir, num_steps)
+    profiling.check_steps_left(flags, workdir, config)
     name = f"{dataset.name.split('/')[-1]}-{config.settings.objective}"
     workdir = Path(hosts.agreed(lambda: str(workdir or script.new_workdir(name))))
     with lock(workdir):
@@ -65,6 +66,8 @@ def main(stop: StopRequest) -> int:
         if saved := checkpoint.steps(workdir / CHECKPOINTS):
             epoch = saved[-1] / (len(dataset.train.images) // config.settings.batch_size)
             print(f"resumes {workdir} at epoch {epoch:.2f} of {config.epochs}")
+        elif config.init_from is not None:
+            notes.show_best(expanded(config.init_from))
         describe(config, dataset, available)
         notes.show([config], asked["binarization"])
         with profiling.Profile(flags, workdir) as profile, ProgressLine() as progress, stop.polled():
@@ -81,6 +84,7 @@ def main(stop: StopRequest) -> int:
             )
         if not outcome.finished:
             raise Stopped
+        notes.show_end(config, outcome)
         print(
             "test: " + ", ".join(f"{name} {value:.2f}" for name, value in outcome.test.items()) + "  (nats per image)"
         )

@@ -37,7 +37,12 @@ def digits(validation: int | None = None) -> Dataset:
 
 
 def config(
-    epochs: int = EPOCHS, seed: int = 0, validation: int | None = VALIDATION, init_from=None, **changes
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    validation: int | None = VALIDATION,
+    init_from=None,
+    patience: int = 0,
+    **changes,
 ) -> Config:
     """A small run; `changes` are of its settings or its hyperparameters."""
     hyperparameters = {name: changes.pop(name) for name in Hyperparameters._fields if name in changes}
@@ -47,6 +52,7 @@ def config(
         settings=Settings(image_shape=(8, 8, 1), **settings),
         hyperparameters=Hyperparameters(**hyperparameters),
         epochs=epochs,
+        patience=patience,
         seed=seed,
         validation=validation,
         init_from=None if init_from is None else str(init_from),

@@ -20,7 +20,7 @@ from vae.objectives.table import BOUNDS, DIP, ESTIMATORS, OBJECTIVES, REFUSED, R
 from vae.options import Option, Row, choice, flattened, load, number, read, unread_because
 from vae.rules import Numbers
 from vae.runs import fingerprint
-from vae.settings import ADDED, ARRAYS, FIELDS, FORMAT, OPTIONS, STATIC, Hyperparameters, Settings
+from vae.settings import ADDED, ARRAYS, FIELDS, FORMAT, OPTIONS, OWN, STATIC, Hyperparameters, Settings
 from vae.training.table import SCHEDULES
 
 FIXTURE = Path(__file__).parent / "fixtures" / "format_1.tar.gz"
@@ -171,14 +171,15 @@ def test_fields_of_format_1_are_those_that_its_files_have_and_others_say_since_w
     with tarfile.open(FIXTURE) as archive:
         member = next(one for one in archive.getnames() if one.endswith("runs/factor/config.json"))
         values = json.load(archive.extractfile(member))
-    stored = {*values["settings"], *values["hyperparameters"]} - {"image_shape"}
-    assert {name for name, field in FIELDS.items() if field.since == 1} == stored
-    assert {name for added in ADDED.values() for name in added} == {*FIELDS} - stored
-    assert {*range(1, FORMAT + 1)} == {field.since for field in FIELDS.values()} | {fingerprint.SINCE}
+    stored = {*values["settings"], *values["hyperparameters"], *(values.keys() & OWN.keys())} - {"image_shape"}
+    fields = {**FIELDS, **OWN}
+    assert {name for name, field in fields.items() if field.since == 1} == stored
+    assert {name for added in ADDED.values() for name in added} == {*fields} - stored
+    assert {*range(1, FORMAT + 1)} == {field.since for field in fields.values()} | {fingerprint.SINCE}
 
 
 def test_what_was_before_a_newer_field_is_a_value_that_it_can_have():
-    newer = {name: field for name, field in FIELDS.items() if field.since > 1}
+    newer = {name: field for name, field in {**FIELDS, **OWN}.items() if field.since > 1}
     assert {name for name, field in newer.items() if field.rule.fault(field.before)} == set()
     # Steps and epochs are the same number only if it is 0.
     in_epochs = {one.field_name(name) for name, one in flattened(OPTIONS).items() if one.in_epochs}

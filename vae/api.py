@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vae import datasets, environment
-from vae.configuration import ConfigurationError, absolute, complete, resolve
+from vae.configuration import ConfigurationError, absolute, check_patience, complete, resolve
 from vae.datasets import images as stored_images
 from vae.datasets.arrays import as_images
 from vae.datasets.dataset import Dataset, Split
@@ -125,6 +125,7 @@ def train(
     elif data is not None:
         values |= {"dataset": os.fspath(data)}
     about = complete(values)
+    check_patience(about, keep_best)
     if in_memory:
         dataset = datasets.from_arrays(np.asarray(data), labels, about["validation"])
     else:
@@ -135,7 +136,7 @@ def train(
     config = resolve(values, dataset, options.keys())
     if workdir is None:
         record = fit.fit_in_memory(config, dataset, devices=devices, report=report, should_stop=should_stop)
-        state, rows = record.states[-1], record.rows
+        state, rows = record.state, record.rows
     else:
         folder = expanded(workdir)
         start.check(folder, config, dataset, list(devices or jax.devices()[:1]))
@@ -162,10 +163,10 @@ def train(
     return TrainedRun(model, params, config, rows, int(state.step), dataset)
 
 
-def load_run(workdir: str | os.PathLike, checkpoint: str | int = "last") -> TrainedRun:
-    """Load the run in `workdir` at its last or best checkpoint, or at a step; raises RunError or CheckpointError.
+def load_run(workdir: str | os.PathLike, checkpoint: str | int | None = None) -> TrainedRun:
+    """Load the run in `workdir` at its "last" or "best" checkpoint, or at a step; raises RunError or CheckpointError.
 
-    "best" is the checkpoint with the highest validation bound.
+    The best one has the highest validation bound. None: it of a run with patience, the last one of any other.
     """
     folder = expanded(workdir)
     config, state = start.saved_state(folder, checkpoint)

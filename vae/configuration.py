@@ -15,7 +15,7 @@ from vae import hosts
 from vae.options import SAME, Option, flattened, read, unread_because
 from vae.places import expanded
 from vae.rules import Choice, Number, NumberOr, Numbers, unknown
-from vae.settings import OPTIONS, PROGRAM, Hyperparameters, Settings
+from vae.settings import OPTIONS, OWN, PROGRAM, Hyperparameters, Settings
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -54,7 +54,7 @@ def resolve(values: Mapping[str, Any], dataset: Dataset, given: Collection[str] 
         own.setdefault(option.field_name(name), value)
     own["decay_steps"] = float(values["epochs"] * steps_per_epoch) if values["schedule"] == "cosine" else 0.0
     arrays = {name: own.pop(name) for name in Hyperparameters._fields}
-    about = {name: values[name] for name in ("dataset", "epochs", "seed", "validation", "image_size", "init_from")}
+    about = {name: values[name] for name in OWN}
     return Config(settings=Settings(**own), hyperparameters=Hyperparameters(**arrays), **about)
 
 
@@ -88,6 +88,7 @@ def as_value(name: str, value: Any) -> Any:
 def check(values: Mapping[str, Any], given: Collection[str]) -> None:
     """Raises ConfigurationError for one of `given` without effect with `values`, and for what does not go together."""
     check_effects(values, given)
+    check_patience(values)
     if values["schedule"] == "stages" and len(values["stage_epochs"]) != len(values["stage_factors"]):
         raise ConfigurationError(
             f"`stage_epochs` has {len(values['stage_epochs'])} stages and `stage_factors` "
@@ -113,6 +114,18 @@ def check_effects(values: Mapping[str, Any], given: Collection[str], options: Ma
                 f"`{name}` has no effect with {' and '.join(one.chosen for one in because)}; leave it out, or use "
                 f"{', or '.join(one.instead for one in because)}"
             )
+
+
+def check_patience(values: Mapping[str, Any], keep_best: int = 1) -> None:
+    """Raises ConfigurationError for a patience without validation images, or without a best checkpoint."""
+    given = f"`patience={values['patience']}`"
+    if values["patience"] and values["validation"] == 0:
+        raise ConfigurationError(
+            f"{given} waits for a better bound of validation images, and `validation=0` holds none out; leave one of "
+            "them out"
+        )
+    if values["patience"] and not keep_best:
+        raise ConfigurationError(f"{given} needs the best checkpoint, and `keep_best=0` keeps none; leave one out")
 
 
 def absolute(dataset: str, data_dir: str | os.PathLike | None = None) -> str:

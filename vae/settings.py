@@ -29,9 +29,11 @@ DATA: dict[str, Option] = {
 }  # fmt: skip
 RUN: dict[str, Option] = {
     "epochs": whole(20, "passes over the training set", most=10**6),
+    "patience": whole(0, "end after this many epochs without a better validation bound, and evaluate the best "
+                      "checkpoint; 0: never", least=0, most=10**6, since=5),
     "seed": whole(0, "of everything random", least=0, most=2**31 - 1),
     "init_from": text(None, "start a new run from the parameters of this run folder"),
-}
+}  # fmt: skip
 PROGRAM: dict[str, Option] = {**MODEL, **OBJECTIVE, **TRAINING}  # those that become Settings and Hyperparameters
 OPTIONS: dict[str, Option] = {**DATA, **PROGRAM, **RUN}  # all that makes a run what it is
 
@@ -45,14 +47,15 @@ FIELDS: dict[str, Field] = {
     **{option.field_name(name): field_of(name, option) for name, option in flattened(PROGRAM).items()},
     **DERIVED,
 }
+OWN: dict[str, Field] = {name: field_of(name, option) for name, option in {**DATA, **RUN}.items()}  # of a Config itself
 STATIC = {name: field for name, field in FIELDS.items() if field.static}
 ARRAYS = {name: field for name, field in FIELDS.items() if not field.static}
 
 # Of config.json; a file that gives none is of format 1. With 4 came `data`, which images the run was trained on.
-FORMAT = max(4, *(field.since for field in FIELDS.values()))
+FORMAT = max(4, *(field.since for field in {**FIELDS, **OWN}.values()))
 # By format: the fields that came with it, and what a file of an older format means by not having them.
 ADDED: dict[int, dict[str, Any]] = {
-    number: {name: field.before for name, field in FIELDS.items() if field.since == number}
+    number: {name: field.before for name, field in {**FIELDS, **OWN}.items() if field.since == number}
     for number in range(2, FORMAT + 1)
 }
 # What each field of `Settings`, of `Hyperparameters` and of a run's Config may be.
@@ -64,6 +67,7 @@ RULES: dict[str, Rule] = {
     "hyperparameters": Named(),
     "dataset": Text(),
     "epochs": COUNT,
+    "patience": SIZE,
     "seed": RUN["seed"].rule,
     "validation": Nullable((SIZE,)),
     "image_size": Nullable((COUNT,)),

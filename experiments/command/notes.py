@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.flags.parsing import with_dashes
@@ -12,6 +13,7 @@ from experiments.flags.parsing import with_dashes
 if TYPE_CHECKING:
     from vae.runs.config import Config
     from vae.settings import Settings
+    from vae.training.fit import Outcome
 
 UNIFORM_BITS = 8.0  # of a value that is any of 256, all alike
 
@@ -42,6 +44,27 @@ def show_binarized(configs: Sequence[Config], asked: str | None) -> None:
                 "as --likelihood=bernoulli needs; for photographs use --likelihood=normal or discretized_logistic, or "
                 "pass --binarization=dynamic if this is meant"
             )
+
+
+def show_end(config: Config, outcome: Outcome) -> None:
+    """Print of a run with patience why it has ended, and which of its parameters are tested."""
+    if outcome.best_epoch is None:
+        return
+    if outcome.epoch < config.epochs:
+        print(
+            f"finished after epoch {outcome.epoch:g} of {config.epochs}: the validation bound was no better for "
+            f"{config.patience} epochs (--patience)"
+        )
+    print(f"tested is the best checkpoint by validation, of epoch {outcome.best_epoch:g} (--patience)")
+
+
+def show_best(workdir: Path, checkpoint: str | None = None) -> None:
+    """Print that a run with patience is used at its best checkpoint, unless `checkpoint` names one."""
+    from vae.runs.checkpoint import choose
+    from vae.runs.config import read_config
+
+    if checkpoint is None and read_config(workdir).patience:
+        print(f"{workdir} has --patience: used is its best checkpoint by validation, step {choose(workdir)}")
 
 
 def show_runs(words: str, names: Sequence[str], count: int) -> None:

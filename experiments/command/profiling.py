@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError
+
+if TYPE_CHECKING:
+    from vae.runs.config import Config
 
 FOLDER = "profile"  # in the folder of a run or a sweep
 # The first call of the compiled program compiles; the two after it are traced: one step, and up to eight.
@@ -20,13 +23,14 @@ def check(flags: Flags) -> None:
         raise UsageError("--profile traces a single process; leave out --profile or --distributed")
 
 
-def check_steps_left(flags: Flags, workdir: Path | None, num_steps: int) -> None:
-    """Raises UsageError for --profile of a run that is finished after `num_steps`."""
-    from vae.runs import checkpoint
-    from vae.runs.folder import CHECKPOINTS
+def check_steps_left(flags: Flags, workdir: Path | None, config: Config) -> None:
+    """Raises UsageError for --profile of a run that is finished."""
+    from vae.runs.ending import standing
+    from vae.runs.metrics import read_metrics
 
-    if flags.values["profile"] and workdir is not None and checkpoint.steps(workdir / CHECKPOINTS)[-1:] >= [num_steps]:
-        raise UsageError(f"--profile traces steps, and the run in {workdir} is finished; raise --epochs")
+    if flags.values["profile"] and workdir is not None and standing(workdir, config, read_metrics(workdir)).finished:
+        more = "--patience" if config.patience else "--epochs"
+        raise UsageError(f"--profile traces steps, and the run in {workdir} is finished; raise {more}")
 
 
 class Profile:

@@ -11,7 +11,7 @@ from experiments.flags.parsing import UsageError, flag_value
 from vae import configuration
 from vae.places import expanded
 from vae.presets import PRESETS
-from vae.settings import ADDED, FIELDS
+from vae.settings import ADDED, FIELDS, OWN
 
 if TYPE_CHECKING:
     from vae.datasets import Dataset
@@ -23,6 +23,7 @@ OF_A_RESUME = frozenset(
     (
         "workdir",
         "epochs",
+        "patience",
         "devices",
         "distributed",
         "figures",
@@ -54,6 +55,7 @@ class RunFlags(NamedTuple):
         """Raises ConfigurationError or UsageError for a given flag without effect, or for what does not go together."""
         values = configuration.complete({name: self.values[name] for name in AXES})
         configuration.check(values, self.given)
+        configuration.check_patience(values, self.values.get("keep_best", 1))
         if values["validation"] == 0 and "keep_best" in self.given and self.values["keep_best"]:
             raise UsageError(
                 "--keep_best has no effect with --validation=0: only validation images choose a checkpoint"
@@ -105,7 +107,8 @@ def as_flag(value: Any) -> Any:
 
 def since_then() -> dict[str, Any]:
     """The flags that came after the first run folders, each with what it stands for in a folder that lacks it."""
-    return {FIELDS[name].option or name: as_flag(value) for added in ADDED.values() for name, value in added.items()}
+    fields = {**FIELDS, **OWN}
+    return {fields[name].option or name: as_flag(value) for added in ADDED.values() for name, value in added.items()}
 
 
 def stored_value(name: str, value: Any) -> Any:

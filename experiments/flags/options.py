@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # as in parsing.py
 
+CHECKPOINT_HELP = "last, best (highest validation bound) or a step (default: best if the run has --patience, else last)"
 TRAINING_FLAGS: list[str] = []  # what config.json keeps, so that a run can be resumed
 AXES = sorted(NAMES)  # those of them that make a run what it is
 
@@ -169,7 +170,7 @@ def define_run() -> None:
 def define_trained_run() -> None:
     """The flags of a script that reads a finished run."""
     flags.DEFINE_string("workdir", None, "the run folder (required)")
-    flags.DEFINE_string("checkpoint", "last", "last, best (highest validation bound) or a step")
+    flags.DEFINE_string("checkpoint", None, CHECKPOINT_HELP)
     choice("split", "test", ("train", "validation", "test"), "the images to use")
     flags.DEFINE_string("dataset", None, "where the run's images are now, if they were moved")
     define_places()

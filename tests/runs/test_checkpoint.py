@@ -262,13 +262,16 @@ def test_a_score_that_is_not_finite_is_none_and_never_evicts_the_best(tmp_path, 
     assert checkpoint.steps(tmp_path) == [10, 30]
 
 
-def test_the_best_is_the_latest_of_equals_and_absent_without_scores(tmp_path):
+def test_the_best_is_the_first_of_equals_and_absent_without_scores(tmp_path):
     assert checkpoint.steps(tmp_path / "nowhere") == []
     write_fake(tmp_path, 10)
     assert checkpoint.best_step(tmp_path) is None
     write_fake(tmp_path, 20, -5.0)
     write_fake(tmp_path, 30, -5.0)
-    assert checkpoint.best_step(tmp_path) == 30
+    write_fake(tmp_path, 40)
+    assert checkpoint.best_step(tmp_path) == 20
+    checkpoint.prune(tmp_path, keep_last=1, keep_best=1)
+    assert checkpoint.steps(tmp_path) == [20, 40]
 
 
 def sign(path, **changes):

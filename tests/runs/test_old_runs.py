@@ -16,7 +16,7 @@ from vae.api import load_run
 from vae.datasets import images, load
 from vae.evaluation import importance as evaluation
 from vae.evaluation.summary import summarize
-from vae.runs.config import read_config
+from vae.runs.config import Config, read_config
 from vae.runs.files import read_json
 from vae.runs.folder import CHECKPOINTS, CONFIG, METRICS, lock
 from vae.runs.metrics import read_metrics
@@ -140,7 +140,8 @@ def test_a_config_without_a_format_means_what_it_meant_before_each_newer_field(w
 
 
 def test_newer_fields_are_fields_with_a_default():
-    known = {field.name for field in dataclasses.fields(Settings)} | set(Hyperparameters._fields)
+    known = {field.name for field in (*dataclasses.fields(Settings), *dataclasses.fields(Config))}
+    known |= set(Hyperparameters._fields)
     assert {name for added in ADDED.values() for name in added} <= known
 
 

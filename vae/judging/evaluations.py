@@ -80,10 +80,10 @@ def settings_for(
     return EvaluationSettings("test", values["num_samples"], values["seed"], num_examples)
 
 
-def stored(folder: Path, chosen: EvaluationSettings, which: str | int = "last") -> RunEvaluation | None:
+def stored(folder: Path, chosen: EvaluationSettings, which: str | int | None = None) -> RunEvaluation | None:
     """The evaluation of a run that its folder keeps, with the values of each image; None if it is of other settings.
 
-    which: the checkpoint, "last", "best" or a step.
+    which: the checkpoint, "last", "best", a step, or None, as vae.runs.checkpoint.choose.
     """
     checkpoint = choose(folder, which)
     found = stored_evaluation(folder, chosen.split, chosen.num_examples)
@@ -108,7 +108,7 @@ def evaluation_of(
     images: Callable[[Path], tuple[Split, np.ndarray]],
     devices: Sequence[Any],
     on_progress: Callable[[int, int], None],
-    which: str | int = "last",
+    which: str | int | None = None,
 ) -> RunEvaluation:
     """The evaluation of a run at a checkpoint, made unless there is one (see `stored`).
 

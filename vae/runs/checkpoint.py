@@ -22,6 +22,7 @@ import numpy as np
 
 from vae import durable, hosts
 from vae.runs import manifest
+from vae.runs.config import read_config
 from vae.runs.files import RunError, RunWarning
 from vae.runs.folder import CHECKPOINTS, nothing_remade
 from vae.runs.manifest import (
@@ -53,13 +54,17 @@ def rows(folder: Path, step: int) -> list[list[Row]]:
 
 
 def best_step(folder: Path) -> int | None:
-    """The step with the highest score (the latest among equals); None if no step has a score."""
-    scored = []
+    """The step with the highest score (the first among equals); None if no step has a score."""
+    found: dict[int, float | None] = {}
     for step in steps(folder):
         with contextlib.suppress(GoneError):
-            scored.append((score(folder, step), step))
-    scored = [(value, step) for value, step in scored if value is not None]
-    return max(scored)[1] if scored else None
+            found[step] = score(folder, step)
+    return next(iter(ranked(found)), None)
+
+
+def ranked(scores: Mapping[int, float | None]) -> list[int]:
+    """The steps that have a score, from the highest on, the first among equals."""
+    return [step for _, step in sorted((-value, step) for step, value in scores.items() if value is not None)]
 
 
 def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: Sequence[Sequence[Row]] = ()) -> None:
@@ -243,8 +248,7 @@ def prune(folder: Path, keep_last: int, keep_best: int) -> None:
 
 def kept(scores: Mapping[int, float | None], keep_last: int, keep_best: int) -> set[int]:
     """Of the steps and their scores: the `keep_last` newest, and the `keep_best` of the highest scores."""
-    ranked = sorted((value, step) for step, value in scores.items() if value is not None)
-    return set(sorted(scores)[-keep_last:]) | {step for _, step in ranked[::-1][:keep_best]}
+    return {*sorted(scores)[-keep_last:], *ranked(scores)[:keep_best]}
 
 
 def scores(folder: Path) -> dict[int, float | None]:
@@ -279,9 +283,14 @@ def clean(folder: Path) -> None:
         shutil.rmtree(path)
 
 
-def choose(workdir: Path, checkpoint: str | int = "last") -> int:
-    """The step of the "last" or "best" checkpoint of a run, or the given one if it exists; RunError if not."""
+def choose(workdir: Path, checkpoint: str | int | None = None) -> int:
+    """The step of the "last" or "best" checkpoint of a run, or the given one if it exists; RunError if not.
+
+    None: the best one of a run with patience, the last one of any other.
+    """
     folder = workdir / CHECKPOINTS
+    if checkpoint is None:
+        checkpoint = "best" if read_config(workdir).patience else "last"
     saved = steps(folder)
     if not saved:
         raise RunError(f"{workdir} holds no checkpoint yet: train it first")

@@ -20,6 +20,7 @@ from vae.settings import FORMAT, Hyperparameters, Settings, SettingsError
 # What config.json holds about a run in addition to its Config.
 ABOUT = ("data", "flags", "argv", "devices", "versions", "git", "history")
 WHO = ("argv", "versions", "git")  # of them: who began it, or resumed it
+ENDS = ("epochs", "patience")  # of a Config: when training ends; the same run may be trained for longer
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -31,6 +32,7 @@ class Config:
     settings: Settings
     hyperparameters: Hyperparameters
     epochs: int
+    patience: int = 0  # epochs without a better validation bound after which training ends; 0: never
     seed: int = 0
     validation: int | None = None  # images held out of the training set; None: the data set's own rule
     image_size: int | None = None  # of a folder of pictures
@@ -60,8 +62,8 @@ class Config:
 
 
 def changed_settings(stored: Config, asked: Config) -> list[str]:
-    """Each setting in which `asked` differs from `stored`; the number of epochs may change."""
-    old, new = (config.flat() | {"epochs": None} for config in (stored, asked))
+    """Each setting in which `asked` differs from `stored`, except those that say when training ends."""
+    old, new = (config.flat() | dict.fromkeys(ENDS) for config in (stored, asked))
     return [f"{name} is {old[name]}, not {new[name]}" for name in old if old[name] != new[name]]
 
 

@@ -35,11 +35,15 @@ class Progress(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How training ended; `test`: bound and metrics on the test split, if there is one and the run is finished."""
+    """How training ended; `test`: bound and metrics on the test split, if there is one and the run is finished.
+
+    `best_epoch`, of a run with patience: after which the parameters were the best ones, which are tested.
+    """
 
     finished: bool
     epoch: float
     test: dict[str, float]
+    best_epoch: float | None = None
 
 
 def fit(
@@ -55,6 +59,8 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train the run in `workdir`, from its last checkpoint if there is one, until `config.epochs` epochs are done.
+
+    With `config.patience` it ends after that many epochs without a better validation bound.
 
     Of the epochs, the checkpoints of the last `keep_last` and of the `keep_best` best stay. They are written at least
     `save_every` seconds apart (0: after each epoch), and when training stops or ends.
@@ -79,7 +85,7 @@ def fit_in_memory(
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> MemoryRecord:
-    """Train a run without a folder, as `fit`; its rows of metrics and its last state.
+    """Train a run without a folder, as `fit`; its rows of metrics and its state, the best one if it has patience.
 
     Raises as `fit`, and writes nothing.
     """
@@ -110,12 +116,13 @@ def _train(
     epoch = run.step / record.steps_per_epoch
     if not finished:
         return Outcome(False, epoch, {})
+    best_epoch = None if run.best_steps is None else int(run.best_steps[0]) / record.steps_per_epoch
     if not run.test_values:
-        return Outcome(True, epoch, {})
+        return Outcome(True, epoch, {}, best_epoch)
     (test,) = run.test_values.values()
     if not math.isfinite(test["bound"]):
         raise record.not_tested(test["bound"])
-    return Outcome(True, epoch, {config.settings.objective: test.pop("bound"), **test})
+    return Outcome(True, epoch, {config.settings.objective: test.pop("bound"), **test}, best_epoch)
 
 
 def _reporter(report: Callable[[Progress], None], held_out_bound: float | None) -> Callable[[PopulationRun], None]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from vae import hosts
 from vae.runs import checkpoint
@@ -32,6 +32,14 @@ SAVING_SHARE = 0.05  # of the time, at most, goes into checkpoints
 MOST_HELD = 10  # epochs in memory, of a run alone
 
 
+class Best(NamedTuple):
+    """Of runs with patience: the state of each after the epoch with its highest validation bound; -inf before one."""
+
+    states: Any  # arrays [R, …]
+    steps: Int[np.ndarray, "R"]
+    bounds: Float[np.ndarray, "R"]
+
+
 class Snapshot(NamedTuple):
     """Where a population is: its states as arrays [R, …], and which of its runs have not ended."""
 
@@ -39,6 +47,7 @@ class Snapshot(NamedTuple):
     states: Any
     going: Bool[np.ndarray, "R"]
     rows: Sequence[Sequence[Row]] = ()  # of metrics, of each run since the checkpoint before; empty of older code
+    best: Best | None = None
 
 
 class SavingTimes:
@@ -91,8 +100,24 @@ class RunKeeper:
         if (step := _newest_intact(self._folder)) is None:
             return None
         self._scores = dict(hosts.agreed(lambda: list(checkpoint.scores(self._folder).items())))
-        state, rows = checkpoint.restore(self._folder, step, abstract_state(config)), _rows(self._folder, step)
-        return Snapshot(step, jax.tree.map(lambda leaf: np.asarray(leaf)[None], state), np.ones(1, bool), rows)
+        best = self._restore_best(config) if config.patience else None
+        rows = _rows(self._folder, step)
+        return Snapshot(step, self._restore_state(config, step), np.ones(1, bool), rows, best)
+
+    def _restore_best(self, config: Config) -> Best | None:
+        """That of the best checkpoint that is as it was saved; None if no epoch was validated."""
+        step = _first_intact(self._folder, checkpoint.ranked(self._scores))
+        there = hosts.agreed(lambda: checkpoint.steps(self._folder))
+        self._scores = {one: score for one, score in self._scores.items() if one in there}
+        if step is None:
+            return None
+        bounds = np.asarray([self._scores[step]], np.float32)
+        return Best(self._restore_state(config, step), np.asarray([step], np.int32), bounds)
+
+    def _restore_state(self, config: Config, step: int) -> Any:
+        """As of a population of one."""
+        state = checkpoint.restore(self._folder, step, abstract_state(config))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], state)
 
     def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
         self._hold(take(), None if scores is None else float(scores[0]))
@@ -145,7 +170,12 @@ class PopulationKeeper:
             lambda leaf: jax.ShapeDtypeStruct((num_runs, *leaf.shape), leaf.dtype), abstract_state(config)
         )
         like = {"states": states, "going": jax.ShapeDtypeStruct((num_runs,), np.bool_)}
-        return Snapshot(step, **checkpoint.restore(self._folder, step, like), rows=_rows(self._folder, step))
+        if config.patience:
+            steps, bounds = (jax.ShapeDtypeStruct((num_runs,), dtype) for dtype in (np.int32, np.float32))
+            like["best"] = {"states": states, "steps": steps, "bounds": bounds}
+        found, rows = checkpoint.restore(self._folder, step, like), _rows(self._folder, step)
+        best = Best(**found["best"]) if config.patience else None
+        return Snapshot(step, found["states"], found["going"], rows, best)
 
     def epoch_ended(self, take: Callable[[], Snapshot], scores: Float[np.ndarray, "R"] | None) -> None:
         del scores
@@ -154,8 +184,9 @@ class PopulationKeeper:
                 self.stopped(take())
 
     def stopped(self, snapshot: Snapshot) -> None:
-        step, states, going, rows = snapshot
-        checkpoint.save(self._folder, step, {"states": states, "going": going}, rows=rows)
+        step, states, going, rows, best = snapshot
+        arrays = {"states": states, "going": going} | ({} if best is None else {"best": best._asdict()})
+        checkpoint.save(self._folder, step, arrays, rows=rows)
         checkpoint.prune(self._folder, keep_last=2, keep_best=0)
 
     def ended(self) -> None:
@@ -165,9 +196,14 @@ class PopulationKeeper:
 def _newest_intact(folder: Path) -> int | None:
     """The last step whose checkpoint is as it was saved; damaged ones after it are set aside. None if there is none."""
     checkpoint.clean(folder)
+    return _first_intact(folder, hosts.agreed(lambda: checkpoint.steps(folder)[::-1]))
+
+
+def _first_intact(folder: Path, steps: Sequence[int]) -> int | None:
+    """The first of `steps` whose checkpoint is as it was saved; damaged ones before it are set aside."""
 
     def verified() -> int | None:
-        for step in reversed(checkpoint.steps(folder)):
+        for step in steps:
             try:
                 checkpoint.verify(folder, step)
                 return step
@@ -183,7 +219,7 @@ def _rows(folder: Path, step: int) -> list[list[Row]]:
 
 
 class MemoryKeeper:
-    """Of a run alone in memory: there is no checkpoint, but the state in which it was stopped."""
+    """Of a run alone in memory: there is no checkpoint, but the state in which it was stopped, and the best one."""
 
     def __init__(self, record: MemoryRecord):
         self._record = record
@@ -195,10 +231,26 @@ class MemoryKeeper:
         """There is nothing to keep."""
 
     def stopped(self, snapshot: Snapshot) -> None:
-        self._record.save(snapshot.step, of_run(snapshot.states, 0))
+        save_run(self._record, 0, snapshot, [])
 
     def ended(self) -> None:
         """The record has the last state."""
+
+
+def save_run(record: MemoryRecord, r: int, snapshot: Snapshot, rows: Sequence[Row]) -> None:
+    """Save run `r` of a snapshot in its own record: its last state with the `rows` since the checkpoint before.
+
+    Of a run with patience its best state comes first, with its score: who has the last one has all.
+    """
+    state, best = of_run(snapshot.states, r), snapshot.best
+    step, score = int(state.step), None
+    if best is not None and np.isfinite(best.bounds[r]):
+        best_step, best_score = int(best.steps[r]), float(best.bounds[r])
+        if best_step == step:
+            score = best_score
+        else:
+            record.save(best_step, of_run(best.states, r), score=best_score)
+    record.save(step, state, rows, score)
 
 
 Keeper = RunKeeper | PopulationKeeper | MemoryKeeper

@@ -12,13 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from vae import hosts
 from vae.datasets import images
 from vae.datasets.dataset import Dataset
+from vae.runs.ending import has_waited
 from vae.training import step as training
-from vae.training.keeper import Keeper, Snapshot
+from vae.training.keeper import Best, Keeper, Snapshot, save_run
 from vae.training.program import Program, of_run, run_inputs
 from vae.training.record import MemoryRecord, Record, TrainingFailed, epoch_means
 from vae.training.start import held_out_split, initial_params, started_from
@@ -39,9 +40,10 @@ def nobody(epoch: int, values: dict[str, Values]) -> set[str]:
 class PopulationRun:
     """Runs of one program in training: their states on the devices, and what is written of each. R may be 1.
 
-    What `train` reports: `step`; `going` [R], which runs have not ended; `seen`, the states without parameters;
-    `epoch_ended` and, if so, `held_out_values` of the runs that trained in this epoch. At the end there are the
-    `test_values` of those that were trained to it. `failures` are of the runs that diverged, by their number.
+    What `train` reports: `step`; `going` [R], which runs have not left; `training` [R], which of them take further
+    steps; `seen`, the states without parameters; `epoch_ended` and, if so, `held_out_values` of the runs that trained
+    in this epoch. At the end there are the `test_values` of those that were trained to it. `failures` are of the runs
+    that diverged, by their number.
     """
 
     def __init__(
@@ -61,12 +63,17 @@ class PopulationRun:
         configs += configs[-1:] * (program.num_runs - len(configs))
         self._inputs = program.layout.put(run_inputs(configs))
         saved = keeper.restore(configs[0], program.num_runs)
+        best: Best | None = None
         if saved is None:
             self.step, self.going, rows = 0, np.arange(program.num_runs) < len(records), ()
             self._states = self._first_states(dataset)
+            self._reached = np.zeros(program.num_runs, np.int32)
         else:
-            self.step, self.going, rows = saved.step, np.array(saved.going), saved.rows
+            self.step, self.going, rows, best = saved.step, np.array(saved.going), saved.rows, saved.best
             self._states = program.layout.put(saved.states)
+            self._reached = np.array(saved.states.step)
+        self._best = jax.tree.map(np.array, best or self._first_best()) if records[0].wait else None
+        self._over = self._has_waited()
         # Not of a run that ended: it may have been trained further, alone.
         of_each = dict(enumerate(rows))
         self._metrics = {
@@ -79,6 +86,16 @@ class PopulationRun:
     def names(self) -> list[str]:
         """Of the runs: those of their folders."""
         return [record.name for record in self.records]
+
+    @property
+    def training(self) -> Bool[np.ndarray, "R"]:
+        """Which runs take further steps: those that go on, except if their patience is over."""
+        return self.going & ~self._over
+
+    @property
+    def best_steps(self) -> Int[np.ndarray, "R"] | None:
+        """Of runs with patience: the step of each after which its validation bound was the highest."""
+        return None if self._best is None else self._best.steps
 
     def train(
         self,
@@ -96,14 +113,14 @@ class PopulationRun:
         with contextlib.ExitStack() as opened:
             for metrics in self._metrics.values():
                 opened.callback(metrics.close)
-            while self.step < num_steps and self.going.any() and not hosts.any_of(should_stop()):
+            while self.step < num_steps and self.training.any() and not hosts.any_of(should_stop()):
                 epoch_end = (self.step // steps_per_epoch + 1) * steps_per_epoch
                 self._advance(self.step + self.pace.steps_of_call(epoch_end - self.step))
                 self.epoch_ended, self.held_out_values = self.step == epoch_end, {}
                 if self.epoch_ended and self.going.any():
                     self._end_epoch(ending)
                 report(self)
-            if self.step < num_steps and self.going.any():
+            if self.step < num_steps and self.training.any():
                 self._keeper.stopped(self._snapshot())
                 return False
             self._keeper.ended()
@@ -117,33 +134,61 @@ class PopulationRun:
 
     def _advance(self, stop: int) -> None:
         """Train to step `stop`, in this epoch."""
-        called, stops = time.perf_counter(), np.where(self.going, stop, 0)
+        called, stops = time.perf_counter(), np.where(self.training, stop, 0)
         self._states, seen = self._program.train_steps(self._inputs, self._states, self._data["train"], stops)
         self.pace.saw(stop - self.step, time.perf_counter() - called)
-        self.step, self.seen = stop, seen
+        self.step, self.seen, self._reached = stop, seen, np.array(seen.step)
         finite = [training.last_step_was_finite(of_run(seen, r)) for r in range(self._program.num_runs)]
         self._fail("the bound or its gradient", np.array(finite))
 
     def _end_epoch(self, ending: Callable[[int, dict[str, Values]], set[str]]) -> None:
         seconds = self._seconds()
         self._states = self._program.refit(self._inputs, self._states, self._data["train"])
-        for r in self._going():
+        for r in self._trained():
             means = epoch_means(of_run(self.seen, r), self.records[r].steps_per_epoch)
             self.records[r].write(self._metrics[r], self.step, "train", means | seconds)
         values = self._validate(self.held_out) if self.held_out else {}
-        going = {self.names[r]: _floats(values, r) for r in self._going()}
-        self._leave(ending(self.step // self.records[0].steps_per_epoch, going))
+        if self._best is not None:
+            self._hold_best(self._best, values["bound"])
+        trained = {self.names[r]: _floats(values, r) for r in self._trained()}
+        self._leave(ending(self.step // self.records[0].steps_per_epoch, trained))
         if self.going.any():
             self._keeper.epoch_ended(self._snapshot, values["bound"] if self.held_out == "validation" else None)
 
     def _validate(self, split: str) -> dict[str, Float[np.ndarray, "R"]]:
         """The bound and metrics of each run on a held-out split, written; runs whose bound is not finite fail."""
         values = self._program.validate(self._inputs, self._states, self._data[split])
-        for r in self._going():
+        for r in self._trained():
             self.records[r].write(self._metrics[r], self.step, split, _floats(values, r))
-        self.held_out_values = {self.names[r]: _floats(values, r) for r in self._going()}
+        self.held_out_values = {self.names[r]: _floats(values, r) for r in self._trained()}
         self._fail(f"the {split} bound", np.isfinite(values["bound"]))
         return values
+
+    def _hold_best(self, best: Best, bounds: Float[np.ndarray, "R"]) -> None:
+        """Hold the states of the runs whose validation bound is higher than ever, and see which have waited enough."""
+        better = [r for r in self._trained() if bounds[r] > best.bounds[r]]
+        if better:
+            best.steps[better], best.bounds[better] = self.step, bounds[better]
+            now = self._program.layout.get(self._states)
+            jax.tree.map(lambda held, state: held.__setitem__(better, state[better]), best.states, now)
+        self._over = self._has_waited()
+
+    def _has_waited(self) -> Bool[np.ndarray, "R"]:
+        """Which runs' patience is over."""
+        if self._best is None:
+            return np.zeros(self._program.num_runs, bool)
+        pairs = zip(self._best.steps.tolist(), self._epochs_ended().tolist(), strict=True)
+        return np.array([has_waited(best, end, self.records[0].wait) for best, end in pairs])
+
+    def _first_best(self) -> Best:
+        """Of runs of which no epoch was validated: any is better than their states now."""
+        never = np.full(self._program.num_runs, -np.inf, np.float32)
+        return Best(self._program.layout.get(self._states), self._epochs_ended(), never)
+
+    def _epochs_ended(self) -> Int[np.ndarray, "R"]:
+        """The step at the end of the last epoch of each run."""
+        steps_per_epoch = self.records[0].steps_per_epoch
+        return self._reached // steps_per_epoch * steps_per_epoch
 
     def _fail(self, what: str, finite: Bool[np.ndarray, "R"]) -> None:
         """Mark the runs that are not finite; they take no further step."""
@@ -159,29 +204,32 @@ class PopulationRun:
         self.drop(names)
 
     def _end(self) -> None:
-        """The last checkpoint and the test row of every run that did not fail."""
+        """The last checkpoint of every run that did not fail, and the test row of the parameters that it leaves."""
         tested = "test" in self._data and self.going.any()
-        values = self._program.validate(self._inputs, self._states, self._data["test"]) if tested else {}
+        judged = self._states if self._best is None else self._program.layout.put(self._best.states)
+        steps = self._reached if self._best is None else self._best.steps
+        values = self._program.validate(self._inputs, judged, self._data["test"]) if tested else {}
         self._save_last(self._going())
         for r in self._going() if tested else ():
-            record = self.records[r]
+            record, step = self.records[r], int(steps[r])
             self.test_values[self.names[r]] = _floats(values, r)
-            if self.held_out != "test" and not record.was_tested(self.step):
-                record.write(self._metrics[r], self.step, "test", _floats(values, r))
+            if self.held_out != "test" and not record.was_tested(step):
+                record.write(self._metrics[r], step, "test", _floats(values, r))
                 self._metrics[r].synced()
         for record in () if self._program.alone else self.records:
             if isinstance(record, Record):
                 record.show_rows()
 
     def _save_last(self, runs: list[int]) -> None:
-        """The state of each of these runs, in its own folder, without a score: it need not be the best."""
-        states = self._program.layout.get(self._states) if runs else None
-        for r in runs:
-            self.records[r].save(self.step, of_run(states, r), self._metrics[r].synced())
+        """The state of each of these runs, in its own folder."""
+        if runs:
+            snapshot = Snapshot(self.step, self._program.layout.get(self._states), self.going, best=self._best)
+            for r in runs:
+                save_run(self.records[r], r, snapshot, self._metrics[r].synced())
 
     def _snapshot(self) -> Snapshot:
         rows = [self._metrics[r].synced() if self.going[r] else [] for r in range(len(self.records))]
-        return Snapshot(self.step, self._program.layout.get(self._states), self.going, rows)
+        return Snapshot(self.step, self._program.layout.get(self._states), self.going, rows, self._best)
 
     def _first_states(self, dataset: Dataset) -> Any:
         layout, init_from = self._program.layout, self.records[0].config.init_from
@@ -199,6 +247,10 @@ class PopulationRun:
 
     def _going(self) -> list[int]:
         return [r for r in range(len(self.records)) if self.going[r]]
+
+    def _trained(self) -> list[int]:
+        """The runs that took the last steps."""
+        return [r for r in self._going() if self._reached[r] == self.step]
 
 
 class Pace:

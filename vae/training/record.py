@@ -41,7 +41,7 @@ class MemoryRecord:
     config: Config
     num_images: int
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # as in metrics.jsonl
-    states: list[training.TrainState] = dataclasses.field(default_factory=list)  # as saved, the newest one last
+    saved: dict[int, tuple[float | None, training.TrainState]] = dataclasses.field(default_factory=dict)  # by step
 
     @property
     def name(self) -> str:
@@ -54,6 +54,17 @@ class MemoryRecord:
     @property
     def num_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def wait(self) -> int:
+        """The patience in steps; 0 if there is none."""
+        return self.config.patience * self.steps_per_epoch
+
+    @property
+    def state(self) -> training.TrainState:
+        """Of a run in memory: the state that is used, the best one of a run with patience, else the last one."""
+        best = checkpoint.ranked({step: score for step, (score, _) in self.saved.items()})
+        return self.saved[best[0] if best else max(self.saved)][1]
 
     def open_metrics(self, step: int, saved: Sequence[Row], *, watched: bool) -> Metrics | MemoryMetrics:
         """Where rows after `step` are written; `saved` are those of the checkpoint of that step.
@@ -88,10 +99,10 @@ class MemoryRecord:
         """Seconds of training in the rows of a run that resumes; 0 if it has none."""
         return max((row["seconds"] for row in self.read_rows() if "seconds" in row), default=0.0)
 
-    def save(self, step: int, state: training.TrainState, rows: Sequence[Row] = ()) -> None:
-        """The last state, without a score: it need not be the best; `rows` since the checkpoint before."""
-        del step, rows
-        self.states.append(state)
+    def save(self, step: int, state: training.TrainState, rows: Sequence[Row] = (), score: float | None = None) -> None:
+        """A state that stays, with the `rows` since the checkpoint before; only the best one has a score."""
+        del rows
+        self.saved[step] = score, state
 
     def begins(self) -> None:
         """The run trains now: a failure of an earlier try is over."""
@@ -141,10 +152,10 @@ class Record(MemoryRecord):
     def read_rows(self) -> list[dict[str, Any]]:
         return read_metrics(self.workdir)
 
-    def save(self, step: int, state: training.TrainState, rows: Sequence[Row] = ()) -> None:
+    def save(self, step: int, state: training.TrainState, rows: Sequence[Row] = (), score: float | None = None) -> None:
         folder = self.workdir / CHECKPOINTS
         checkpoint.clean(folder)
-        checkpoint.save(folder, step, state, rows=[rows])
+        checkpoint.save(folder, step, state, score, [rows])
 
     def begins(self) -> None:
         if hosts.is_first():

@@ -8,8 +8,10 @@ from pathlib import Path
 from vae.datasets.dataset import Dataset
 from vae.runs import checkpoint, fingerprint
 from vae.runs.config import Config, changed_settings, doubt_bits, read_config
+from vae.runs.ending import first_end
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG
+from vae.runs.metrics import read_metrics
 
 
 def check(workdir: Path, config: Config, dataset: Dataset) -> None:
@@ -31,6 +33,17 @@ def check(workdir: Path, config: Config, dataset: Dataset) -> None:
         raise RunError(
             f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
             f"`epochs={config.epochs}`; ask for more, or choose another `workdir`"
+        )
+    bounds = {
+        row["step"]: row[config.settings.objective]
+        for row in (read_metrics(workdir) if saved and config.patience else ())
+        if row["split"] == "validation" and row.get(config.settings.objective) is not None
+    }
+    end = first_end(bounds, config.patience * steps_per_epoch)
+    if end is not None and saved[-1] > end:
+        raise RunError(
+            f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, and with `patience="
+            f"{config.patience}` it ends after {end / steps_per_epoch:g}; ask for more, or choose another `workdir`"
         )
 
 

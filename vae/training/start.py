@@ -36,6 +36,11 @@ def check(
     settings = config.settings
     checks.check_data(settings.likelihood, dataset, settings.binarization)
     check_batch_size(settings.batch_size, len(dataset.train.images), len(devices))
+    if config.patience and not len(dataset.validation.images):
+        raise RunError(
+            f"`patience={config.patience}` waits for a better bound of validation images, and {dataset.name} has none; "
+            "hold some out with `validation`, or leave `patience` out"
+        )
     resumed = workdir is not None and checkpoint.steps(workdir / CHECKPOINTS)
     if not begun and not resumed:
         splits.check_varied(dataset)
@@ -103,9 +108,10 @@ def abstract_state(config: Config) -> training.TrainState:
     return training.abstract_state(model, objective, settings, config.hyperparameters)
 
 
-def saved_state(workdir: Path, which: str | int = "last") -> tuple[Config, training.TrainState]:
+def saved_state(workdir: Path, which: str | int | None = None) -> tuple[Config, training.TrainState]:
     """The Config of the run in `workdir`, and its state at the "last" or "best" checkpoint or at a step.
 
+    None: as checkpoint.choose.
     If the run trains, and deletes the checkpoint while it is read, the newer one is read. Raises RunError or
     CheckpointError.
     """
