@@ -3,9 +3,10 @@
     python -m experiments.runs            # those under runs/
     python -m experiments.runs --folder=/data/sweep --sort=log_likelihood
 
-Scores are nats per image: the last validation bound, and evaluation.json's log-likelihood if there is one; if it is of
-an earlier checkpoint than the last, its step stands beside it. Sorted by a score, runs that do not compare
-(vae/sweeps/ranking.py) are sorted apart, and runs of several bounds by their ELBO.
+Scores are nats per image: the last validation bound (with --patience the best one), and evaluation.json's
+log-likelihood if there is one; if it is of an earlier checkpoint than would be evaluated now, its step stands beside
+it. Sorted by a score, runs that do not compare (vae/sweeps/ranking.py) are sorted apart, and runs of several bounds by
+their ELBO.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def main(_: StopRequest) -> int:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if old := [row["run"] for row in found if is_old(row)]:
         print(
-            f"(step …): of an earlier checkpoint than the last; evaluate again: {', '.join(old[:5])}"
+            f"(step …): of an earlier checkpoint than would be evaluated now; evaluate again: {', '.join(old[:5])}"
             + (", …" if len(old) > 5 else ""),
             file=sys.stderr,
         )

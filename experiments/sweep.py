@@ -110,7 +110,7 @@ def main(stop: StopRequest) -> int:
     load = loader(flags.folders, workdir)
     grown_runs = grown(configure(points, base, load), stored, base, load)
     runs = grown_runs.runs
-    check_resumed(workdir, stored, runs, base.values["epochs"], load)
+    check_resumed(workdir, stored, runs, base.values, load)
     if workdir is not None and stored:
         doubt_bits(workdir / SWEEP)
     grouped = []
@@ -223,18 +223,23 @@ def check_fixed(workdir: Path | None, stored: dict[str, Any], asked: dict[str, A
         raise UsageError(f"{workdir} holds another sweep: {'; '.join(differing)}; choose another --workdir")
 
 
-def check_resumed(workdir: Path | None, stored: dict[str, Any], runs: dict[str, Asked], epochs: int, load) -> None:
+def check_resumed(
+    workdir: Path | None, stored: dict[str, Any], runs: dict[str, Asked], values: dict[str, Any], load
+) -> None:
     """Raises RunError if `workdir` holds another sweep, also if its sweep.json is lost."""
     if workdir is None:
         return
+    from vae.runs.config import ENDS
     from vae.runs.files import RunError
     from vae.runs.folder import CONFIG
     from vae.sweeps import folders, planning
 
     if stored:
-        differing = []
-        if epochs != (before := stored.get("flags", {}).get("epochs")):  # a run may have been trained for longer
-            differing.append(f"--epochs is {before}, not {epochs}")
+        before = configuration.since_then() | stored.get("flags", {})
+        # By the flags: a run may have been trained for longer.
+        differing = [
+            f"--{name} is {before.get(name)}, not {values[name]}" for name in ENDS if before.get(name) != values[name]
+        ]
         for name, one in runs.items():
             folder = workdir / planning.RUNS / name
             if (folder / CONFIG).exists() and (found := folders.differences(folder, one.config, load)):

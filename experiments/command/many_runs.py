@@ -166,11 +166,12 @@ def _results(summary: Mapping[str, Any]) -> dict[str, float | None]:
 def _finished(configs: Mapping[Path, Config]) -> list[Path]:
     """The runs that were trained to their end; a line says which diverged, and which are not at their end."""
     from vae.runs.metrics import read_metrics
+    from vae.runs.standing import standing
     from vae.training.record import FAILURE
 
     diverged = [folder for folder in configs if (folder / FAILURE).exists()]
-    epochs = {folder: rows[-1]["epoch"] if (rows := read_metrics(folder)) else 0.0 for folder in configs}
-    early = [folder for folder in configs if folder not in diverged and epochs[folder] < configs[folder].epochs]
+    others = {folder: config for folder, config in configs.items() if folder not in diverged}
+    early = [folder for folder, one in others.items() if not standing(folder, one, read_metrics(folder)).finished]
     for words, found in (("left out, diverged", diverged), ("left out, not trained to the end", early)):
         notes.show_runs(words, [str(_shown(folder)) for folder in found], len(configs))
     return [folder for folder in configs if folder not in diverged and folder not in early]

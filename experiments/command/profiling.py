@@ -25,8 +25,8 @@ def check(flags: Flags) -> None:
 
 def check_steps_left(flags: Flags, workdir: Path | None, config: Config) -> None:
     """Raises UsageError for --profile of a run that is finished."""
-    from vae.runs.ending import standing
     from vae.runs.metrics import read_metrics
+    from vae.runs.standing import standing
 
     if flags.values["profile"] and workdir is not None and standing(workdir, config, read_metrics(workdir)).finished:
         more = "--patience" if config.patience else "--epochs"

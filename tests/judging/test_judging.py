@@ -15,7 +15,7 @@ from vae.judging import groups as judging
 from vae.models.table import LIKELIHOODS, MASSES
 from vae.runs.config import write_config
 from vae.runs.files import RunError, write_json
-from vae.runs.folder import METRICS
+from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.training import timing
 from vae.training.record import FAILURE
 
@@ -111,6 +111,7 @@ def test_of_runs_that_exist_an_objective_with_a_diverged_one_is_out_whole(tmp_pa
         else:
             row = {"step": 75, "epoch": 3.0, "split": "test", one.settings.objective: -20.0}
             (tmp_path / name / METRICS).write_text(json.dumps(row) + "\n")
+            (tmp_path / name / CHECKPOINTS / "75").mkdir(parents=True)
     groups, (line,) = judging.group(sorted(tmp_path.iterdir()), variants.labels)
     assert [sorted(path.name for path in group.folders.values()) for group in groups] == [["a0", "a1"], ["c0"]]
     assert line.startswith(f"iwae K=2 latent_dim=2 diverged ({tmp_path / 'b1'}); it is out with all its seeds")

@@ -78,6 +78,6 @@ def test_runs_marks_a_log_likelihood_of_an_earlier_checkpoint(scripts, tmp_path)
     assert code == 0
     ends = {line.split()[0]: line.split("  ")[-1].strip() for line in out.splitlines()[1:]}
     assert ends == {"now": "-9.50", "old": "-9.50 (step 25)", "none": "-"}
-    assert err == "(step …): of an earlier checkpoint than the last; evaluate again: old\n"
+    assert err == "(step …): of an earlier checkpoint than would be evaluated now; evaluate again: old\n"
     found = [json.loads(line) for line in scripts.call(tmp_path, "runs", "--folder=.", "--json").out.splitlines()]
     assert [(row["log_likelihood_step"], row["step"]) for row in found] == [(None, 50), (50, 50), (25, 50)]

@@ -11,10 +11,11 @@ from tests.run_samples import STEPS_PER_EPOCH, assert_same_bits, assert_same_res
 from vae import api
 from vae.configuration import ConfigurationError
 from vae.runs import checkpoint
-from vae.runs.ending import Standing, first_end, standing
+from vae.runs.ending import first_end
 from vae.runs.files import RunError, RunWarning
 from vae.runs.folder import CHECKPOINTS
 from vae.runs.metrics import read_metrics
+from vae.runs.standing import Standing, standing
 from vae.training import fit, loop, resuming
 from vae.training.loop import PopulationRun
 from vae.training.program import Program

@@ -11,6 +11,7 @@ from vae.evaluation import comparison
 from vae.models.table import LIKELIHOODS, MASSES
 from vae.runs.config import Config, read_config
 from vae.runs.metrics import read_metrics
+from vae.runs.standing import standing
 from vae.training.record import FAILURE
 
 # An objective of which one run is not finite is not compared at all. Without that seed alone, its mean would be over
@@ -45,13 +46,11 @@ def group(
     for folder in folders:
         config = read_config(folder)
         of_all_seeds = dataclasses.replace(config, seed=0)
-        rows = read_metrics(folder)
-        epoch = rows[-1]["epoch"] if rows else 0.0
         if (folder / FAILURE).exists():
             diverged.setdefault(of_all_seeds, []).append(folder)
-        elif epoch < config.epochs:
+        elif not (stands := standing(folder, config, read_metrics(folder))).finished:
             raise ComparisonError(
-                f"{folder} is not finished: it is at epoch {epoch:g} of {config.epochs}; resume it with "
+                f"{folder} is not finished: it is at epoch {stands.epoch:g} of {config.epochs}; resume it with "
                 f"experiments.train `workdir={folder}`, or leave it out"
             )
         by_seed = found.setdefault(of_all_seeds, {})

@@ -23,6 +23,7 @@ import numpy as np
 from vae import durable, hosts
 from vae.runs import manifest
 from vae.runs.config import read_config
+from vae.runs.ending import ranked
 from vae.runs.files import RunError, RunWarning
 from vae.runs.folder import CHECKPOINTS, nothing_remade
 from vae.runs.manifest import (
@@ -60,11 +61,6 @@ def best_step(folder: Path) -> int | None:
         with contextlib.suppress(GoneError):
             found[step] = score(folder, step)
     return next(iter(ranked(found)), None)
-
-
-def ranked(scores: Mapping[int, float | None]) -> list[int]:
-    """The steps that have a score, from the highest on, the first among equals."""
-    return [step for _, step in sorted((-value, step) for step, value in scores.items() if value is not None)]
 
 
 def save(folder: Path, step: int, tree: Any, score: float | None = None, rows: Sequence[Sequence[Row]] = ()) -> None:

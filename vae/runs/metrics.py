@@ -12,7 +12,8 @@ from typing import Any
 
 from vae import durable, hosts, untrusted
 from vae.runs import tensorboard
-from vae.runs.config import read_config
+from vae.runs.config import Config, read_config
+from vae.runs.ending import ranked
 from vae.runs.files import RunError, RunWarning, finite_or_null, is_count, read_json
 from vae.runs.folder import EVALUATION, METRICS
 
@@ -78,6 +79,28 @@ def read_metrics(workdir: Path) -> list[Row]:
     if len(rows) < len(lines):
         _warn(workdir / METRICS, lines, "left out")
     return rows
+
+
+def epochs(rows: Sequence[Row]) -> float:
+    """How many were trained; the test row of a run with patience is of an earlier one."""
+    return max((row["epoch"] for row in rows), default=0.0)
+
+
+def validation_bounds(rows: Sequence[Row], config: Config) -> dict[int, float]:
+    """The validation bound by step."""
+    name = config.settings.objective
+    bounds = {row["step"]: row.get(name) for row in rows if row["split"] == "validation"}
+    return {step: bound for step, bound in bounds.items() if bound is not None}
+
+
+def telling(rows: Sequence[Row], config: Config) -> dict[str, Row]:
+    """The row of each split that says how good a run is: the last one, or that of its best epoch if it has patience."""
+    best = ranked(validation_bounds(rows, config))[:1] if config.patience else []
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row["split"] == "test" or not best or row["step"] == best[0]:
+            found[row["split"]] = row
+    return found
 
 
 def _mend(workdir: Path, step: int, saved: Sequence[Row]) -> None:
@@ -162,19 +185,22 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def summary(workdir: Path) -> dict[str, Any]:
-    """One row of a list of runs: settings, how far it is, the last held-out bounds and ELBOs, the log-likelihood."""
+    """One row of a list of runs: settings, how far it is, its held-out bounds and ELBOs, the log-likelihood.
+
+    The bounds are those of `telling`, whose `step` is the last one of a run without patience.
+    """
     config = read_config(workdir)
     values = config.to_dict()
     settings = {**values.pop("settings"), **values.pop("hyperparameters"), **values}
     rows = read_metrics(workdir)
-    last = {row["split"]: row for row in rows}
+    last = telling(rows, config)
     evaluation = read_evaluation(workdir / EVALUATION) if (workdir / EVALUATION).exists() else {}
     held_out = {split: last.get(split, {}) for split in ("validation", "test")}
     return {
         "run": str(workdir),
         "settings": settings,
-        "epoch": rows[-1]["epoch"] if rows else 0.0,
-        "step": rows[-1]["step"] if rows else 0,
+        "epoch": epochs(rows),
+        "step": max((row["step"] for row in last.values()), default=0),
         **{split: row.get(config.settings.objective) for split, row in held_out.items()},
         **{f"{split}_elbo": _elbo(row) for split, row in held_out.items()},
         "log_likelihood": evaluation.get("log_likelihood"),

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from vae import durable, objectives
 from vae.datasets.dataset import Dataset
-from vae.runs import checkpoint, fingerprint, naming
+from vae.runs import fingerprint, naming
 from vae.runs.config import Config, changed_settings, provenance, write_config
 from vae.runs.files import RunError, write_json
-from vae.runs.folder import CHECKPOINTS, CONFIG
+from vae.runs.folder import CONFIG
+from vae.runs.metrics import read_metrics
+from vae.runs.standing import standing
 from vae.sweeps import folders, planning
 from vae.sweeps.sweep_file import SWEEP, read_sweep
 from vae.training import record, resuming
@@ -147,8 +149,7 @@ def parts(workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset) -> l
         )
     for name in runs:
         resuming.check(workdir / planning.RUNS / name, runs[name].config, dataset)
-    num_images = len(dataset.train.images)
-    ended = {name: _is_done(workdir / planning.RUNS / name, runs[name].config, num_images) for name in runs}
+    ended = {name: _is_done(workdir / planning.RUNS / name, runs[name].config) for name in runs}
     later = [name for name in runs if name not in started and not ended[name]]
     return [
         Part({name: runs[name] for name in names}, begun, all(ended[name] for name in names))
@@ -157,11 +158,9 @@ def parts(workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset) -> l
     ]
 
 
-def _is_done(folder: Path, config: Config, num_images: int) -> bool:
+def _is_done(folder: Path, config: Config) -> bool:
     """Whether a run was trained to its end, or diverged."""
-    saved = checkpoint.steps(folder / CHECKPOINTS)
-    diverged = (folder / record.FAILURE).exists()
-    return diverged or saved[-1:] >= [record.MemoryRecord(config, num_images).num_steps]
+    return (folder / record.FAILURE).exists() or standing(folder, config, read_metrics(folder)).finished
 
 
 def begin(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vae.datasets.dataset import Dataset
-from vae.runs.config import Config, changed_settings, move, read_config
+from vae.runs.config import ENDS, Config, changed_settings, move, read_config
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG, METRICS
 from vae.sweeps.planning import RUNS
@@ -64,8 +64,10 @@ def check(
     for name, path in _folders(workdir):
         if name in wanted and name in stored:
             differing = differences(path, wanted[name], load)
-            if not may_be_longer and stored[name].epochs != wanted[name].epochs:
-                differing.append(f"epochs is {stored[name].epochs}, not {wanted[name].epochs}")
+            for end in () if may_be_longer else ENDS:
+                before, now = (getattr(one, end) for one in (stored[name], wanted[name]))
+                if before != now:
+                    differing.append(f"{end} is {before}, not {now}")
             if differing:
                 raise RunError(f"{path} holds another run: {'; '.join(differing)}; choose another `workdir`{why}")
         elif name in wanted and was_trained(path):

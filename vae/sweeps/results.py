@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from vae import durable
 from vae.evaluation import summary
-from vae.runs import checkpoint
 from vae.runs.config import Config, read_config
-from vae.runs.folder import CHECKPOINTS, EVALUATION
-from vae.runs.metrics import SPLITS, read_evaluation, read_metrics
+from vae.runs.folder import EVALUATION
+from vae.runs.metrics import SPLITS, epochs, read_evaluation, read_metrics, telling
+from vae.runs.standing import standing
 from vae.sweeps import ranking
 from vae.sweeps.planning import RUNS
 from vae.sweeps.sweep_file import read_sweep
@@ -25,8 +25,9 @@ FINISHED, DIVERGED, PRUNED, WAITING = "finished", "diverged", "pruned", "waiting
 
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
-    """For each run of the sweep in `workdir`: name, folder, the values of the axes, status, epoch, its last metrics.
+    """For each run of the sweep in `workdir`: name, folder, the values of the axes, status, epoch, its metrics.
 
+    The metrics are the last ones; of a run with patience those of its best epoch, which is `best_epoch`.
     The folder, `path`, is below `workdir`: it is right wherever the sweep is moved. Of each evaluation that the folder
     holds there is every number, under `<file>_<number>`.
     The column of a metric is `<split>_<metric>`. A bound has the name of its objective, so that no column holds two
@@ -36,21 +37,19 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
     about = read_sweep(workdir)
     for name, values in about["runs"].items():
         folder = workdir / RUNS / name
-        metrics = read_metrics(folder)
-        finished = bool(checkpoint.steps(folder / CHECKPOINTS))
-        status = DIVERGED if (folder / FAILURE).exists() else FINISHED if finished else WAITING
-        # Rows that were lost say nothing.
-        if "search" in about and status == FINISHED and metrics and metrics[-1]["epoch"] < read_config(folder).epochs:
-            status = PRUNED
-        row = {
-            "run": name,
-            "path": f"{RUNS}/{name}",
-            **values,
-            "status": status,
-            "epoch": metrics[-1]["epoch"] if metrics else 0.0,
-        }
-        # In one order, whichever rows were lost; the last of a split counts.
-        for one in sorted(metrics, key=lambda one: SPLITS.index(one["split"])):
+        metrics, config = read_metrics(folder), read_config(folder)
+        stands = standing(folder, config, metrics)
+        if (folder / FAILURE).exists():
+            status = DIVERGED
+        elif stands.finished:
+            status = FINISHED
+        else:
+            status = PRUNED if "search" in about and stands.epoch else WAITING
+        row = {"run": name, "path": f"{RUNS}/{name}", **values, "status": status, "epoch": epochs(metrics)}
+        if config.patience:
+            row["best_epoch"] = stands.best_epoch
+        # In one order, whichever rows were lost.
+        for one in sorted(telling(metrics, config).values(), key=lambda one: SPLITS.index(one["split"])):
             numbers = {key: value for key, value in one.items() if key not in ("step", "epoch", "split", "seconds")}
             numbers.pop("learning_rate", None)
             row |= {f"{one['split']}_{key}": value for key, value in numbers.items()}
@@ -69,7 +68,7 @@ class Ranked(NamedTuple):
 
 
 def ranked(table: Sequence[Mapping[str, Any]], configs: Mapping[str, Config]) -> list[Ranked]:
-    """The groups of runs of `rows` that may be compared, with the last held-out value of each run."""
+    """The groups of runs of `rows` that may be compared, with the held-out value of each run."""
     by_name = {row["run"]: row for row in table}
     found = []
     for one in ranking.rankings(configs):

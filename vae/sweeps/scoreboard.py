@@ -23,7 +23,7 @@ class SweepProgress(NamedTuple):
     epoch: float  # of that population
     num_epochs: int
     held_out_split: str | None
-    best: dict[str, tuple[str, float]]  # of each ranking, as `validation elbo`: the run with the highest last value
+    best: dict[str, tuple[str, float]]  # of each ranking, as `validation elbo`: the run with the highest value
     epoch_ended: bool
     steps_per_second: float  # summed over runs
     seconds_left: float
@@ -46,7 +46,7 @@ class Scoreboard:
         """These runs were done before this call of the sweep."""
         for name in names:
             record = self._records[name]
-            self.saw(name, record.last_row(self._held_out[name]), record.config.settings.objective)
+            self.saw(name, record.telling_row(self._held_out[name]), record.config.settings.objective)
         self.chunk_ended(names)
 
     def saw(self, name: str, row: Mapping[str, Any], bound: str = "bound") -> None:
@@ -70,19 +70,19 @@ class Scoreboard:
 
     def update(self, run: PopulationRun) -> None:
         """Report how far the population in training is."""
-        for name, values in run.held_out_values.items():
+        for name, values in run.telling_values.items():
             self.saw(name, values)
-        record, going, names = run.records[0], int(run.going.sum()), set(run.names)
+        record, training, names = run.records[0], int(run.training.sum()), set(run.names)
         others = sum(left for name, left in self._left.items() if name not in names)
-        rate = going / run.pace.seconds_per_step if going else float("nan")
-        left = others + going * (record.num_steps - run.step)
+        rate = training / run.pace.seconds_per_step if training else float("nan")
+        left = others + training * (record.num_steps - run.step)
         self._report(
             SweepProgress(
                 num_runs=len(self._records),
                 finished=len(self._ended) - sum(self._ended.values()),
-                diverged=sum(self._ended.values()) + len(names) - going,
+                diverged=sum(self._ended.values()) + len(names) - int(run.going.sum()),
                 population=len(names),
-                training=going,
+                training=training,
                 epoch=run.step / record.steps_per_epoch,
                 num_epochs=record.config.epochs,
                 held_out_split=run.held_out,

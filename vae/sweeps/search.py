@@ -197,7 +197,7 @@ class TrialReporter(Reporter):
         self._tell_diverged(now)
         for record, going, (name, trial) in zip(run.records, run.going, now.items(), strict=False):
             if trial.state == TrialState.RUNNING and record.failed_step() is None:
-                last, objective = record.last_row(run.held_out), record.config.settings.objective
+                last, objective = record.telling_row(run.held_out), record.config.settings.objective
                 if going:
                     self._handles[name].set_user_attr(study.RUN, name)
                     self._tell(name, TrialState.COMPLETE, worth(self._spec.metric, objective, last))

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from vae import hosts
 from vae.runs import checkpoint
 from vae.runs.config import Config
+from vae.runs.ending import ranked
 from vae.runs.metrics import Row
 from vae.training.program import of_run
 from vae.training.record import MemoryRecord
@@ -106,7 +107,7 @@ class RunKeeper:
 
     def _restore_best(self, config: Config) -> Best | None:
         """That of the best checkpoint that is as it was saved; None if no epoch was validated."""
-        step = _first_intact(self._folder, checkpoint.ranked(self._scores))
+        step = _first_intact(self._folder, ranked(self._scores))
         there = hosts.agreed(lambda: checkpoint.steps(self._folder))
         self._scores = {one: score for one, score in self._scores.items() if one in there}
         if step is None:

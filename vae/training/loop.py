@@ -93,6 +93,14 @@ class PopulationRun:
         return self.going & ~self._over
 
     @property
+    def telling_values(self) -> dict[str, Values]:
+        """`held_out_values`; of runs with patience only of those whose best epoch so far this one is."""
+        if self._best is None:
+            return self.held_out_values
+        is_best = dict(zip(self.names, self._best.steps == self.step, strict=False))
+        return {name: values for name, values in self.held_out_values.items() if is_best[name]}
+
+    @property
     def best_steps(self) -> Int[np.ndarray, "R"] | None:
         """Of runs with patience: the step of each after which its validation bound was the highest."""
         return None if self._best is None else self._best.steps

@@ -14,9 +14,10 @@ import numpy as np
 from vae import hosts
 from vae.runs import checkpoint, tensorboard
 from vae.runs.config import Config
+from vae.runs.ending import ranked
 from vae.runs.files import RunError, is_count, read_json, write_json
 from vae.runs.folder import CHECKPOINTS, METRICS
-from vae.runs.metrics import Metrics, Row, read_metrics
+from vae.runs.metrics import Metrics, Row, read_metrics, telling
 from vae.training import step as training
 
 FAILURE = "failure.json"
@@ -63,7 +64,7 @@ class MemoryRecord:
     @property
     def state(self) -> training.TrainState:
         """Of a run in memory: the state that is used, the best one of a run with patience, else the last one."""
-        best = checkpoint.ranked({step: score for step, (score, _) in self.saved.items()})
+        best = ranked({step: score for step, (score, _) in self.saved.items()})
         return self.saved[best[0] if best else max(self.saved)][1]
 
     def open_metrics(self, step: int, saved: Sequence[Row], *, watched: bool) -> Metrics | MemoryMetrics:
@@ -83,14 +84,14 @@ class MemoryRecord:
     def read_rows(self) -> list[dict[str, Any]]:
         return self.rows
 
-    def last_row(self, split: str | None) -> dict[str, Any]:
-        """The last row of `split`; empty if there is none."""
-        rows = [row for row in self.read_rows() if row["split"] == split]
-        return rows[-1] if rows else {}
+    def telling_row(self, split: str | None) -> dict[str, Any]:
+        """The row of `split` that says how good the run is, as vae.runs.metrics.telling; empty if there is none."""
+        return telling(self.read_rows(), self.config).get(str(split), {})
 
     def last_bound(self, split: str | None) -> float | None:
         """The last bound of `split` among the rows; None if there is none."""
-        return self.last_row(split).get(self.config.settings.objective)
+        rows = [row for row in self.read_rows() if row["split"] == split]
+        return rows[-1].get(self.config.settings.objective) if rows else None
 
     def was_tested(self, step: int) -> bool:
         return any(row["split"] == "test" and row["step"] == step for row in self.read_rows())

@@ -11,7 +11,7 @@ from vae.runs.config import Config, changed_settings, doubt_bits, read_config
 from vae.runs.ending import first_end
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS, CONFIG
-from vae.runs.metrics import read_metrics
+from vae.runs.metrics import read_metrics, validation_bounds
 
 
 def check(workdir: Path, config: Config, dataset: Dataset) -> None:
@@ -34,12 +34,8 @@ def check(workdir: Path, config: Config, dataset: Dataset) -> None:
             f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, more than "
             f"`epochs={config.epochs}`; ask for more, or choose another `workdir`"
         )
-    bounds = {
-        row["step"]: row[config.settings.objective]
-        for row in (read_metrics(workdir) if saved and config.patience else ())
-        if row["split"] == "validation" and row.get(config.settings.objective) is not None
-    }
-    end = first_end(bounds, config.patience * steps_per_epoch)
+    rows = read_metrics(workdir) if saved and config.patience else []
+    end = first_end(validation_bounds(rows, config), config.patience * steps_per_epoch)
     if end is not None and saved[-1] > end:
         raise RunError(
             f"{workdir} was trained for {saved[-1] / steps_per_epoch:g} epochs already, and with `patience="
