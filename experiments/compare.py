@@ -206,6 +206,7 @@ def finish(
     from vae.runs.files import read_json, write_json
     from vae.sweeps.sweep_file import PLAN
 
+    notes.show_best_of(group.config for group in compared.groups)
     wanted = comparisons.evaluation_settings(compared.groups, asked)
     seeds, left_out = common_seeds(compared.groups), list(compared.left_out)
     for group in compared.groups:
@@ -223,6 +224,8 @@ def finish(
     pace_of = dict(zip([group.label for group in compared.groups], compared.paces, strict=True))
     told = ranking.assemble(groups, [pace_of[group.label] for group in groups], seeds, found, wanted)
     budget = "as the runs were trained" if asked["runs"] else BUDGETS[asked["budget"]]
+    if not asked["runs"] and any(group.config.patience for group in groups):
+        budget += ", at most: --patience ended runs early"
     told |= {"tuning": compared.tried, "budget": budget, "left_out": left_out}
     told["tuning_samples"] = tuning.NUM_SAMPLES
     told |= {"command": read_json(workdir / PLAN)["command"], **provenance()}

@@ -59,6 +59,8 @@ KINDS = {
     "sweep": Kind("kill -9 of experiments.sweep", 8, killed(SWEEP)),
     "grow": Kind("kill -9 of a sweep that grows", 8, killed(kills.GROWN, before=kills.SETTINGS)),
     "evaluate": Kind("kill -9 of an evaluation of a sweep", 6, killed(kills.EVALUATED, before=kills.GROWN)),
+    "patience": Kind("kill -9 of experiments.train --patience", 6, killed(kills.TRAIN_WAITING)),
+    "sweep_patience": Kind("kill -9 of experiments.sweep --patience", 6, killed(kills.SWEEP_WAITING)),
     "search": Kind("kill -9 of experiments.sweep --search", 8, killed(SEARCH)),
     "compare": Kind("kill -9 of experiments.compare", 11, killed(COMPARE)),
     "shared": Kind("kill -9 of one of two workers on one search", 9, kills.one_of_two_workers),

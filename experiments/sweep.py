@@ -269,7 +269,8 @@ def summarize(workdir: Path, rows: list[dict[str, Any]], configs: Mapping[str, A
         headline = f"{one.split}_{'elbo' if one.ranking.metric == 'elbo' else one.ranking.objective}"
         found = by_setting.table(groups, {headline: scores})
         what = f"{one.split} {one.ranking.title}"
-        print(f"\n{what} in nats per image, mean ± standard error over seeds:")
+        of_best = " at the best epoch of each run (--patience)" * any(group.config.patience for group in groups)
+        print(f"\n{what}{of_best} in nats per image, mean ± standard error over seeds:")
         setting_table.print_table(found, {headline: what})
         lines += by_setting.columns(found, {group.label: values[_first(group)] for group in groups})
         if one.split == "test":

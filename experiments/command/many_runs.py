@@ -70,6 +70,7 @@ def main(stop: StopRequest, flags: Flags, folders: Sequence[Path]) -> int:
         f"evaluating {len(finished)} runs: {len(images(finished[0])[0].images):,} images of the {asked['split']} split "
         f"with {asked['num_samples']:,} samples each; fewer with --num_examples or --num_samples"
     )
+    notes.show_best_of(configs.values(), asked["checkpoint"])
     found = evaluate(
         finished,
         partial(evaluations.stored, chosen=chosen, which=asked["checkpoint"]),

@@ -67,6 +67,12 @@ def show_best(workdir: Path, checkpoint: str | None = None) -> None:
         print(f"{workdir} has --patience: used is its best checkpoint by validation, step {choose(workdir)}")
 
 
+def show_best_of(configs: Iterable[Config], checkpoint: str | None = None) -> None:
+    """The same of several runs."""
+    if checkpoint is None and any(config.patience for config in configs):
+        print("runs with --patience are evaluated at their best checkpoint by validation")
+
+
 def show_runs(words: str, names: Sequence[str], count: int) -> None:
     """Print which of `count` runs, if any, are what `words` say."""
     if names:

@@ -22,7 +22,7 @@ from vae.runs import tensorboard
 from vae.runs.config import read_config
 from vae.runs.files import write_arrays
 from vae.runs.folder import FIGURES
-from vae.runs.metrics import read_metrics
+from vae.runs.metrics import read_metrics, telling
 from vae.settings import Settings
 
 NUM_TRAVERSED = 8  # latent dimensions, the most active ones
@@ -59,14 +59,16 @@ def drawn(pictures: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
 
 def learning_curves(workdir: Path):
     """The bound of each split against epochs, as a Figure."""
-    objective = read_config(workdir).settings.objective
-    curves = {}
+    config, written = read_config(workdir), read_metrics(workdir)
+    objective, curves = config.settings.objective, {}
     for split in ("train", "validation", "test"):
-        rows = [row for row in read_metrics(workdir) if row["split"] == split and row.get(objective) is not None]
+        rows = [row for row in written if row["split"] == split and row.get(objective) is not None]
         # The one test row of a run with a validation split is its result, not a curve.
         if rows and not (split == "test" and "validation" in curves):
             curves[split] = (np.array([row["epoch"] for row in rows]), np.array([row[objective] for row in rows]))
-    return figures.learning_curves(curves, "epoch", f"{objective} (nats per image)", f"Learning curves, {workdir.name}")
+    best = telling(written, config).get("validation", {}).get("epoch") if config.patience else None
+    label, title = f"{objective} (nats per image)", f"Learning curves, {workdir.name}"
+    return figures.learning_curves(curves, "epoch", label, title, best)
 
 
 def controlled(workdirs: Mapping[str, Path]):

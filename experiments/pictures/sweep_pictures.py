@@ -94,7 +94,7 @@ def _heat_map(rows: list[Row], x: str, y: str, axes: list[str], label: str):
 
 
 def _learning_curves(workdir: Path, rows: list[Row], axes: list[str], one: results.Ranked, configs, label: str):
-    curves = {}
+    curves, ends_early = {}, any(configs[row["run"]].patience for row in rows)
     for name in dict.fromkeys(_named(row, axes) for row in rows):
         of_seeds = []
         for row in rows:
@@ -104,10 +104,13 @@ def _learning_curves(workdir: Path, rows: list[Row], axes: list[str], one: resul
                 values = {r["epoch"]: ranking.value(one.ranking.metric, objective, r) for r in written}
                 of_seeds.append({epoch: v if math.isfinite(v) else math.nan for epoch, v in values.items()})
         epochs = sorted({epoch for seed in of_seeds for epoch in seed})
+        if ends_early:  # later, the mean would be over those that train for longest
+            epochs = [epoch for epoch in epochs if all(epoch <= max(seed) for seed in of_seeds if seed)]
         if epochs:
             values = np.array([[seed.get(epoch, math.nan) for epoch in epochs] for seed in of_seeds])
             curves[name or one.ranking.title] = (epochs, values)
-    return figures.learning_curves_of_sweep(curves, "epoch", label, "Learning curves, mean over seeds")
+    title = "Learning curves, mean over seeds" + " while all of them train" * ends_early
+    return figures.learning_curves_of_sweep(curves, "epoch", label, title)
 
 
 def _at(rows: Sequence[Row], point: Row) -> list[float]:

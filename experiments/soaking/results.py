@@ -74,11 +74,14 @@ def comparison_of(folder: Path) -> Outcome:
 def of_run(folder: Path) -> Outcome:
     """Of a run: its last checkpoint, a digest of each of its arrays, its rows of metrics and its evaluations.
 
+    Of a run with patience its best checkpoint too.
+
     Raises NotRight if something in it cannot be read.
     """
     import jax
     import numpy as np
 
+    from vae.runs.config import read_config
     from vae.runs.metrics import read_metrics
     from vae.training.start import saved_state
 
@@ -86,7 +89,9 @@ def of_run(folder: Path) -> Outcome:
         with _ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damage: the script has told it
             rows = [_results(row) for row in read_metrics(folder)]
-            state = None if (folder / "failure.json").exists() else saved_state(folder)[1]
+            which = ["last", "best"] if read_config(folder).patience else ["last"]
+            failed = (folder / "failure.json").exists()
+            state = None if failed else {name: saved_state(folder, name)[1] for name in which}
     except (ValueError, OSError) as error:
         raise NotRight(f"what is left cannot be read: {error}") from error
     found: Outcome = {ORDER: [f"{row['step']} {row['split']}" for row in rows]}

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from vae.figures.canvas import (
     INK,
     LABEL_SIZE,
+    MUTED,
     PALETTE,
     TEXT_SIZE,
     Vector,
@@ -110,9 +111,12 @@ def _square_window(axes: Axes, z: np.ndarray) -> None:
 
 
 @in_own_style
-def learning_curves(curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y_label: str, title: str) -> Figure:
+def learning_curves(
+    curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y_label: str, title: str, best: float | None = None
+) -> Figure:
     """Curves name → (steps [S], values [S]), with the last value of each. NaN breaks a curve. Up to 5 % of a
-    curve are cut off at either side, so that a terrible first epoch does not flatten the rest; the picture says so."""
+    curve are cut off at either side, so that a terrible first epoch does not flatten the rest; the picture says so.
+    A line marks the `best` step."""
     require(len(curves) > 0, "curves is empty; expected at least one")
     figure, axes = new_chart(title, x_label, y_label)
     ends, shown = [], []
@@ -139,6 +143,12 @@ def learning_curves(curves: Mapping[str, tuple[Vector, Vector]], x_label: str, y
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     _limit(axes, shown)
+    if best is not None:
+        axes.axvline(best, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        left, right = axes.get_xlim()
+        aside, side = (-3, "right") if 2 * best > left + right else (3, "left")
+        axes.annotate(f"best: {best:g}", (best, 0), (aside, 3), ("data", "axes fraction"), "offset points",
+                      ha=side, fontsize=LABEL_SIZE, color=MUTED)  # fmt: skip
     label_ends(axes, ends)
     return figure
 

@@ -31,7 +31,7 @@ def columns(comparison: Comparison) -> dict[str, Callable[[Entry], str]]:
         "active units": _active_units,
         "ESS": lambda one: _counted(one["effective_sample_size"]),
         pareto_head(comparison): lambda one: _percent(one["pareto_k_above_threshold"]),
-        "epochs": lambda one: f"{one['epochs']}",
+        "epochs": lambda one: f"{'≤ ' if one['settings'].get('patience') else ''}{one['epochs']}",
         "ms / step": lambda one: "—" if one["seconds_per_step"] is None else f"{1000 * one['seconds_per_step']:.3g}",
     }
 
