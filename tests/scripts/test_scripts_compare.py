@@ -17,7 +17,7 @@ from tests.script_runs import scripts
 from vae import figures, report
 from vae.runs.config import read_config
 from vae.runs.files import read_json, write_json
-from vae.runs.folder import CONFIG, METRICS
+from vae.runs.folder import CHECKPOINTS, CONFIG
 from vae.sweeps.comparing import epochs_within
 from vae.sweeps.sweep_file import SWEEP
 
@@ -372,8 +372,7 @@ def test_runs_that_are_no_comparison_are_refused(scripts, two_runs):
     shutil.copytree(two_runs / "b", two_runs / "d")
     write_json(two_runs / "d" / CONFIG, read_json(two_runs / "b" / CONFIG) | {"seed": 5})
     assert "no seed in common" in scripts.refusal(two_runs, "compare", "--runs=a,d")
-    metrics = two_runs / "b" / METRICS
-    metrics.write_text("")
+    shutil.rmtree(two_runs / "b" / CHECKPOINTS)  # as of a run that was killed in its first epoch
     unfinished = "is not finished: it is at epoch 0 of 1; resume it with experiments.train --workdir="
     assert unfinished in scripts.refusal(two_runs, "compare", "--runs=a,b")
     assert "--epochs has no effect with --runs" in scripts.refusal(two_runs, "compare", "--runs=a,b", "--epochs=2")
