@@ -124,16 +124,17 @@ def test_a_run_without_its_last_checkpoint_is_finished_for_nobody(whole, tmp_pat
     assert [row["status"] for row in results.rows(tmp_path / "x")] == ["finished", "waiting", "finished"]
 
 
-@pytest.mark.parametrize("strategy", ["map"])
-def test_a_population_that_was_stopped_and_killed_anywhere_ends_bit_identical(tmp_path, monkeypatch, strategy):
+@pytest.mark.parametrize(("strategy", "num_devices"), [("map", 1), pytest.param("vmap", 2, marks=pytest.mark.soak)])
+def test_a_population_that_was_stopped_anywhere_ends_bit_identical(tmp_path, monkeypatch, strategy, num_devices):
     monkeypatch.setattr(loop, "SECONDS_PER_CALL_OF_MANY", 0.0)
-    start(tmp_path / "whole", RUNS, strategy=strategy)
+    start(tmp_path / "whole", RUNS, strategy=strategy, num_devices=num_devices)
     seen = []
     for stop_after in (3, at(1) + 2, at(3), at(3) + 1, at(5)):
         assert not start(
             tmp_path / "x",
             RUNS,
             strategy=strategy,
+            num_devices=num_devices,
             save_every=0.0,
             report=seen.append,
             should_stop=lambda n=stop_after: len(seen) >= n,
@@ -141,7 +142,7 @@ def test_a_population_that_was_stopped_and_killed_anywhere_ends_bit_identical(tm
         kept = PopulationKeeper(tmp_path / "x" / chunks.POPULATION / "0-0", 0.0).restore(RUNS["000"], 3)
         assert kept is not None
         assert kept.best is not None
-    assert start(tmp_path / "x", RUNS, strategy=strategy, report=seen.append)
+    assert start(tmp_path / "x", RUNS, strategy=strategy, num_devices=num_devices, report=seen.append)
     assert [round(progress.epoch * STEPS_PER_EPOCH) for progress in seen] == list(range(1, 1 + at(EPOCHS)))
     assert results.write(tmp_path / "x").read_bytes() == results.write(tmp_path / "whole").read_bytes()
     for seed in range(3):
