@@ -103,7 +103,8 @@ def train(
     keep_last, keep_best, save_every: of the checkpoints in `workdir`, as `fit.fit` says.
     report: called about once a second and at every epoch's end.
     should_stop: asks for an earlier end.
-    options: the flags of a run by name, as `objective="iwae", num_samples=50, epochs=20`.
+    options: the flags of a run by name, as `objective="iwae", num_samples=50, epochs=20`. With `patience` the
+        parameters are those of the best epoch by validation.
 
     Raises ConfigurationError, DataError, LikelihoodError, ModelError, ObjectiveError, RunError or CheckpointError
     before anything is written, and TrainingFailed if the bound is not finite.

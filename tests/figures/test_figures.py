@@ -407,6 +407,15 @@ def test_an_ordinary_learning_curve_is_shown_whole():
     assert not [text for text in texts(figure) if "outside" in text]
 
 
+def test_learning_curves_mark_the_best_epoch_alone_if_there_is_one():
+    curves = {"validation": (np.arange(1, 6), np.array([-5.0, -3, -2, -4, -4]))}
+    for best in (None, 3.0):
+        (axes,) = figures.learning_curves(curves, "epoch", "nats", "", best).axes
+        marked = [line for line in axes.lines if list(line.get_xdata()) == [3.0, 3.0]]
+        assert len(marked) == (best is not None)
+        assert ("best: 3" in [text.get_text() for text in axes.texts]) == (best is not None)
+
+
 def test_learning_curves_survive_nan_infinity_and_a_single_point():
     figure = figures.learning_curves(
         {
