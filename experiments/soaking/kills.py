@@ -21,7 +21,7 @@ OF_SETTINGS = (*TINY, *OFTEN, "--latent_dim=2", "--epochs=6")
 SETTINGS = Command("sweep", (*OF_SETTINGS, "--sweep=learning_rate=0.001,1e30", "--sweep=seed=0:2"))
 GROWN = Command("sweep", (*OF_SETTINGS, "--sweep=learning_rate=0.001,0.002,1e30", "--sweep=seed=0:3"))
 EVALUATED = Command("evaluate", ("--workdir=x", "--num_samples=200"))
-# They end after 4 to 30 epochs, each at another one.
+# They end early, not all at one epoch.
 WAITING = ("--learning_rate=0.03", "--epochs=60", "--patience=1")
 TRAIN_WAITING = TRAIN._replace(flags=(*TRAIN.flags, *WAITING))
 SWEEP_WAITING = Command("sweep", (*TINY, *OFTEN, "--latent_dim=2", *WAITING, "--sweep=seed=0:3"))
