@@ -3,6 +3,7 @@
     python -m experiments.evaluate --workdir=runs/x
     python -m experiments.evaluate --workdir=sweeps/x                     # all runs of a sweep, and a table per setting
     python -m experiments.evaluate --workdir='runs/a,runs/mnist-*'        # several runs
+    python -m experiments.evaluate --workdir=x.pack                       # a packed run: into x.unpacked
     python -m experiments.evaluate --workdir=runs/x --num_examples=1000   # seconds instead of minutes
     python -m experiments.evaluate --workdir=runs/x --also=aggregate,amortization,sumo,ais,bdmc
 
@@ -82,6 +83,7 @@ def main(stop: StopRequest) -> int:
     from vae.runs.files import write_json
 
     available = devices.start(1 if asked["devices"] is None else asked["devices"], asked["data_dir"])
+    workdir = options.opened(workdir)
     loaded = load_run(workdir, asked["checkpoint"])
     notes.show_best(workdir, asked["checkpoint"])
     if set(READ_BY["ais_chains"]) & set(asked["also"]):

@@ -51,6 +51,7 @@ def main(_: StopRequest) -> int:
     from vae.api import load_run
 
     devices.start(1, asked["data_dir"])
+    workdir = options.opened(workdir)
     loaded = load_run(workdir, asked["checkpoint"])
     notes.show_best(workdir, asked["checkpoint"])
     dataset = flags.folders.of_run(workdir, asked["dataset"])

@@ -38,6 +38,7 @@ from experiments.flags.parsing import UsageError, choice, define, number, number
 from vae.configuration import check_effects, complete, resolve
 from vae.models.table import MODEL
 from vae.options import flattened
+from vae.places import expanded
 from vae.settings import DATA, Settings
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def define_flags() -> None:
 
 def main(_: StopRequest) -> int:
     flags = options.read()
-    asked, workdir = flags.values, script.given_workdir(flags.values["workdir"])
+    asked, workdir = flags.values, given_workdir(flags.values["workdir"])
     if 0 < asked["reference_draws"] < LEAST_DRAWS:
         raise UsageError(f"--reference_draws={asked['reference_draws']} is too few: use {LEAST_DRAWS} or more, or 0")
     trained = trained_run(workdir)
@@ -85,6 +86,8 @@ def main(_: StopRequest) -> int:
     from vae.runs.files import write_json
 
     devices.start(1, asked["data_dir"])
+    if trained:
+        workdir = trained = options.opened(trained)
     measured = trained_subject(trained, flags) if trained else new_subject(flags)
     subject = measured.subject
     print(f"{measured.name}; {len(subject.batch.x)} {asked['split']} images, {asked['draws']} draws")
@@ -126,11 +129,20 @@ class MeasuredModel(NamedTuple):
     dataset: Dataset
 
 
+def given_workdir(text: str | None) -> Path | None:
+    """--workdir: a packed run, or a folder as `script.given_workdir` says."""
+    from vae.runs.archive import is_packed
+
+    return expanded(text) if text and is_packed(expanded(text)) else script.given_workdir(text)
+
+
 def trained_run(workdir: Path | None) -> Path | None:
-    """`workdir` if it holds a run, which is then measured; None if new parameters are."""
+    """`workdir` if it holds a run, or is a packed one, which is then measured; None if new parameters are."""
+    from vae.runs.archive import is_packed
     from vae.runs.folder import CONFIG
 
-    return workdir if workdir is not None and (workdir / CONFIG).exists() else None
+    there = workdir is not None and (is_packed(workdir) or (workdir / CONFIG).exists())
+    return workdir if there else None
 
 
 def check_trained(workdir: Path, flags: Flags) -> None:

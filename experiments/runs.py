@@ -1,12 +1,18 @@
-"""List the runs under a folder: the settings in which they differ, their progress and their scores.
+"""List the runs under a folder: the settings in which they differ, their progress and their scores. Pack a run.
 
     python -m experiments.runs            # those under runs/
     python -m experiments.runs --folder=/data/sweep --sort=log_likelihood
+    python -m experiments.runs --pack=runs/x --checkpoint=best --output=x.pack   # the run as one file
+    python -m experiments.runs --unpack=x.pack --output=runs/y                   # a run folder again
 
 Scores are nats per image: the last validation bound (with --patience the best one), and evaluation.json's
 log-likelihood if there is one; if it is of an earlier checkpoint than would be evaluated now, its step stands beside
 it. Sorted by a score, runs that do not compare (vae/sweeps/ranking.py) are sorted apart, and runs of several bounds by
 their ELBO.
+
+A packed run is one file: config.json, one checkpoint with the whole state of training, the rows of metrics, the
+evaluations of that checkpoint, and a checksum of everything. Other scripts and `vae.load_run` take it in place of a run folder. A run
+that is unpacked is resumed as the run itself.
 """
 
 from __future__ import annotations
@@ -35,24 +41,83 @@ SCORES = ("epoch", *BOUNDS, "log_likelihood")
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("folder", "runs", "where to look, with all its subfolders")
+    flags.DEFINE_string("folder", "runs", "where to look, with all its subfolders; or a packed run")
     choice("sort", "run", ("run", *SCORES), "column to sort by; scores from high to low")
     flags.DEFINE_bool("json", False, "print one JSON object per line, with every setting, instead of a table")
+    flags.DEFINE_string("pack", None, "write this run folder as one file")
+    flags.DEFINE_string("checkpoint", None, "pack: " + options.CHECKPOINT_HELP)
+    flags.DEFINE_string("unpack", None, "make a run folder of this packed run")
+    flags.DEFINE_string(
+        "output", None, "pack: the file (default: RUN.pack); unpack: the folder (default: NAME.unpacked)"
+    )
+
+
+LISTING, PACKING = ("folder", "sort", "json"), ("pack", "unpack")
+READ_BY = {"checkpoint": ("pack",), "output": PACKING, **dict.fromkeys(LISTING, ())}  # which flag of PACKING each needs
 
 
 def main(_: StopRequest) -> int:
+    asked = options.read()
+    check_flags(asked)
+    if asked.values["pack"]:
+        return pack(asked.values)
+    if asked.values["unpack"]:
+        return unpack(asked.values)
+    return listed(asked.values)
+
+
+def check_flags(asked: options.Flags) -> None:
+    """Raises UsageError for a flag without effect."""
+    chosen = [name for name in PACKING if asked.values[name]]
+    if len(chosen) > 1:
+        raise UsageError("--pack and --unpack are two commands; give one of them")
+    for name in asked.given.intersection(READ_BY):
+        if not set(chosen) & set(READ_BY[name]) and (chosen or READ_BY[name]):
+            with_what = f"with --{chosen[0]}" if chosen else f"without --{' or --'.join(READ_BY[name])}"
+            raise UsageError(f"--{name} has no effect {with_what}; leave it out")
+
+
+def pack(asked: dict[str, Any]) -> int:
+    """Write the run folder --pack as one file."""
+    from vae.runs.archive import SUFFIX
+    from vae.training import packing
+
+    workdir = expanded(asked["pack"])
+    path = expanded(asked["output"]) if asked["output"] else workdir.with_name(workdir.name + SUFFIX)
+    sha256, files = packing.pack(workdir, path, asked["checkpoint"])
+    print(f"packed: checkpoint, {', '.join(files)}; {path.stat().st_size:,} bytes, sha256 {sha256}")
+    print(path)
+    return 0
+
+
+def unpack(asked: dict[str, Any]) -> int:
+    """Make a run folder of the packed run --unpack."""
+    from experiments.command import devices
+    from vae.runs.archive import SUFFIX, is_packed
+    from vae.training import packing
+
+    path = expanded(asked["unpack"])
+    if not is_packed(path):
+        raise UsageError(f"--unpack={path} is no packed run (a file NAME{SUFFIX}); make one with --pack=RUN")
+    devices.start(1, None)
+    print(packing.unpack(path, expanded(asked["output"]) if asked["output"] else None))
+    return 0
+
+
+def listed(asked: dict[str, Any]) -> int:
+    """Print the runs under --folder."""
+    from vae.runs import archive
     from vae.runs.files import RunError
     from vae.runs.folder import CONFIG
     from vae.runs.metrics import summary
 
-    asked = options.read().values
     folder = expanded(asked["folder"])
-    if not folder.is_dir():
+    if not folder.is_dir() and not archive.is_packed(folder):
         raise UsageError(f"--folder={folder} is not a folder; give one that holds run folders")
     found = []
-    for path in sorted(folder.rglob(CONFIG)):
+    for run in [folder] if archive.is_packed(folder) else [path.parent for path in sorted(folder.rglob(CONFIG))]:
         try:
-            found.append(summary(path.parent))
+            found.append(summary(run))
         except RunError as error:
             print(script.shown(f"left out: {error}"), file=sys.stderr)
     if not found:

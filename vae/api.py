@@ -167,6 +167,7 @@ def train(
 def load_run(workdir: str | os.PathLike, checkpoint: str | int | None = None) -> TrainedRun:
     """Load the run in `workdir` at its "last" or "best" checkpoint, or at a step; raises RunError or CheckpointError.
 
+    `workdir` is a run folder or a packed run, of which nothing is unpacked.
     The best one has the highest validation bound. None: it of a run with patience, the last one of any other.
     """
     folder = expanded(workdir)

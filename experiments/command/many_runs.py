@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.command import notes, setting_table
 from experiments.command.progress import ImageBar
 from experiments.command.stopping import StopRequest
-from experiments.flags import comparisons, variants
+from experiments.flags import comparisons, options, variants
 from experiments.flags.options import Flags
 from experiments.flags.parsing import UsageError
 from vae.places import expanded
@@ -31,9 +31,10 @@ PSIS = "log_likelihood_psis"  # which evaluations lack that are from before it w
 
 def run_folders(text: str | None) -> list[Path] | None:
     """The runs that --workdir names if it may be several: paths and patterns, with commas between them; None if not."""
+    from vae.runs.archive import is_packed
     from vae.runs.folder import CONFIG
 
-    if not text or (expanded(text) / CONFIG).exists():
+    if not text or is_packed(expanded(text)) or (expanded(text) / CONFIG).exists():
         return None
     whole = expanded(text).exists()
     places = [text] if whole else text.split(",")
@@ -55,6 +56,7 @@ def main(stop: StopRequest, flags: Flags, folders: Sequence[Path]) -> int:
     asked = flags.values
     num_devices = asked["devices"] if "devices" in flags.given else 0
     available = devices.start(num_devices, asked["data_dir"], one_per_core=True)
+    folders = list(dict.fromkeys(map(options.opened, folders)))
     home = _home(folders)
     if (home / SWEEP).exists():
         stop.file = home / SWEEP

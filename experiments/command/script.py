@@ -24,6 +24,7 @@ from experiments.flags.parsing import UsageError, with_dashes
 from vae import durable
 from vae.configuration import ConfigurationError
 from vae.places import expanded
+from vae.runs import archive
 from vae.sweeps import passwords
 
 FLAGS = flags.FLAGS
@@ -235,6 +236,8 @@ def given_workdir(text: str | None) -> Path | None:
         reason = "tensorstore, which writes the checkpoints, takes a path with [ for a pattern"
     elif not _is_utf8(str(path.absolute())):
         reason = "its name is not UTF-8"
+    elif archive.is_packed(path):
+        reason = f"it is a packed run, which is only read; unpack it with experiments.runs --unpack={path}"
     elif not nearest.is_dir():
         reason = f"{nearest} is no folder"
     elif not os.access(nearest, os.W_OK | os.X_OK):

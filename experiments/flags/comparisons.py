@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def run_folders(path: Path, flag: str) -> list[Path]:
     """`path` if it is a run, otherwise the runs below it, as of a sweep; or below all that match it as a pattern.
 
-    Raises UsageError, which names `flag`, if there is none.
+    A packed run is one if it is named or matches; below a folder none is looked for. Raises UsageError, which names
+    `flag`, if there is none.
     """
     from vae.runs.folder import CONFIG
 
@@ -38,9 +39,14 @@ def run_folders(path: Path, flag: str) -> list[Path]:
 
 
 def _runs_below(folder: Path) -> list[Path]:
+    from vae.runs.archive import is_packed
     from vae.runs.folder import CONFIG
 
-    return [folder] if (folder / CONFIG).exists() else [config.parent for config in folder.rglob(CONFIG)]
+    return (
+        [folder]
+        if is_packed(folder) or (folder / CONFIG).exists()
+        else [config.parent for config in folder.rglob(CONFIG)]
+    )
 
 
 def trained_before(asked: dict[str, Any], stored: dict[str, Any], folders: DataFolders) -> ComparedRuns:
@@ -49,7 +55,8 @@ def trained_before(asked: dict[str, Any], stored: dict[str, Any], folders: DataF
     from vae.judging.tuning import ComparedRuns
     from vae.training import timing
 
-    found, left_out = groups.group(list(map(Path, asked["runs"])), variants.labels)
+    opened = dict.fromkeys(options.opened(Path(run)) for run in asked["runs"])
+    found, left_out = groups.group(list(opened), variants.labels)
     check_number(found, left_out)
     groups.check_comparable(found)
     groups.common_seeds(found)

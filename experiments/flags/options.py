@@ -113,12 +113,15 @@ class Flags(NamedTuple):
 
     @property
     def trained_workdir(self) -> Path:
-        """--workdir; raises UsageError if it holds no run, or if nothing can be written there."""
+        """--workdir, or a packed run; raises UsageError if it holds no run, or if nothing can be written there."""
+        from vae.runs.archive import is_packed
         from vae.runs.folder import CONFIG
 
         workdir = self.workdir
         if workdir is None:
             raise UsageError("which run? Pass --workdir=FOLDER, the last line that experiments.train printed")
+        if is_packed(workdir):
+            return workdir
         if not (workdir / CONFIG).exists():
             raise UsageError(f"--workdir={workdir} holds no run (no {CONFIG}); train one with experiments.train")
         if not os.access(workdir, os.W_OK):
@@ -132,6 +135,22 @@ class Flags(NamedTuple):
         return {
             name: stored[name] if name in stored and name not in self.given else self.values[name] for name in names
         }
+
+
+def opened(workdir: Path) -> Path:
+    """The folder of a run: `workdir`, or, of a packed run, the folder beside it that it is unpacked into, with a line.
+
+    Call it once the devices are started. Raises RunError or CheckpointError.
+    """
+    from vae.runs.archive import is_packed
+
+    if not is_packed(workdir):
+        return workdir
+    from vae.training import packing
+
+    folder = packing.unpack(workdir)
+    print(f"{workdir} is unpacked: {folder}")
+    return folder
 
 
 def read() -> Flags:
@@ -169,7 +188,7 @@ def define_run() -> None:
 
 def define_trained_run() -> None:
     """The flags of a script that reads a finished run."""
-    flags.DEFINE_string("workdir", None, "the run folder (required)")
+    flags.DEFINE_string("workdir", None, "the run folder, or a packed run, which is unpacked beside it (required)")
     flags.DEFINE_string("checkpoint", None, CHECKPOINT_HELP)
     choice("split", "test", ("train", "validation", "test"), "the images to use")
     flags.DEFINE_string("dataset", None, "where the run's images are now, if they were moved")

@@ -5,6 +5,7 @@ How they are stopped, killed and resumed is in test_scripts_stopped.py.
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -299,6 +300,44 @@ def test_generate_names_each_picture_that_it_wrote(scripts, finished):
     assert (finished / "x y" / "figures" / "reconstructions.png").read_bytes() == before
     with np.load(finished / "x y" / "embeddings_test.npz") as arrays:
         assert arrays["mean"].shape == arrays["log_scale"].shape == (360, 2)
+
+
+def test_a_packed_run_is_evaluated_beside_itself_and_listed_and_never_changed(scripts, finished, tmp_path):
+    code, out, err = scripts.call(finished, "runs", "--pack=x y", f"--output={tmp_path / 'a.pack'}")
+    assert (code, err) == (0, "")
+    content = (tmp_path / "a.pack").read_bytes()
+    size = (
+        f"packed: checkpoint, config.json, .*metrics.jsonl; {len(content):,} bytes, sha256 {content[-64:].decode()}\n"
+    )
+    assert re.match(size, out)
+    asked = ("--num_samples=10", "--num_examples=20")
+    code, out, err = scripts.call(tmp_path, "evaluate", "--workdir=a.pack", *asked)
+    assert (code, err) == (0, "")
+    assert out.startswith("a.pack is unpacked: a.unpacked\n")
+    assert out.endswith("a.unpacked/evaluation_test_20.json\n")
+    scripts.call(finished, "evaluate", "--workdir=x y", *asked)
+    written = [read_json(folder / "evaluation_test_20.json") for folder in (finished / "x y", tmp_path / "a.unpacked")]
+    assert written[0]["log_likelihood"] == written[1]["log_likelihood"]
+    _, one, _ = scripts.call(tmp_path, "runs", "--folder=a.pack", "--json")
+    _, other, _ = scripts.call(tmp_path, "runs", "--folder=.", "--json")
+    assert json.loads(one) | {"run": "a.unpacked"} == json.loads(other)
+    assert scripts.call(tmp_path, "runs", "--unpack=a.pack", "--output=b") == (0, "b\n", "")
+    assert (tmp_path / "a.pack").read_bytes() == content
+    for command, fragment in (
+        (("train", "--workdir=a.pack"), "a.pack cannot be a run folder: it is a packed run, which is only read"),
+        (("runs", "--unpack=b"), "--unpack=b is no packed run (a file NAME.pack); make one with --pack=RUN"),
+        (("runs", "--unpack=a.pack", "--output=."), "into ., which holds something else, or was trained since"),
+        (("runs", "--pack=b", "--unpack=a.pack"), "--pack and --unpack are two commands"),
+        (("runs", "--pack=b", "--sort=epoch"), "--sort has no effect with --pack; leave it out"),
+        (("runs", "--checkpoint=best"), "--checkpoint has no effect without --pack; leave it out"),
+        (("runs", "--unpack=a.pack", "--checkpoint=7"), "--checkpoint has no effect with --unpack; leave it out"),
+    ):
+        assert fragment in scripts.refusal(tmp_path, *command)
+    (tmp_path / "a.pack").write_bytes(content[:-1])
+    for script in ("evaluate", "generate", "gradients"):
+        assert "a.pack cannot be used as a packed run: it was cut or changed" in scripts.refusal(
+            tmp_path, script, "--workdir=a.pack"
+        )
 
 
 def test_training_ends_with_pictures_in_files_and_in_tensorboard(scripts, tmp_path):

@@ -20,6 +20,7 @@ from vae.runs.files import read_json, write_json
 from vae.runs.folder import CHECKPOINTS, CONFIG
 from vae.sweeps.comparing import epochs_within
 from vae.sweeps.sweep_file import SWEEP
+from vae.training import packing
 
 __all__ = ["scripts"]
 
@@ -203,6 +204,24 @@ def test_runs_that_exist_are_grouped_by_what_differs_and_judged_alike(scripts, f
         assert other["log_likelihood_by_seed"] == one["log_likelihood_by_seed"]
     for name in ("difference", "standard_error"):
         assert found["pairs"][0][name] == once["pairs"][0][name] is not None
+
+
+def test_packed_runs_are_compared_as_their_folders_with_the_evaluations_that_are_in_them(scripts, finished, tmp_path):
+    once = compared(finished / "c")
+    for one in once["objectives"]:
+        for folder in one["runs"]:
+            packing.pack(finished / folder, tmp_path / f"{Path(folder).name.split('+lr')[0]}.pack")
+    before = sorted(tmp_path.iterdir())
+    packing.unpack(before[0])
+    flags = ("--num_examples=60", "--workdir=d", "--nofigures")
+    code, out, err = scripts.call(tmp_path, "compare", "--runs=*.pack,*.unpacked,*.pack", *flags)
+    assert (code, err) == (0, "")
+    found = compared(tmp_path / "d")
+    for one, other in zip(once["objectives"], found["objectives"], strict=True):
+        assert other["log_likelihood_by_seed"] == one["log_likelihood_by_seed"]
+        assert all(f"{Path(folder).with_suffix('.pack')} is unpacked: {folder}" in out for folder in other["runs"])
+    unpacked = [path.with_suffix(".unpacked") for path in before]
+    assert sorted(tmp_path.iterdir()) == sorted([*before, *unpacked, tmp_path / "d"])
 
 
 def test_a_run_that_diverges_is_left_out_and_said_so(scripts, tmp_path):

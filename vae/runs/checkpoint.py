@@ -30,11 +30,11 @@ from vae.runs.manifest import (
     CheckpointError,
     DamagedError,
     GoneError,
+    check_fits,
     instead,
     is_file,
     reading,
     sha256,
-    signature,
     steps,
     untrustworthy,
 )
@@ -130,14 +130,7 @@ def restore(folder: Path, step: int, like: Any) -> Any:
     """
     path = folder / str(step)
     verify(folder, step)
-    found, wanted = manifest.read(path)["arrays"], signature(like)
-    differences = [
-        f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if differences:
-        raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
+    check_fits(path, manifest.read(path)["arrays"], like)
     with reading(path):
         try:
             return _load(path, like, from_stranger=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vae import durable, hosts, untrusted
+from vae.runs import archive
 
 
 @hosts.shared
@@ -62,12 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
     So it does if the checksum is not that of the content. A file without one, or in another layout, as an editor
     leaves it, is taken as it is.
     """
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe never ends
-            raise RunError(f"{path} is no file; replace it, or choose another folder")
-        content = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path.parent} holds no run: {path} cannot be read ({error.strerror})") from error
+    content = read_bytes(path)
     if found := CHECKSUM.match(content):
         content = b"{\n" + content[found.end() :]
         if zlib.crc32(content) != int(found[1], 16):
@@ -81,6 +77,30 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: it is not valid JSON ({error})") from error
     values.pop("crc32", None)
     return values
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file in a run folder, or in a packed run; raises RunError if it is missing or not a file."""
+    if archive.is_packed(path.parent):
+        return packed(path.parent)[path.name]
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe never ends
+            raise RunError(f"{path} is no file; replace it, or choose another folder")
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path.parent} holds no run: {path} cannot be read ({error.strerror})") from error
+
+
+def packed(path: Path) -> dict[str, bytes]:
+    """The files of a packed run, by their names; raises RunError unless it is whole."""
+    try:
+        return archive.decoded(archive.read(path))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise RunError(
+            f"{path} cannot be used as a packed run: {error}; get it again, or pack the run again"
+        ) from error
 
 
 def is_count(value: Any, least: int = 0) -> bool:

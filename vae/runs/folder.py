@@ -38,13 +38,18 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _lock_of_one(workdir: Path) -> Iterator[None]:
+def check_path(workdir: Path) -> None:
+    """Raises RunError if checkpoints could not be kept in `workdir`."""
     if "[" in (path := str(workdir.absolute())) or "\\" in path:
         raise RunError(
             f"{workdir} cannot be a run folder: checkpoints cannot be kept below a path with [ or \\ in it, as in "
             f"{path}; choose another `workdir`"
         )
+
+
+@contextlib.contextmanager
+def _lock_of_one(workdir: Path) -> Iterator[None]:
+    check_path(workdir)
     try:
         durable.make_folder(workdir)
         # Not through a link, which a stranger may have left: the file that it leads to would be emptied.

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,18 @@ def instead(path: Path) -> str:
 
 def sha256_of_manifest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def check_fits(path: Path, found: Mapping[str, str], like: Any) -> None:
+    """Raises CheckpointError unless the arrays that were saved have the names, shapes and dtypes of those of `like`."""
+    wanted = signature(like)
+    differences = [
+        f"{name} is {found.get(name, 'absent')}, not {wanted.get(name, 'absent')}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise CheckpointError(f"checkpoint {path} does not fit this model: " + "; ".join(differences[:5]))
 
 
 def signature(tree: Any) -> dict[str, str]:

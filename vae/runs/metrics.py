@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vae import durable, hosts, untrusted
-from vae.runs import tensorboard
+from vae.runs import archive, tensorboard
 from vae.runs.config import Config, read_config
 from vae.runs.ending import ranked
-from vae.runs.files import RunError, RunWarning, finite_or_null, is_count, read_json
+from vae.runs.files import RunError, RunWarning, finite_or_null, is_count, packed, read_bytes, read_json
 from vae.runs.folder import EVALUATION, METRICS
 
 DAMAGED = "metrics.damaged.jsonl"  # lines of METRICS that were found damaged
@@ -124,13 +124,20 @@ def _mend(workdir: Path, step: int, saved: Sequence[Row]) -> None:
 
 
 def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() and path.stat().st_size else []
+    there = archive.is_packed(path.parent) or path.exists()
+    content = read_bytes(path) if there else b""
+    return content.removesuffix(b"\n").split(b"\n") if content else []
 
 
 def _warn(path: Path, lines: Sequence[bytes], what: str) -> None:
     damaged = [str(number) for number, line in enumerate(lines, 1) if _row(line) is None]
     shown = ", ".join(damaged[:5]) + (", …" if len(damaged) > 5 else "")
     warnings.warn(f"{path} is damaged in {len(damaged)} of {len(lines)} lines ({shown}): {what}", RunWarning, 3)
+
+
+def lines(rows: Sequence[Row]) -> bytes:
+    """The content of metrics.jsonl."""
+    return b"".join(map(_line, rows))
 
 
 def _line(row: Row) -> bytes:
@@ -194,7 +201,8 @@ def summary(workdir: Path) -> dict[str, Any]:
     settings = {**values.pop("settings"), **values.pop("hyperparameters"), **values}
     rows = read_metrics(workdir)
     last = telling(rows, config)
-    evaluation = read_evaluation(workdir / EVALUATION) if (workdir / EVALUATION).exists() else {}
+    there = EVALUATION in packed(workdir) if archive.is_packed(workdir) else (workdir / EVALUATION).exists()
+    evaluation = read_evaluation(workdir / EVALUATION) if there else {}
     held_out = {split: last.get(split, {}) for split in ("validation", "test")}
     return {
         "run": str(workdir),

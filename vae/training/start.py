@@ -16,7 +16,7 @@ from vae.datasets.dataset import Dataset, Split
 from vae.models import checks, memory
 from vae.models import model as models
 from vae.places import expanded
-from vae.runs import checkpoint
+from vae.runs import archive, checkpoint, packs
 from vae.runs.config import Config, read_config
 from vae.runs.files import RunError
 from vae.runs.folder import CHECKPOINTS
@@ -111,11 +111,13 @@ def abstract_state(config: Config) -> training.TrainState:
 def saved_state(workdir: Path, which: str | int | None = None) -> tuple[Config, training.TrainState]:
     """The Config of the run in `workdir`, and its state at the "last" or "best" checkpoint or at a step.
 
-    None: as checkpoint.choose.
+    None: as checkpoint.choose. `workdir` may be a packed run.
     If the run trains, and deletes the checkpoint while it is read, the newer one is read. Raises RunError or
     CheckpointError.
     """
     config = read_config(workdir)
+    if archive.is_packed(workdir):
+        return config, packs.restore(workdir, which, abstract_state(config))
     for reading in range(1, READINGS + 1):
         try:
             step = checkpoint.choose(workdir, which)
