@@ -14,7 +14,7 @@ import pytest
 from experiments.flags.options import FLAGS
 from tests.flag_samples import define_once
 from vae.models import model as models
-from vae.models.table import ACTIVATIONS, LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, TWO_LAYERS
+from vae.models.table import ACTIVATIONS, LIKELIHOODS, MODEL, NETWORKS, POSTERIORS, PRIORS, TWO_LAYERS
 from vae.objectives.objective import OF_SCHEDULE
 from vae.objectives.table import BOUNDS, DIP, ESTIMATORS, OBJECTIVES, REFUSED, REGULARIZERS, Bound
 from vae.options import Option, Row, choice, flattened, load, number, read, unread_because
@@ -100,7 +100,8 @@ def test_a_part_of_the_model_reads_what_its_row_declares(part, name):
     with jax.debug_key_reuse(False):
         jax.eval_shape(whole_model, jax.random.key(0))
     of_rows = {field for table in (*PARTS.values(), {"": TWO_LAYERS}) for row in table.values() for field in row.fields}
-    assert Reading.seen & of_rows == {*PARTS[part][name].fields}
+    chosen = [table[name if kind == part else MODEL[kind].default] for kind, table in PARTS.items()]
+    assert Reading.seen & of_rows == {field for row in chosen for field in row.fields}
 
 
 @pytest.mark.parametrize("name", POSTERIORS)

@@ -14,6 +14,10 @@ from vae.settings import Settings
 SETTINGS = {
     "mlp": Settings((4, 4, 1), hidden_sizes=(8,), latent_dim=2, num_classes=3),
     "conv": Settings((4, 4, 1), network="conv", channels=(3,), hidden_sizes=(6,), latent_dim=2, num_classes=3),
+    "gated_mlp": Settings((4, 4, 1), network="gated_mlp", hidden_sizes=(8,), latent_dim=2, num_classes=3),
+    "gated_conv": Settings(
+        (4, 4, 1), network="gated_conv", channels=(3,), hidden_sizes=(6,), latent_dim=2, num_classes=3
+    ),
 }
 
 

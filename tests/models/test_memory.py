@@ -22,6 +22,7 @@ CASES = [
     {"image_shape": (12, 12, 3), "likelihood": "categorical", **GREY},
     {"image_shape": (16, 16, 1), "likelihood": "logistic_mixture", **GREY},
     {"image_shape": (16, 16, 3), "network": "conv", "channels": (32, 64)},
+    {"image_shape": (16, 16, 3), "network": "gated_conv", "channels": (8,), "likelihood": "logistic_mixture", **GREY},
     {"image_shape": (8, 8, 1), "prior": "mixture", "prior_components": 1000},
     {"image_shape": (32, 32, 3), "latent_dim": 2, "prior": "vamp", "prior_components": 1000},
 ]

@@ -1,6 +1,8 @@
 """model.py, networks.py, likelihoods.py and posteriors.py."""
 
+import dataclasses
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 
 from vae.models import model as models
+from vae.models.networks import ConvEncoder, MLPEncoder
 from vae.models.normals import DiagonalNormal, diagonal_normal, standard_normal
 from vae.settings import Settings
 
@@ -19,6 +22,8 @@ SETTINGS = {
     "normal": Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, likelihood="normal"),
     "normal with a fixed scale": Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, likelihood="normal", scale=0.1),
     "bfloat16": Settings((5, 7, 2), hidden_sizes=(8,), latent_dim=3, precision="bfloat16"),
+    "gated_mlp": Settings((5, 7, 2), network="gated_mlp", hidden_sizes=(8,), latent_dim=3),
+    "gated_conv": Settings((5, 7, 2), network="gated_conv", channels=(3, 4), hidden_sizes=(6,), latent_dim=3),
     "conv, bfloat16": Settings(
         (5, 7, 2), network="conv", channels=(3,), hidden_sizes=(6,), latent_dim=3, precision="bfloat16"
     ),
@@ -156,3 +161,22 @@ def test_samples_have_the_moments_of_the_posterior():
 def test_scale_of_the_posterior_is_bounded_at_any_output():
     q = jax.jit(diagonal_normal)(np.float32([[0.0, 0.0, -1e6, 1e6]]))
     np.testing.assert_allclose(q.log_scale, [[-10, 10]])
+
+
+def test_a_gated_layer_is_a_linear_one_times_the_sigmoid_of_another():
+    """Against numpy: the encoder of the VampPrior's network (Tomczak & Welling 2018)."""
+
+    def layer(params, number, x):
+        return x @ np.asarray(params[f"Dense_{number}"]["kernel"]) + np.asarray(params[f"Dense_{number}"]["bias"])
+
+    settings = Settings((2, 2, 1), network="gated_mlp", hidden_sizes=(3, 4))
+    x = np.random.default_rng(0).normal(size=(2, 2, 2, 1)).astype(np.float32)
+    encoder: Any = MLPEncoder(settings, 5)
+    params = encoder.init(jax.random.key(0), jnp.asarray(x))
+    h = x.reshape(2, -1)
+    for number in (0, 2):
+        h = layer(params["params"], number, h) / (1 + np.exp(-layer(params["params"], number + 1, h)))
+    np.testing.assert_allclose(encoder.apply(params, jnp.asarray(x)), layer(params["params"], 4, h), rtol=1e-5)
+    convolutions: Any = ConvEncoder(dataclasses.replace(settings, network="gated_conv", channels=(3, 4)), 5)
+    shapes = jax.eval_shape(convolutions.init, jax.random.key(0), jnp.asarray(x))["params"]
+    assert {name for name in shapes if name.startswith("Conv")} == {f"Conv_{number}" for number in range(4)}

@@ -136,7 +136,7 @@ def test_a_setting_that_this_version_does_not_know_is_named(tmp_path):
         ("settings", "latent_dim", "2", "its latent_dim is '2', but must be a whole number at least 1"),
         ("settings", "latent_dim", True, "its latent_dim is 'True'"),
         ("settings", "latent_dim", 10**30, "its latent_dim is '1000"),
-        ("settings", "activation", "gelu", "its activation is 'gelu', but must be one of: relu, tanh"),
+        ("settings", "activation", "elu", "its activation is 'elu', but must be one of: relu, tanh, gelu, silu"),
         ("settings", "likelihood", ["bernoulli"], "its likelihood is"),
         ("settings", "precision", "x", "its precision is 'x', but must be one of: float32, bfloat16"),
         ("settings", "hidden_sizes", [8, -1], "its hidden_sizes is '[8, -1]'"),

@@ -113,7 +113,7 @@ def test_stored_flags_of_an_older_folder_mean_what_they_meant():
     [
         ("latent_dim", "two"),
         ("latent_dim", None),
-        ("activation", "gelu"),
+        ("activation", "elu"),
         ("hidden_sizes", ["8", "-1"]),
         ("beta", "nan"),
     ],

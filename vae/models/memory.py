@@ -38,8 +38,7 @@ class TooLarge(ValueError):
 
 def values_of_a_sample(settings: Settings) -> int:
     """How many numbers a model computes of one z of one image: in the decoder, in p(x|z), in the prior and in q."""
-    outputs = LIKELIHOODS[settings.likelihood].function(settings).outputs_per_channel
-    values = math.prod(settings.image_shape) * outputs + _values_of_layers(settings) + settings.num_classes
+    values = _num_outputs(settings) + _values_of_layers(settings) + settings.num_classes
     return values + settings.latent_dim * (2 + _components(settings)) + settings.upper_latent_dim * 2
 
 
@@ -54,11 +53,18 @@ def values_of_prior(settings: Settings) -> int:
 def _values_of_layers(settings: Settings) -> int:
     """How many numbers the hidden layers of the encoder, or of the decoder, compute of one image."""
     height, width, _ = settings.image_shape
-    maps = settings.channels if "channels" in NETWORKS[settings.network].fields else ()
-    return sum(settings.hidden_sizes) + sum(
+    row = NETWORKS[settings.network]
+    maps = settings.channels if "channels" in row.fields else ()
+    values = sum(settings.hidden_sizes) + sum(
         -(-height // 2**depth) * -(-width // 2**depth) * channels * (1 + COPIES_OF_MAP)
         for depth, channels in enumerate(maps, 1)
     )
+    return values * (2 if row.gated else 1)
+
+
+def _num_outputs(settings: Settings) -> int:
+    """How many numbers the decoder gives for p(x|z)."""
+    return math.prod(settings.image_shape) * LIKELIHOODS[settings.likelihood].function(settings).outputs_per_channel
 
 
 def _components(settings: Settings) -> int:
@@ -67,7 +73,11 @@ def _components(settings: Settings) -> int:
 
 def bytes_of(settings: Settings, num_samples: int, *, gradient: bool = False) -> int:
     """Bytes of the arrays of `num_samples` z at once, K·B of them, roughly."""
-    return 4 * values_of_a_sample(settings) * num_samples * (WITH_GRADIENT if gradient else FORWARD)
+    if not gradient:
+        return 4 * values_of_a_sample(settings) * num_samples * FORWARD
+    convolved = "channels" in NETWORKS[settings.network].fields
+    of_outputs = _num_outputs(settings) * COPIES_OF_MAP if convolved else 0  # their cotangents, in the last gradient
+    return 4 * (values_of_a_sample(settings) * WITH_GRADIENT + of_outputs) * num_samples
 
 
 def with_gradient(sample_bytes: int) -> int:

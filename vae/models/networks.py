@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vae.models.products import EXACT, convolution, dense
-from vae.models.table import ACTIVATIONS
+from vae.models.table import ACTIVATIONS, NETWORKS
 from vae.settings import Settings
 
 _glorot = nn.initializers.glorot_uniform()
@@ -36,6 +37,16 @@ def _conv(settings: Settings, features: int, strides: int = 1, use_bias: bool = 
     return nn.Conv(
         features, (3, 3), strides, use_bias=use_bias, precision=EXACT, kernel_init=_glorot, conv_general_dilated=product
     )
+
+
+def _hidden(settings: Settings, x: Array, layer: Callable[[], nn.Module]) -> Array:
+    """A hidden layer: the activation of a new `layer()` of x.
+
+    If the network is gated, layer()(x) ⊙ σ(layer()(x)), of two new ones (Tomczak & Welling 2018).
+    """
+    if NETWORKS[settings.network].gated:
+        return layer()(x) * nn.sigmoid(layer()(x))
+    return ACTIVATIONS[settings.activation].function(layer()(x))
 
 
 def depth_to_space(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C//4"]:
@@ -55,12 +66,11 @@ class MLPEncoder(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"], labels: Float[Array, "B classes"] | None = None
     ) -> Float[Array, "B N"]:
-        activation = ACTIVATIONS[self.settings.activation].function
         x = x.reshape(x.shape[0], -1)
         if labels is not None:
             x = jnp.concatenate([x, labels], axis=-1)
         for size in self.settings.hidden_sizes:
-            x = activation(_dense(self.settings, size)(x))
+            x = _hidden(self.settings, x, partial(_dense, self.settings, size))
         return _dense(self.settings, self.num_outputs)(x)
 
 
@@ -72,10 +82,9 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B H W N"]:
-        activation = ACTIVATIONS[self.settings.activation].function
         height, width, num_channels = self.settings.image_shape
         for size in self.settings.hidden_sizes[::-1]:
-            z = activation(_dense(self.settings, size)(z))
+            z = _hidden(self.settings, z, partial(_dense, self.settings, size))
         z = _dense(self.settings, height * width * num_channels * self.outputs_per_channel, use_bias=False)(z)
         return z.reshape(*z.shape[:-1], height, width, num_channels * self.outputs_per_channel)
 
@@ -90,9 +99,8 @@ class ConvEncoder(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"], labels: Float[Array, "B classes"] | None = None
     ) -> Float[Array, "B N"]:
-        activation = ACTIVATIONS[self.settings.activation].function
         for channels in self.settings.channels:
-            x = activation(_conv(self.settings, channels, strides=2)(x))
+            x = _hidden(self.settings, x, partial(_conv, self.settings, channels, strides=2))
         return MLPEncoder(self.settings, self.num_outputs)(x, labels)
 
 
@@ -104,16 +112,16 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B H W N"]:
-        settings, activation = self.settings, ACTIVATIONS[self.settings.activation].function
+        settings = self.settings
         height, width, num_channels = settings.image_shape
         leading, z = z.shape[:-1], z.reshape(-1, z.shape[-1])
         for size in settings.hidden_sizes[::-1]:
-            z = activation(_dense(settings, size)(z))
+            z = _hidden(settings, z, partial(_dense, settings, size))
         shrink = 2 ** len(settings.channels)
         top = (-(-height // shrink), -(-width // shrink), settings.channels[-1])
-        x = activation(_dense(settings, math.prod(top))(z)).reshape(-1, *top)
+        x = _hidden(settings, z, partial(_dense, settings, math.prod(top))).reshape(-1, *top)
         for channels in settings.channels[-2::-1]:
-            x = activation(depth_to_space(_conv(settings, 4 * channels)(x)))
+            x = depth_to_space(_hidden(settings, x, partial(_conv, settings, 4 * channels)))
         num_outputs = num_channels * self.outputs_per_channel
         x = depth_to_space(_conv(settings, 4 * num_outputs, use_bias=False)(x))
         return x[:, :height, :width].reshape(*leading, height, width, num_outputs)
@@ -140,9 +148,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*K B D"]) -> Float[Array, "*K B N"]:
-        activation = ACTIVATIONS[self.settings.activation].function
         for size in self.hidden_sizes:
-            z = activation(_dense(self.settings, size)(z))
+            z = _hidden(self.settings, z, partial(_dense, self.settings, size))
         return _dense(self.settings, self.num_outputs)(z)
 
 

@@ -22,6 +22,7 @@ class NetworkRow(Row):
     """`path` is the encoder's class."""
 
     decoder: str = ""
+    gated: bool = False  # a hidden layer is (W h + b) ⊙ σ(V h + c), without an activation
 
 
 class PosteriorRow(Row):
@@ -50,15 +51,17 @@ NUM_FLOWS = whole(4, "steps of each flow", most=1000)
 FLOW_HIDDEN_SIZE = whole(128, "iaf, realnvp, flow: units of the two layers in each step")
 PRIOR_COMPONENTS = whole(500, "mixture, vamp: components of the prior")
 
+ACTIVATIONS = {name: Row(f"flax.linen:{name}") for name in ("relu", "tanh", "gelu", "silu")}
+ACTIVATION = choice("tanh", ACTIVATIONS, "mlp, conv: between layers")
+CHANNELS = sizes((32, 64), "conv, gated_conv: channels of the layers, each of stride 2", unset=())
+MLP = {"path": "vae.models.networks:MLPEncoder", "decoder": "vae.models.networks:MLPDecoder"}
+CONV = {"path": "vae.models.networks:ConvEncoder", "decoder": "vae.models.networks:ConvDecoder"}
 NETWORKS = {
-    "mlp": NetworkRow("vae.models.networks:MLPEncoder", decoder="vae.models.networks:MLPDecoder"),
-    "conv": NetworkRow(
-        "vae.models.networks:ConvEncoder",
-        decoder="vae.models.networks:ConvDecoder",
-        channels=sizes((32, 64), "conv: channels of the layers, each of stride 2", unset=()),
-    ),
+    "mlp": NetworkRow(**MLP, activation=ACTIVATION),
+    "conv": NetworkRow(**CONV, activation=ACTIVATION, channels=CHANNELS),
+    "gated_mlp": NetworkRow(**MLP, gated=True),
+    "gated_conv": NetworkRow(**CONV, gated=True, channels=CHANNELS),
 }
-ACTIVATIONS = {"relu": Row("flax.linen:relu"), "tanh": Row("flax.linen:tanh")}
 POSTERIORS = {
     "diagonal": PosteriorRow("vae.models.posteriors:diagonal"),
     "full": PosteriorRow("vae.models.posteriors:full"),
@@ -126,7 +129,6 @@ MODEL: dict[str, Option] = {
     "hidden_sizes": sizes(
         (200, 200), "the encoder's dense layers, mirrored by the decoder; may be empty", may_be_empty=True
     ),
-    "activation": choice("tanh", ACTIVATIONS, "between layers"),
     "latent_dim": whole(50, "dimensions of z"),
     "upper_latent_dim": whole(
         0, "dimensions of a second stochastic layer above; 0: none", least=0, above_zero=TWO_LAYERS
