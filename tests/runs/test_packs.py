@@ -7,20 +7,35 @@ import shutil
 import struct
 import warnings
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from tests.audit import audited, programs
-from tests.run_samples import EVALUATED, STEPS_PER_EPOCH, assert_same_bits, assert_same_result, config, rows, train
-from vae.api import load_run
+from tests.marks import soaked
+from tests.run_samples import (
+    EVALUATED,
+    STEPS_PER_EPOCH,
+    assert_same_bits,
+    assert_same_result,
+    config,
+    rows,
+    small_digits,
+    train,
+)
+from vae.api import evaluate, load_run
 from vae.runs import archive, packs
 from vae.runs.checkpoint import CheckpointError
 from vae.runs.files import RunError, RunWarning, read_json, write_arrays, write_json
 from vae.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, METRICS
 from vae.runs.metrics import read_evaluation, read_metrics, summary
 from vae.training import packing, start
+
+SOAKED = ("conv", "gated_mlp", "gated_conv")  # of these only that they load is tested each time
+KINDS = ("mlp", "planar", "two_layers", *SOAKED)
+PACKS = Path(__file__).parents[1] / "fixtures" / "packs"
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +289,26 @@ def test_a_packed_run_is_what_a_run_starts_from(packed, tmp_path):
     assert_same_bits(one, start.saved_state(packed)[1].params)
     assert read_json(packed / CONFIG)["dataset"] == "digits"
     assert not (packed / CHECKPOINTS).exists()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return small_digits(tmp_path_factory.mktemp("images") / "digits.npz")
+
+
+def test_a_packed_run_of_each_kind_that_was_made_before_loads():
+    """tests/fixtures/make_packs.py made them."""
+    for name in SOAKED:
+        run = load_run(PACKS / f"{name}.pack")
+        assert (run.settings.network, run.step) == (name, 9)
+
+
+@pytest.mark.parametrize("name", soaked(KINDS, *SOAKED))
+def test_a_packed_run_of_each_kind_that_was_made_before_evaluates_to_the_number_in_it(images, name):
+    path = PACKS / f"{name}.pack"
+    run, stored = load_run(path), read_evaluation(path / EVALUATION)
+    found = evaluate(run, dataset=images, num_samples=stored["num_samples"]).summary
+    for name in ("log_likelihood", "elbo", "reconstruction", "kl", "bits_per_dimension"):
+        if stored.get(name) is not None:
+            np.testing.assert_allclose(found[name], stored[name], rtol=1e-4, err_msg=name)
+    assert (found["checkpoint"], found["num_examples"]) == (stored["checkpoint"], 20)
