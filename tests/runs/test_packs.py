@@ -32,6 +32,7 @@ from vae.runs.files import RunError, RunWarning, read_json, write_arrays, write_
 from vae.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, METRICS
 from vae.runs.metrics import read_evaluation, read_metrics, summary
 from vae.training import packing, start
+from vae.training.record import FAILURE
 
 SOAKED = ("conv", "gated_mlp", "gated_conv")  # of these only that they load is tested each time
 KINDS = ("mlp", "planar", "two_layers", *SOAKED)
@@ -90,6 +91,14 @@ def test_a_packed_run_has_all_rows_and_the_evaluations_of_its_checkpoint_alone(r
     assert load_run(path).step == STEPS_PER_EPOCH
     assert read_metrics(path) == read_metrics(run)
     assert summary(path)["log_likelihood"] is None
+
+
+def test_that_a_run_diverged_is_in_its_packed_run(run, tmp_path):
+    """A comparison must not take it for one that went well."""
+    shutil.copytree(run, tmp_path / "x")
+    write_json(tmp_path / "x" / FAILURE, {"step": 60})
+    packing.pack(tmp_path / "x", tmp_path / "x.pack")
+    assert read_json(packing.unpack(tmp_path / "x.pack") / FAILURE) == {"step": 60}
 
 
 def test_a_run_that_was_unpacked_resumes_with_the_same_bits(run, tmp_path):
