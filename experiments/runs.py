@@ -11,8 +11,8 @@ it. Sorted by a score, runs that do not compare (vae/sweeps/ranking.py) are sort
 their ELBO.
 
 A packed run is one file: config.json, one checkpoint with the whole state of training, the rows of metrics, the
-evaluations of that checkpoint, and a checksum of everything. Other scripts and `vae.load_run` take it in place of a run folder. A run
-that is unpacked is resumed as the run itself.
+evaluations of that checkpoint, and a checksum of everything. Other scripts and `vae.load_run` take it in place
+of a run folder. A run that is unpacked is resumed as the run itself.
 """
 
 from __future__ import annotations

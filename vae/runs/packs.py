@@ -57,8 +57,8 @@ def write(path: Path, files: Mapping[str, bytes], step: int, score: float | None
 def restore(path: Path, which: str | int | None, like: Any) -> Any:
     """The tree of the checkpoint in a packed run as numpy arrays; `like` is of the same structure.
 
-    which: None, "last" or "best", which are all that checkpoint, or its step. Raises RunError if it is another, or if the
-    file is damaged, and CheckpointError if names, shapes or dtypes differ from `like`.
+    which: None, "last" or "best", which are all that checkpoint, or its step. Raises RunError if it is another, or if
+    the file is damaged, and CheckpointError if names, shapes or dtypes differ from `like`.
     """
     members = packed(path)
     head = _head(path, members)

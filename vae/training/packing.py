@@ -17,7 +17,8 @@ def pack(workdir: Path, path: Path, which: str | int | None = None) -> tuple[str
     """Write the run in `workdir`, at one of its checkpoints, as the file `path`; its sha256, and its files of a run.
 
     It has the whole state of training, so that the run can be resumed once it is unpacked; all rows of metrics, which
-    say whether it is finished; and the evaluations of that checkpoint. The run is only read. Raises RunError or CheckpointError.
+    say whether it is finished; and the evaluations of that checkpoint. The run is only read. Raises RunError or
+    CheckpointError.
     """
     if archive.is_packed(workdir):
         raise RunError(f"{workdir} is a packed run already; copy the file")
