@@ -16,9 +16,9 @@ from tests.script_runs import scripts
 from vae import figures
 from vae.api import load_run
 from vae.datasets import load
-from vae.runs import fingerprint, tensorboard
+from vae.runs import checkpoint, fingerprint, tensorboard
 from vae.runs.config import write_config
-from vae.runs.folder import METRICS
+from vae.runs.folder import CHECKPOINTS, METRICS
 from vae.training import fit
 
 __all__ = ["scripts"]
@@ -98,6 +98,7 @@ def test_a_comparison_on_one_test_image_is_refused_before_it_trains_or_evaluates
         one = dataclasses.replace(config(epochs=1, learning_rate=rate, validation=None), dataset=str(place))
         write_config(tmp_path / name, one, data=fingerprint.of(load(place)))
         (tmp_path / name / METRICS).write_text('{"step": 1, "epoch": 1.0, "split": "train"}\n')
+        checkpoint.save(tmp_path / name / CHECKPOINTS, 1, {"a": np.zeros(1)})
     said = f"a comparison needs two test images or more, and {tmp_path / 'a'} has 1"
     assert said in scripts.refusal(tmp_path, "compare", "--runs=a,b")
 
