@@ -146,14 +146,15 @@ def train(
     from vae.sweeps import comparing, planning, sweep
     from vae.sweeps.folders import move_data
 
+    load = lambda config: dataset  # noqa: E731
     places = comparing.place(plan, workdir, dataset, asked["seeds"], recorded=begun)
     kept(workdir, seconds_per_step=plan.paces, epochs=[one.config.epochs for one in plan.candidates])
     runs = comparing.runs_of(plan, places)
     move_data(workdir, {name: one.config.dataset for name, one in runs.items()})
-    for part in comparing.parts(workdir, runs, dataset):
+    for part in comparing.parts(workdir, runs, load):
         if not part.begun:
-            comparing.begin(workdir, part.runs, dataset, devices, sys.argv)
-        grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, lambda config: dataset)
+            comparing.begin(workdir, part.runs, load, devices, sys.argv)
+        grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, load)
         if not part.done:
             notes.describe(len(part.runs), len(grouped), devices)
         with SweepBoard({name: label(one.values) for name, one in part.runs.items()}) as board, stop.polled():

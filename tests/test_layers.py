@@ -91,7 +91,7 @@ def test_the_library_has_no_flags_and_does_not_print(path):
 
 
 # Of experiments/, from what scripts share to the scripts: as ROOMS. A script is a file of its own there.
-SHARED = ("flags", "pictures", "command", "soaking", "benchmarking", "scripts")
+SHARED = ("papers", "flags", "pictures", "command", "soaking", "benchmarking", "scripts")
 
 
 def part_of(name: str) -> str:

@@ -35,6 +35,7 @@ BEGUN = {
     "runs": [],
     "data": ["--list"],
     "soak": [],
+    "reproduce": ["--table=burda2016", "--cells=mnist/1/vae/1"],
 }
 
 
@@ -101,7 +102,17 @@ def of_script(name: str) -> Iterator[list[str]]:
         yield [*begun, "--manual_dir=none"]
         yield [*begun, "--image_size=100000"]
         yield [*begun, f"--num_samples={HUGE}"]
-    if name in ("train", "sweep", "compare", "comparison_validity", "gradients", "soak", "benchmark", "growth"):
+    if name in (
+        "train",
+        "sweep",
+        "compare",
+        "comparison_validity",
+        "gradients",
+        "soak",
+        "benchmark",
+        "growth",
+        "reproduce",
+    ):
         yield [*begun, "--workdir=file"]
         yield [*begun, "--workdir=file/below"]
     if name in ("evaluate", "generate"):

@@ -26,19 +26,24 @@ def page(comparison: Comparison, pictures: Mapping[str, bytes], colors: Sequence
     """The whole report as HTML: no script, no link, pictures inlined. `colors` are those of the ranks in the charts."""
     first, *rest = comparison["conclusion"]
     sections = [
-        f'<header><p class="kicker">{_text(comparison["title"])}</p><h1>{_text(first)}</h1>'
-        + (f'<p class="lede">{_text(" ".join(rest))}</p>' if rest else "")
-        + f'<p class="small">{_text(how_it_was_judged(comparison))}</p></header>',
-        _section("Ranking", _ranking(comparison, colors)),
-        _section("Every pair", _matrix(comparison)),
-        *([_section("Pictures", _pictures(pictures))] if pictures else []),
-        *([_section("Tuning", _tuning(comparison))] if comparison["tuning"] else []),
-        _section("How it was done", _settings(comparison) + _method(comparison)),
+        f'<header><p class="kicker">{text(comparison["title"])}</p><h1>{text(first)}</h1>'
+        + (f'<p class="lede">{text(" ".join(rest))}</p>' if rest else "")
+        + f'<p class="small">{text(how_it_was_judged(comparison))}</p></header>',
+        section("Ranking", _ranking(comparison, colors)),
+        section("Every pair", _matrix(comparison)),
+        *([section("Pictures", _pictures(pictures))] if pictures else []),
+        *([section("Tuning", _tuning(comparison))] if comparison["tuning"] else []),
+        section("How it was done", _settings(comparison) + entries(method(comparison))),
     ]
+    return document(comparison["title"], sections)
+
+
+def document(title: str, sections: Sequence[str]) -> str:
+    """A page of sections, each as HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f'<meta name="color-scheme" content="light dark"/><title>{_text(comparison["title"])}</title>'
+        f'<meta name="color-scheme" content="light dark"/><title>{text(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(sections) + "\n</main></body></html>\n"
     )
 
@@ -48,8 +53,8 @@ def _ranking(comparison: Comparison, colors: Sequence[str]) -> str:
     body = []
     for rank, (label, *values) in enumerate(rows):
         swatch = f'<span class="swatch" style="background:{colors[rank % len(colors)]}"></span>'
-        body.append(f'<tr><th scope="row">{swatch}{_text(label)}</th>{_cells(heads, values)}</tr>')
-    return _table(heads, body, "ranking") + f'<p class="small">{_text(table_note(comparison))}</p>'
+        body.append(f'<tr><th scope="row">{swatch}{text(label)}</th>{cells(heads, values)}</tr>')
+    return table(heads, body, "ranking") + f'<p class="small">{text(table_note(comparison))}</p>'
 
 
 def _matrix(comparison: Comparison) -> str:
@@ -62,16 +67,16 @@ def _matrix(comparison: Comparison) -> str:
         for column in names[position + 1 :]:
             pair = pairs.get((row, column)) or pairs[column, row]
             kind = "yes" if pair["significant"] else "no"
-            value = _text(estimate(pair["difference"], pair["standard_error"]))
+            value = text(estimate(pair["difference"], pair["standard_error"]))
             if pair["p"] is not None:
                 p = probability(pair["p_holm"])
                 value += f"<small>{nats(pair['low'])} to {nats(pair['high'])}</small>"
-                value += f"<small>{_text('p (Holm) ' + p if p.startswith('<') else 'p (Holm) = ' + p)}</small>"
-            cells.append(f'<td class="{kind}" data-head="over {_text(column)}"><span>{value}</span></td>')
-        body.append(f'<tr><th scope="row">{_text(row)}</th>{"".join(cells)}</tr>')
+                value += f"<small>{text('p (Holm) ' + p if p.startswith('<') else 'p (Holm) = ' + p)}</small>"
+            cells.append(f'<td class="{kind}" data-head="over {text(column)}"><span>{value}</span></td>')
+        body.append(f'<tr><th scope="row">{text(row)}</th>{"".join(cells)}</tr>')
     colors = "Green: significant; grey: not. " if is_tested(comparison) else ""
     note = f"The lead of the row over the column. {colors}{pairs_note(comparison)}"
-    return _table(["leads", *names[1:]], body, "matrix") + f'<p class="small">{_text(note)}</p>'
+    return table(["leads", *names[1:]], body, "matrix") + f'<p class="small">{text(note)}</p>'
 
 
 def _pictures(pictures: Mapping[str, bytes]) -> str:
@@ -81,8 +86,8 @@ def _pictures(pictures: Mapping[str, bytes]) -> str:
         source = "data:image/png;base64," + base64.b64encode(pictures[name]).decode()
         shown.append(
             f'<figure class="{"wide" if wide else "chart"}">'
-            f'<div class="scroll"><img alt="{_text(heading)}" src="{source}"/></div>'
-            f"<figcaption>{_text(caption)}</figcaption></figure>"
+            f'<div class="scroll"><img alt="{text(heading)}" src="{source}"/></div>'
+            f"<figcaption>{text(caption)}</figcaption></figure>"
         )
     return f'<div class="pictures">{"".join(shown)}</div>'
 
@@ -92,40 +97,43 @@ def _tuning(comparison: Comparison) -> str:
     body = []
     for label, *values in rows:
         kind = "chosen" if values[-1] else "tried"
-        body.append(f'<tr class="{kind}"><th scope="row">{_text(label)}</th>{_cells(heads, values)}</tr>')
-    return _table(heads, body, "tuning") + f'<p class="small">{_text(tuning_note(comparison))}</p>'
+        body.append(f'<tr class="{kind}"><th scope="row">{text(label)}</th>{cells(heads, values)}</tr>')
+    return table(heads, body, "tuning") + f'<p class="small">{text(tuning_note(comparison))}</p>'
 
 
 def _settings(comparison: Comparison) -> str:
     heads, rows = settings_table(comparison)
-    body = [f'<tr><th scope="row">{_text(label)}</th>{_cells(heads, values)}</tr>' for label, *values in rows]
-    return _table(heads, body, "settings")
+    body = [f'<tr><th scope="row">{text(label)}</th>{cells(heads, values)}</tr>' for label, *values in rows]
+    return table(heads, body, "settings")
 
 
-def _method(comparison: Comparison) -> str:
-    entries = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in method(comparison))
-    return f"<dl>{entries}</dl>"
+def entries(pairs: Sequence[tuple[str, Any]]) -> str:
+    """Names and what they are, one below the other."""
+    return "<dl>" + "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs) + "</dl>"
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{_text(heading)}</h2>{content}</section>"
+def section(heading: str, content: str) -> str:
+    """A heading and what is below it, as HTML."""
+    return f"<section><h2>{text(heading)}</h2>{content}</section>"
 
 
-def _table(heads: Sequence[str], body: Sequence[str], kind: str) -> str:
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
+def table(heads: Sequence[str], body: Sequence[str], kind: str) -> str:
+    """A table of the rows `body`, as HTML; `kind` is its class in STYLE."""
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in heads)
     return (
         f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _cells(heads: Sequence[str], values: Sequence[str]) -> str:
+def cells(heads: Sequence[str], values: Sequence[str]) -> str:
     """What follows the first cell of a row; on a phone, which shows no heads, each is beside its value."""
     pairs = zip(heads[1:], values, strict=True)
-    return "".join(f'<td data-head="{_text(head)}"><span>{_text(value)}</span></td>' for head, value in pairs)
+    return "".join(f'<td data-head="{text(head)}"><span>{text(value)}</span></td>' for head, value in pairs)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """`value` as HTML shows it."""
     return html.escape(str(value))
 
 

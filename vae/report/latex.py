@@ -29,8 +29,8 @@ def tex(comparison: Comparison) -> str:
     body = []
     for rank, row in enumerate(rows):
         label, score, *others = [row[position] for position in kept]
-        score = rf"$\mathbf{{{_math(score)}}}$" if rank < bold else f"${_math(score)}$"
-        body.append(" & ".join([before + _name(label), score, *map(_cell, others)]) + r" \\")
+        score = rf"$\mathbf{{{math(score)}}}$" if rank < bold else f"${math(score)}$"
+        body.append(" & ".join([before + _name(label), score, *map(cell, others)]) + r" \\")
     command = " ".join(comparison["command"].split())
     return "\n".join(
         [
@@ -84,7 +84,7 @@ def _caption(comparison: Comparison, bold: int) -> str:
     error = f"; $\\pm$ is the standard error over {seeds} seeds" if seeds > 1 else ", of one seed"
     words = f"Log-likelihood of {y['num_examples']:,} {y['split']} images of "
     words = escaped(words) + escaped(str(y["dataset"]).rsplit("/", 1)[-1])
-    count = _math(f"{y['num_samples']:,}")
+    count = math(f"{y['num_samples']:,}")
     text = f"{words} by importance sampling with $k = {count}$, in nats per image{error}."
     if is_tested(comparison):
         level = 100 * comparison["level"]
@@ -99,11 +99,13 @@ def _caption(comparison: Comparison, bold: int) -> str:
     return text if limit is None else rf"{text} $\hat k$: share of images whose Pareto $\hat k$ exceeds {limit:.2f}."
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """The text of a table's cell: numbers with a sign or an error as formulas."""
     if text == "—":
         return "---"
-    return f"${_math(text)}$" if "±" in text or text.startswith("−") else escaped(text)
+    return f"${math(text)}$" if "±" in text or text.startswith("−") else escaped(text)
 
 
-def _math(text: str) -> str:
+def math(text: str) -> str:
+    """The text of a number inside a formula."""
     return text.replace("−", "-").replace("±", r"\pm").replace(",", "{,}")

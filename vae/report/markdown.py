@@ -12,19 +12,20 @@ def markdown(comparison: Comparison, pictures: Sequence[str]) -> str:
     """comparison.md: the same words and numbers; `pictures` are names of files in figures/."""
     lines = [f"# {comparison['title']}", " ".join(comparison["conclusion"]), how_it_was_judged(comparison)]
     heads, rows = ranking_table(comparison)
-    lines += ["## Ranking", _pipes(heads, rows), table_note(comparison)]
+    lines += ["## Ranking", pipes(heads, rows), table_note(comparison)]
     heads, rows = pair_table(comparison)
-    lines += ["## Every pair", _pipes(heads, rows), pairs_note(comparison)]
+    lines += ["## Every pair", pipes(heads, rows), pairs_note(comparison)]
     for name in (name for name in PICTURES if name in pictures):
         heading, caption, _ = PICTURES[name]
         lines += [f"## {heading}", f"![{heading}](figures/{name}.png)", caption]
     if comparison["tuning"]:
-        lines += ["## Tuning", _pipes(*tuning_table(comparison)), tuning_note(comparison)]
-    lines += ["## How it was done", _pipes(*settings_table(comparison))]
+        lines += ["## Tuning", pipes(*tuning_table(comparison)), tuning_note(comparison)]
+    lines += ["## How it was done", pipes(*settings_table(comparison))]
     lines += ["\n".join(f"- {name}: {value}" for name, value in method(comparison))]
     return "\n\n".join(lines) + "\n"
 
 
-def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

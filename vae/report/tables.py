@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vae.report.words import Comparison, estimate, nats, probability
@@ -80,11 +80,14 @@ def _percent(share: float | None) -> str:
 
 
 def aligned(comparison: Comparison) -> str:
-    """The ranking for a terminal, without the columns that it has no room for: the first column to the left and the
-    others to the right."""
+    """The ranking for a terminal, without the columns that it has no room for."""
     heads, rows = ranking_table(comparison)
     shown = [position for position, head in enumerate(heads) if head.split(" > ")[0] in ON_TERMINAL]
-    table = [[line[position] for position in shown] for line in (heads, *rows)]
+    return in_columns([[line[position] for position in shown] for line in (heads, *rows)])
+
+
+def in_columns(table: Sequence[Sequence[str]]) -> str:
+    """Lines of a terminal: the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table)
 

@@ -136,8 +136,8 @@ class Part(NamedTuple):
     done: bool  # all of them were trained to their end, or diverged
 
 
-def parts(workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset) -> list[Part]:
-    """The sweeps that a comparison is trained as: the one that `workdir` holds, then runs that were asked for later.
+def parts(workdir: Path, runs: Mapping[str, ComparedRun], load: folders.Load) -> list[Part]:
+    """The sweeps that `runs` are trained as: the one that `workdir` holds, then runs that were asked for later.
 
     Raises RunError if sweep.json names a run that is not among `runs`, or a folder holds another run.
     """
@@ -147,9 +147,11 @@ def parts(workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset) -> l
             f"{workdir / SWEEP} names the run {lost[0]}, whose {CONFIG} is lost or is that of another run; put "
             "it back, or choose another `workdir`"
         )
-    for name in runs:
-        resuming.check(workdir / planning.RUNS / name, runs[name].config, dataset)
-    ended = {name: _is_done(workdir / planning.RUNS / name, runs[name].config) for name in runs}
+    ended = {}
+    for name, one in runs.items():
+        folder = workdir / planning.RUNS / name
+        resuming.check(folder, one.config, load(one.config))
+        ended[name] = _is_done(folder, one.config)
     later = [name for name in runs if name not in started and not ended[name]]
     return [
         Part({name: runs[name] for name in names}, begun, all(ended[name] for name in names))
@@ -164,13 +166,15 @@ def _is_done(folder: Path, config: Config) -> bool:
 
 
 def begin(
-    workdir: Path, runs: Mapping[str, ComparedRun], dataset: Dataset, devices: Sequence[Any], argv: Sequence[str]
+    workdir: Path, runs: Mapping[str, ComparedRun], load: folders.Load, devices: Sequence[Any], argv: Sequence[str]
 ) -> None:
-    """Write the config.json of every run on `dataset`, with the command `argv`, and sweep.json."""
-    about = {"data": fingerprint.of(dataset), "argv": list(argv), "devices": list(map(str, devices))}
+    """Write the config.json of every run, with the command `argv` and the data that `load` gives, and sweep.json."""
+    about = {"argv": list(argv), "devices": list(map(str, devices))}
+    datasets = {id(dataset): dataset for one in runs.values() if (dataset := load(one.config))}
+    data = {key: fingerprint.of(dataset) for key, dataset in datasets.items()}
     for name, one in runs.items():
         folder = workdir / planning.RUNS / name
         durable.make_folder(folder)
-        write_config(folder, one.config, flags=one.flags, **about)
+        write_config(folder, one.config, flags=one.flags, data=data[id(load(one.config))], **about)
     # Last: what sweep.json names is there.
     write_json(workdir / SWEEP, {"runs": {name: one.values for name, one in runs.items()}} | provenance())
