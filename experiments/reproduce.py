@@ -203,6 +203,7 @@ def assembled(
                 "ours": ours,
                 "ours_error": error,
                 "ours_by_seed": values,
+                "runs": [run_name(of, seed) for seed in range(asked["seeds"])],
                 "difference": None if paper is None else ours - paper,
                 "difference_error": math.hypot(*errors) if errors else None,
                 "steps": steps,

@@ -19,6 +19,11 @@ from vae.settings import OPTIONS, PROGRAM
 # 10,100 + 10,100 + 10,100; the decoders 50-100-100-(100+100) with 5,100 + 10,100 + 20,200 and 100-200-200-784 with
 # 20,200 + 40,200 + 157,584.
 ONE, TWO, FIXED = (425_284, 9_774_400), (521_084, 9_774_400), (425_284, 8_200_000)
+# VampPrior: gated layers, so twice 784·300 + 300, 300·300 + 300, 40·300 + 300 and 300·300 + 300, then 300·80 + 80 and
+# 300·784 + 784; 500 pseudo-inputs of 784; 2,000 epochs of 50,000 / 100 steps. flax: 784-500-(20+20), 20-500-784 with
+# 392,500 + 20,040 + 10,500 + 392,784; 10 epochs of 468 whole batches. The tutorials: 784-256-(2+2), 2-256-784 with
+# 200,960 + 1,028 + 768 + 201,488, 10 epochs of 1,875; 784-400-(20+20), 20-400-784 with 314,000 + 16,040 + 8,400 +
+# 314,384.
 # Of each cell: the printed number, the parameters and steps, and K.
 CELLS = {
     "burda2016": {
@@ -28,6 +33,22 @@ CELLS = {
         "mnist/2/iwae/1": (85.33, TWO, 1), "mnist/2/iwae/5": (83.89, TWO, 5), "mnist/2/iwae/50": (82.90, TWO, 50),
         "fixed/1/iwae/1": (88.71, FIXED, 1), "fixed/1/iwae/5": (87.63, FIXED, 5), "fixed/1/iwae/50": (87.10, FIXED, 50),
     },
+    "rainforth2018": {
+        "mnist/iwae": (-84.52, ONE, 64), "mnist/piwae": (-84.46, ONE, 64), "mnist/miwae": (-84.97, ONE, 64),
+        "mnist/ciwae": (-85.24, ONE, 64), "mnist/vae": (-86.21, ONE, 64),
+    },
+    "li2016": {
+        "mnist/1/iwae/5": (-85.41, ONE, 5), "mnist/1/vr_max/5": (-85.42, ONE, 5), "mnist/1/renyi/5": (-85.50, ONE, 5),
+        "mnist/1/iwae/50": (-84.80, ONE, 50), "mnist/1/vr_max/50": (-84.81, ONE, 50),
+        "mnist/2/iwae/5": (-83.92, TWO, 5), "mnist/2/vr_max/5": (-84.04, TWO, 5),
+        "mnist/2/iwae/50": (-83.05, TWO, 50), "mnist/2/vr_max/50": (-83.44, TWO, 50),
+    },
+    "vampprior2018": {
+        "static_mnist/1/standard": (None, (1_116_864, 1_000_000), 1),
+        "static_mnist/1/vamp": (85.57, (1_508_864, 1_000_000), 1),
+    },
+    "flax_example": {"mnist": (103.60, (815_824, 4_680), 1)},
+    "tutorials": {"tutorial": (153.25, (404_244, 18_750), 1), "mlp400": (105.37, (652_824, 4_680), 1)},
 }  # fmt: skip
 EVERY = [(table, name) for table, cells in CELLS.items() for name in cells]
 TRAINABLE = [(table, name) for table, name in EVERY if reproductions.lacks(TABLES[table].cells[name]) is None]
@@ -77,7 +98,9 @@ def test_a_cell_states_every_schedule_and_its_epochs_so_that_a_fraction_scales_t
     in_epochs = {option for option, one in flattened(OPTIONS).items() if one.in_epochs}
     assert in_epochs == set(SCHEDULES)
     assert in_epochs & set(read(PROGRAM, complete(values))) <= values.keys()
-    assert {"epochs", "batch_size", "learning_rate", "validation"} <= values.keys()
+    assert {"epochs", "batch_size", "learning_rate", "validation", "objective", "binarization"} <= values.keys() | {
+        "objective"
+    }
 
 
 def test_burda_trains_in_the_stages_of_the_authors_code_on_59600_images():

@@ -39,6 +39,8 @@ def line_of(table: str, name: str) -> str:
     printed = "—" if published is None else f"{published.value:.2f}"
     if published is not None and published.error is not None:
         printed += f" ± {published.error:.2f}"
+    if published is not None and published.quoted_by is not None:
+        printed += " (second-hand)"
     lacking = reproductions.lacks(cell)
     return (
         f"{name}: {printed}; {cell.values()['dataset']}, {cell.num_parameters:,} parameters, {cell.num_steps():,} steps"

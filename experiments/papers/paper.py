@@ -26,6 +26,7 @@ class Quantity(NamedTuple):
 
 NLL = Quantity("log_likelihood", "negative log-likelihood", -1)
 LOG_LIKELIHOOD = Quantity("log_likelihood", "log-likelihood")
+MINUS_ELBO = Quantity("elbo", "minus the ELBO", -1)
 
 
 class PrintedNumber(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import papers
+from experiments.command.stopping import StopRequest
 from experiments.papers.paper import NLL, PrintedNumber, PublishedCell, PublishedTable
 from tests import script_calls
 from tests.script_calls import everything
@@ -33,7 +34,7 @@ TINY = PublishedTable(
     NLL,
     {
         "one": cell((20.5,)),
-        "two": cell((19.5, 0.25, "Another (2001)"), objective="iwae", num_samples=3),
+        "two": cell((19.5, 0.25, "Another (2001)"), learning_rate=3e-3),
         "same": cell((21.0,))._replace(runs_of="one"),
         "absent": cell(None, dataset="no_such_data"),
     },
@@ -52,11 +53,18 @@ def table():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, scripts, table):
-    """A folder with the finished reproduction `r`; tests copy it or only read."""
+    """A folder with the finished reproduction `r`, which was stopped and resumed; tests copy it or only read."""
     folder = tmp_path_factory.mktemp("finished")
-    code, out, err = scripts.call(folder, "reproduce", *ASKED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopRequest, "requested", lambda stop: True)
+        code, out, _ = scripts.call(folder, "reproduce", *ASKED)
+    assert code == 75
+    assert "the same command with --workdir=r resumes it" in out
+    assert not (folder / "r" / "reproduction.md").exists()
+    code, out, err = scripts.call(folder, "reproduce", "--workdir=r", "--num_examples=60")
     assert (code, err) == (0, "")
     assert "trained: 2 of 8 epochs of 40 steps, in stages of 0.5, 1.5 epochs; the last one lasts until the end" in out
+    assert "4 runs as one program" in out
     assert out.splitlines()[-1] == "r"
     assert reproduction.aligned(read_json(folder / "r" / "reproduction.json")) in out
     return folder
@@ -83,7 +91,7 @@ def test_a_row_is_the_papers_number_beside_the_mean_over_seeds(finished):
 def test_runs_are_those_of_the_protocol_at_the_fraction(finished):
     config = read_config(finished / "r" / "runs" / "two-seed1")
     assert (config.seed, config.epochs, config.hyperparameters.stage_steps) == (1, 2, (20, 60))
-    assert (config.settings.objective, config.settings.num_samples) == ("iwae", 3)
+    assert (config.hyperparameters.learning_rate, config.hyperparameters.stage_factors) == (3e-3, (1, 0.1))
 
 
 def test_every_page_says_the_fraction_the_evaluation_and_what_differs(finished):
@@ -115,6 +123,15 @@ def test_started_again_it_trains_and_judges_nothing_twice(finished, scripts, tmp
     code, _, err = scripts.call(tmp_path, "reproduce", "--workdir=r", "--num_examples=60")
     assert (code, err) == (0, "")
     assert everything(tmp_path / "r" / "runs") == before
+
+
+def test_more_seeds_leave_the_numbers_of_the_others_as_they_are(finished, scripts, tmp_path):
+    shutil.copytree(finished / "r", tmp_path / "r")
+    assert scripts.call(tmp_path, "reproduce", "--workdir=r", "--num_examples=60", "--seeds=3").code == 0
+    before, grown = (read_json(folder / "r" / "reproduction.json") for folder in (finished, tmp_path))
+    assert [row["ours_by_seed"][:2] for row in grown["cells"]] == [row["ours_by_seed"] for row in before["cells"]]
+    assert [len(row["runs"]) for row in grown["cells"]] == [3, 3, 3]
+    assert grown["command"] == before["command"]
 
 
 def test_seeds_and_cells_may_grow_and_nothing_else_may_change(finished, table, tmp_path):
@@ -159,7 +176,7 @@ def test_list_shows_every_cell_at_once_and_measures_those_of_one_table(scripts, 
     code, out, _ = scripts.call(tmp_path, "reproduce", "--list")
     assert code == 0
     assert "  mnist/1/iwae/50: 84.78; mnist, 425,284 parameters, 9,774,400 steps\n" in out
-    assert "  two: 19.50 ± 0.25; digits, 2,345 parameters, 320 steps\n" in out
+    assert "  two: 19.50 ± 0.25 (second-hand); digits, 2,345 parameters, 320 steps\n" in out
     code, out, _ = scripts.call(tmp_path, "reproduce", "--list", "--table=tiny")
     assert code == 0
     (line,) = [line for line in out.splitlines() if line.startswith("  two:")]

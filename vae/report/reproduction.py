@@ -44,21 +44,21 @@ def title(found: Reproduction) -> str:
 
 def head(found: Reproduction) -> str:
     """What stands above the table: which fraction was trained, and how it was judged."""
-    y, seeds = found["evaluation"], len(found["seeds"])
+    y, trained = found["evaluation"], "; ".join(found["trained"])
+    seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
     scaled = "the paper's own protocol" if found["fraction"] == "1" else f"{found['fraction']} of the paper's protocol"
     of_paper = "" if y["num_samples"] == y["paper_num_samples"] else f" (paper: {y['paper_num_samples']:,})"
     subset = "" if y["num_examples"] is None else ", a random subset"
     images = "the" if y["count"] is None else f"{y['count']:,}"
     return (
-        f"Trained: {scaled}, {seeds} seed{'s' if seeds > 1 else ''} each. {found['words'].capitalize()} of {images} "
-        f"{y['split']} images{subset}, k = {y['num_samples']:,}{of_paper}, nats per image."
+        f"Trained: {scaled} ({trained}), {seeds} each. {found['words'].capitalize()} of {images} {y['split']} "
+        f"images{subset}, k = {y['num_samples']:,}{of_paper}, nats per image."
     )
 
 
 def notes(found: Reproduction) -> list[tuple[str, str]]:
     """What is needed to read and to repeat the table."""
-    lines = [("trained", text) for text in found["trained"]]
-    lines += [("differs from the paper", text) for text in found["differs"]]
+    lines = [("differs from the paper", text) for text in found["differs"]]
     lines += [("differs", f"{one['cell']}: {text}") for one in found["cells"] for text in one["differs"]]
     lines += [("second-hand", f"{one['cell']}: {one['quoted_by']}") for one in found["cells"] if one["quoted_by"]]
     lines += [("the same runs", f"{one['cell']}: {one['runs_of']}") for one in found["cells"] if one["runs_of"]]
