@@ -191,7 +191,7 @@ def assembled(
         ours, error = mean_and_error(np.array(values))
         paper, paper_error = (None, None) if cell.published is None else cell.published[:2]
         errors = [one for one in (error, paper_error) if one is not None]
-        steps = by_cell[of][0].summary["checkpoint"]
+        steps = round(np.mean([one.summary["checkpoint"] for one in by_cell[of]]))  # they differ after a patience
         cells.append(
             {
                 "cell": name,

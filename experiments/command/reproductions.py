@@ -195,6 +195,10 @@ def described(cell: PublishedCell, fraction: Fraction) -> str:
     if "stage_epochs" in values:
         stages = ", ".join(f"{n:.4g}" for n in values["stage_epochs"])
         text += f", in stages of {stages} epochs; the last one lasts until the end"
+    if "warmup_epochs" in values:
+        text += f", a warm-up of {values['warmup_epochs']:g} epochs"
+    if "patience" in values:
+        text += f", at most: a patience of {values['patience']} epochs"
     return text
 
 

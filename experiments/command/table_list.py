@@ -43,7 +43,8 @@ def line_of(table: str, name: str) -> str:
         printed += " (second-hand)"
     lacking = reproductions.lacks(cell)
     return (
-        f"{name}: {printed}; {cell.values()['dataset']}, {cell.num_parameters:,} parameters, {cell.num_steps():,} steps"
+        f"{name}: {printed}; {cell.values()['dataset']}, {cell.num_parameters:,} parameters, "
+        f"{'at most ' if cell.values().get('patience') else ''}{cell.num_steps():,} steps"
         + (f"; the runs of {cell.runs_of}" if cell.runs_of else "")
         + (f"; {lacking}" if lacking else "")
     )

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from vae.options import flattened
 from vae.presets import PRESETS
+from vae.settings import OPTIONS
 
-SCHEDULES = ("stage_epochs", "warmup_epochs", "capacity_epochs")  # options that count epochs, beside `epochs`
+SCHEDULES = [name for name, option in flattened(OPTIONS).items() if option.in_epochs]
 
 
 class Quantity(NamedTuple):
@@ -53,17 +55,19 @@ class PublishedCell(NamedTuple):
     differs: tuple[str, ...] = ()  # from the paper, beside what its table says
 
     def values(self, fraction: Fraction = Fraction(1)) -> dict[str, Any]:
-        """Every option that is set, with each stage of the schedule scaled and the epochs rounded up to whole ones."""
+        """Every option that is set, with each stage of the schedule scaled and the epochs rounded up to whole ones.
+
+        A patience stays as it is: it says when more epochs change nothing.
+        """
         values = {**PRESETS.get(self.preset or "", {}), **self.settings}
-        for name in values.keys() & SCHEDULES:
+        for name in values.keys() & set(SCHEDULES):
             value = values[name]
-            values[name] = tuple(float(n * fraction) for n in value) if isinstance(value, tuple) else value * fraction
-            if not isinstance(value, tuple):
-                values[name] = float(values[name])
+            several = isinstance(value, tuple)
+            values[name] = tuple(float(n * fraction) for n in value) if several else float(value * fraction)
         return values | {"epochs": math.ceil(values["epochs"] * fraction)}
 
     def num_steps(self, fraction: Fraction = Fraction(1)) -> int:
-        """Training steps of a run; an epoch leaves out what does not fill a batch."""
+        """Training steps of a run, at most if it has a patience; an epoch leaves out what does not fill a batch."""
         values = self.values(fraction)
         return values["epochs"] * (self.num_train // values["batch_size"])
 
