@@ -25,6 +25,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
+import hypothesis
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -50,6 +51,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker that ends frees its memory at once; jax would free each program by itself, for seconds.
     atexit.register(os._exit, 0)
     atexit.register(multiprocessing.util._exit_function)  # which deletes its folders, and is called before that
+# The same examples in every run.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("same")
 # Eight devices on any machine; what is not about devices runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 # A tenth of the time of tracing was the garbage collector's, and a second of each file; see below for when it collects.

@@ -20,7 +20,7 @@ from vae.runs.files import RunError
 from vae.sweeps.sweep_file import PLAN, SWEEP
 
 examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))
-fuzz = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+fuzz = settings(max_examples=examples)
 
 # Pieces of what a user writes, and anything.
 PIECES = st.sampled_from(

@@ -35,7 +35,7 @@ from vae.runs.folder import METRICS
 from vae.runs.metrics import Metrics, Row, read_metrics
 
 examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))
-fuzzed = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+fuzzed = settings(max_examples=examples)
 few = settings(fuzzed, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "25")))  # of what takes long
 CHANGES = st.lists(
     st.one_of(
