@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "vae"
 EXPERIMENTS = PACKAGE.parent / "experiments"
 PEERS = EXPERIMENTS / "peers"  # scripts of other libraries
 
-# A room may import from itself and from the rows above its own. A table.py of any room says what can be chosen in it,
-# and imports what says what an option is; `settings` are made of the tables.
+# A room may import from itself and from the rows above its own. A table.py of any room, and the files that it is
+# made of, say what can be chosen in it, and import what says what an option is; `settings` are made of the tables.
 ROOMS = (
     {"rules", "presets", "untrusted", "hosts", "streams", "durable", "environment", "places"},
     {"options", "figures"},
@@ -26,6 +26,7 @@ ROOMS = (
     {"judging"},
 )
 RANK = {room: rank for rank, row in enumerate(ROOMS) for room in row}
+TABLES = ("table", "regularizer_table", "rows")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -46,7 +47,7 @@ def module_of(path: Path) -> str:
 
 def room_of(name: str) -> str:
     parts = [*name.split("."), "", ""]
-    return "table" if parts[2] == "table" else parts[1]
+    return "table" if parts[2] in TABLES else parts[1]
 
 
 MODULES = {module_of(path): path for path in FILES}

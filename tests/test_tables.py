@@ -16,7 +16,9 @@ from tests.flag_samples import define_once
 from vae.models import model as models
 from vae.models.table import ACTIVATIONS, LIKELIHOODS, MODEL, NETWORKS, POSTERIORS, PRIORS, TWO_LAYERS
 from vae.objectives.objective import OF_SCHEDULE
-from vae.objectives.table import BOUNDS, DIP, ESTIMATORS, OBJECTIVES, REFUSED, REGULARIZERS, Bound
+from vae.objectives.regularizer_table import DIP
+from vae.objectives.rows import Bound
+from vae.objectives.table import BOUNDS, ESTIMATORS, OBJECTIVES, REFUSED, REGULARIZERS
 from vae.options import Option, Row, choice, flattened, load, number, read, unread_because
 from vae.rules import Numbers
 from vae.runs import fingerprint

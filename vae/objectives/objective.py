@@ -12,16 +12,9 @@ from jaxtyping import Array, Float, Int, Key
 from vae.models.model import Batch, Model, can_score, redraws_prior, sum_layers
 from vae.models.protocols import ApproximatePosterior, Layers, Params, PriorDistribution
 from vae.models.table import POSTERIORS, PRIORS
-from vae.objectives.table import (
-    BASELINES,
-    ESTIMATORS,
-    OBJECTIVES,
-    REFUSED,
-    SCHEDULE,
-    Baseline,
-    EstimatorRow,
-    ObjectiveRow,
-)
+from vae.objectives.regularizer_table import SCHEDULE
+from vae.objectives.rows import Baseline, EstimatorRow, ObjectiveRow
+from vae.objectives.table import BASELINES, ESTIMATORS, OBJECTIVES, REFUSED
 from vae.options import Row, load
 from vae.settings import Hyperparameters, Settings
 

@@ -3,8 +3,8 @@
 A schedule may multiply weights: `scheduled`, the same for all of them.
 
 A regulariser is a function `name(latents, **options) -> {term: (weight, [B])}`, whose options are those of its row in
-`REGULARIZERS` of table.py (and `key`, if it draws something); its unweighted terms are what is logged. Those that
-compare the posteriors of a batch with each other are in aggregate.py. Shapes: K samples, B batch, D latent.
+`REGULARIZERS` of regularizer_table.py (and `key`, if it draws something); its unweighted terms are what is logged.
+Those that compare the posteriors of a batch with each other are in aggregate.py. Shapes: K samples, B batch, D latent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from vae.models.model import Model, sum_layers
 from vae.objectives.objective import Latents, Objective, ObjectiveError, Scalar, Terms, no_parameters, values_for
-from vae.objectives.table import REGULARIZERS
+from vae.objectives.regularizer_table import REGULARIZERS
 from vae.settings import Hyperparameters, Settings
 
 
