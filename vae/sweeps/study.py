@@ -52,8 +52,10 @@ def join(storage: optuna.storages.BaseStorage, name: str, asked: dict[str, Any])
         )
     if study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
         raise RunError(f"the study {name} does not maximise one value, as a bound is; use another `study`")
+    # Trials first: of a study of this program, they are made after what is asked is stored.
+    trials = study.get_trials(deepcopy=False)
     if ASKED not in study.user_attrs:
-        if study.get_trials(deepcopy=False):
+        if trials:
             raise RunError(f"the study {name} was not made by this program; use another `study`")
         study.set_user_attr(ASKED, asked)
     check_asked(study, asked)
