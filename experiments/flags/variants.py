@@ -16,7 +16,7 @@ from experiments.flags.options import AXES
 from experiments.flags.parsing import UsageError, flag_value
 from experiments.flags.points import as_trained
 from vae.configuration import NAMES, ConfigurationError
-from vae.judging.differing import idle
+from vae.judging.differing import asked, idle
 from vae.rules import Numbers, unknown
 from vae.runs import naming
 
@@ -139,7 +139,7 @@ def labels(configs: Sequence[Config]) -> list[str]:
     differing = [name for name in order if name in differing or name == "objective"]
 
     def label(one, left_out):
-        return " ".join(SYMBOLS.get(n, f"{n}=") + naming.text(one[n]) for n in differing if n not in left_out)
+        return " ".join(SYMBOLS.get(n, f"{n}=") + naming.text(asked(n, one[n])) for n in differing if n not in left_out)
 
     full = [label(one, ()) for one in values]
     short = [label(one, idle(one)) for one in values]

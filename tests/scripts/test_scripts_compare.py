@@ -264,6 +264,10 @@ def test_a_budget_is_equal_for_all(budget, epochs):
         ([{"learning_rate": 0.1}, {"learning_rate": 0.1 + 1e-9}], ["elbo lr=0.1", "elbo lr=0.100000001"]),
         ([{"hidden_sizes": (20, 10)}, {"hidden_sizes": (16,)}], ["elbo hidden_sizes=20-10", "elbo hidden_sizes=16"]),
         ([{"seed": 1}, {"seed": 2, "objective": "iwae"}], ["elbo", "iwae"]),
+        (
+            [{"likelihood": "normal", "scale": scale} for scale in (None, "optimal", 0.5)],
+            ["elbo scale=learned", "elbo scale=optimal", "elbo scale=0.5"],
+        ),
     ],
 )
 def test_a_label_names_every_value_that_differs_anywhere_and_means_something(settings, expected):

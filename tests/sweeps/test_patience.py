@@ -107,7 +107,7 @@ def test_whoever_asks_is_told_that_a_run_that_stopped_early_is_finished(whole, m
     assert by_setting.table([group], {"x": dict.fromkeys(paths, 0.0)}).verdict is None
     monkeypatch.setattr(resuming, "check", lambda *args: None)
     runs = {name: comparing.ComparedRun(one, {}, {}) for name, one in RUNS.items()}
-    (part,) = comparing.parts(whole, runs, digits(VALIDATION))
+    (part,) = comparing.parts(whole, runs, lambda config: digits(VALIDATION))
     assert (part.begun, part.done) == (True, True)
     assert many_runs._finished(dict(zip(paths, RUNS.values(), strict=True))) == paths
     told = summary(paths[1])
