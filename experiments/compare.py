@@ -25,15 +25,13 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import comparison_plan, notes, script
-from experiments.command.boards import SweepBoard
+from experiments.command import compared_runs, comparison_plan, notes, script
 from experiments.command.progress import ImageBar
-from experiments.command.stopping import Stopped, StopRequest
+from experiments.command.stopping import StopRequest
 from experiments.flags import comparisons, configuration, options, variants
 from experiments.flags.configuration import RunFlags
 from experiments.flags.options import DataFolders, Flags
 from experiments.flags.parsing import UsageError, choice, number
-from experiments.flags.points import label
 from vae.places import expanded
 
 if TYPE_CHECKING:
@@ -143,23 +141,14 @@ def train(
 ) -> ComparedRuns:
     """Train every run that is not done, as a sweep, and choose among tuned points; raises Stopped."""
     from vae.judging import tuning
-    from vae.sweeps import comparing, planning, sweep
+    from vae.sweeps import comparing
     from vae.sweeps.folders import move_data
 
-    load = lambda config: dataset  # noqa: E731
     places = comparing.place(plan, workdir, dataset, asked["seeds"], recorded=begun)
     kept(workdir, seconds_per_step=plan.paces, epochs=[one.config.epochs for one in plan.candidates])
     runs = comparing.runs_of(plan, places)
     move_data(workdir, {name: one.config.dataset for name, one in runs.items()})
-    for part in comparing.parts(workdir, runs, load):
-        if not part.begun:
-            comparing.begin(workdir, part.runs, load, devices, sys.argv)
-        grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, load)
-        if not part.done:
-            notes.describe(len(part.runs), len(grouped), devices)
-        with SweepBoard({name: label(one.values) for name, one in part.runs.items()}) as board, stop.polled():
-            if not sweep.sweep(workdir, grouped, devices=devices, report=board.update, should_stop=stop.requested):
-                raise Stopped
+    compared_runs.train(workdir, runs, lambda config: dataset, devices, stop)
     wanted, images = comparisons.tuning_settings(asked), comparisons.images_of(folders, "validation")
     compared = tuning.choose(plan, places, lambda folder: evaluate(folder, wanted, images), report=print)
     comparisons.check_number(compared.groups, compared.left_out)

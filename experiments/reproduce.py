@@ -28,15 +28,14 @@ if __package__ in (None, ""):
 
 from absl import flags
 
-from experiments.command import notes, reproductions, script, table_list
-from experiments.command.boards import SweepBoard
+from experiments.command import compared_runs, reproductions, script, table_list
 from experiments.command.progress import ImageBar
 from experiments.command.reproductions import REPRODUCTION, Reproduced, run_name, trained_cell
-from experiments.command.stopping import Stopped, StopRequest
+from experiments.command.stopping import StopRequest
 from experiments.flags import comparisons, options
 from experiments.flags.options import Flags
 from experiments.flags.parsing import choice, number
-from experiments.flags.points import label, loader
+from experiments.flags.points import loader
 from experiments.papers import TABLES
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train every run that is not done, as a sweep; raises Stopped."""
     from vae.runs.files import read_json, write_json
-    from vae.sweeps import comparing, folders, planning, sweep
+    from vae.sweeps import folders
 
     folders.check(workdir, {name: one.config for name, one in made.runs.items()}, load, recorded=begun)
     path = workdir / REPRODUCTION
@@ -108,15 +107,7 @@ def train(
     before = read_json(path) if path.exists() else {"command": command}
     write_json(path, before | {"asked": asked})
     stop.file = path
-    for part in comparing.parts(workdir, made.runs, load):
-        if not part.begun:
-            comparing.begin(workdir, part.runs, load, available, sys.argv)
-        grouped = planning.grouped({name: one.config for name, one in part.runs.items()}, load)
-        if not part.done:
-            notes.describe(len(part.runs), len(grouped), available)
-        with SweepBoard({name: label(one.values) for name, one in part.runs.items()}) as board, stop.polled():
-            if not sweep.sweep(workdir, grouped, devices=available, report=board.update, should_stop=stop.requested):
-                raise Stopped
+    compared_runs.train(workdir, made.runs, load, available, stop)
 
 
 def finish(

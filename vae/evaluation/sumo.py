@@ -36,7 +36,7 @@ def survival(k: np.ndarray) -> np.ndarray:
 
 
 def quantile(u: np.ndarray) -> np.ndarray:
-    """The largest K with P(K ≥ K) ≥ u, for u in (0, 1]: of a uniform u it has the distribution of `survival`."""
+    """The largest k with P(K ≥ k) ≥ u, for u in (0, 1]: of a uniform u it has the distribution of `survival`."""
     tail = CUT + np.floor(np.log(np.minimum(CUT * u, 1)) / math.log(DECAY))
     return np.where(CUT * u > 1, np.floor(1 / u), tail).astype(int)
 
